@@ -93,15 +93,15 @@ type Value struct {
 
 // Attr is one attribute of a node; exactly the field that Kind names is set.
 type Attr struct {
-	Kind    AttrKind
-	Int     int64
-	Float   float64 // f32 attributes of ONNX are widened exactly
-	Str     string
-	Ints    []int64
-	Floats  []float64
-	Strs    []string
-	Data    *Data
-	DType   DType
+	Kind   AttrKind
+	Int    int64
+	Float  float64 // f32 attributes of ONNX are widened exactly
+	Str    string
+	Ints   []int64
+	Floats []float64
+	Strs   []string
+	Data   *Data
+	DType  DType
 }
 
 // AttrKind names the field of an Attr that holds its value.
