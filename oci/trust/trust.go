@@ -1,0 +1,61 @@
+// Package trust is the signed trust document: which key may say what, about which models, environments and
+// channels. It is data and its rules only (light): no network, no sigstore. oci/verify applies it.
+package trust
+
+import (
+	"time"
+
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// Role is what a key may do. One key has one role.
+type Role string
+
+// Roles.
+const (
+	RoleRoot      Role = "root"      // signs trust documents
+	RolePublisher Role = "publisher" // signs releases: "built by us", not "approved"
+	RoleEvaluator Role = "evaluator" // evaluation/v1, dataset/v1, test-result
+	RoleApprover  Role = "approver"  // approval/v1, exception/v1
+	RoleGate      Role = "gate"      // VSA, decision/v1
+	RoleDeployer  Role = "deployer"  // channel/v1, deployment/v1
+	RoleRefresher Role = "refresher" // channel/v1 that extends expiry only
+	RoleDevice    Role = "device"    // status/v1
+)
+
+// Schema is the value of Document.Schema.
+const Schema = "https://github.com/waybill-ml/waybill/predicate/trust/v1"
+
+// Document is trust/v1, written as trust.yaml and signed by the root threshold. Field names are the same in
+// YAML and JSON.
+type Document struct {
+	Schema     string            `json:"schema" yaml:"schema"`
+	Version    int               `json:"version" yaml:"version"`       // rises by 1 with every change
+	Generation int               `json:"generation" yaml:"generation"` // rises only with a root rotation that resets channels
+	Issued     time.Time         `json:"issued" yaml:"issued"`
+	Expires    time.Time         `json:"expires" yaml:"expires"`
+	Threshold  int               `json:"threshold" yaml:"threshold"` // root signatures needed for this and the next version
+	Keys       []Key             `json:"keys" yaml:"keys"`
+	Policies   []artifact.Digest `json:"policies" yaml:"policies"` // pinned policy digests that devices accept in a VSA
+	Revoked    []string          `json:"revoked" yaml:"revoked"`   // key ids
+	Denied     []artifact.Digest `json:"denied" yaml:"denied"`     // artifact digests
+}
+
+// Key is one public key with its one role and its scope.
+type Key struct {
+	ID     string `json:"id" yaml:"id"`         // hex sha256 of the DER SubjectPublicKeyInfo
+	Name   string `json:"name" yaml:"name"`     // for people: "release team"
+	Role   Role   `json:"role" yaml:"role"`     //
+	Public string `json:"public" yaml:"public"` // PEM SubjectPublicKeyInfo: ECDSA P-256 or Ed25519
+	Scope  Scope  `json:"scope" yaml:"scope"`
+	// ApproverRoles are the approval roles ("ml-lead") that an approver key may fill.
+	ApproverRoles []string `json:"approverRoles,omitempty" yaml:"approverRoles,omitempty"`
+}
+
+// Scope limits a key. Each list holds path.Match patterns; an empty list means nothing is allowed there, "*" everything.
+// Roles that have nothing to do with a dimension ignore it (docs/format.md has the table).
+type Scope struct {
+	Models   []string `json:"models" yaml:"models"`
+	Envs     []string `json:"envs" yaml:"envs"`
+	Channels []string `json:"channels" yaml:"channels"`
+}
