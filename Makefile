@@ -1,0 +1,45 @@
+# Targets that a contributor needs. `make check` is what CI runs; `make nightly` is what takes hours.
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS = -s -w -X main.version=$(VERSION)
+
+.PHONY: build test check fmt generate crossbuild bench nightly edge
+
+build: ## both binaries into dist/
+	$(GO) build -trimpath -o dist/waybill ./cmd/waybill
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/waybill-edge ./cmd/waybill-edge
+
+test: ## all that Go alone can run
+	$(GO) test ./...
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+generate: ## docs/cli.md, docs/exit-codes.md, docs/operators.md ...
+	$(GO) generate ./...
+
+check: ## format, vet, staticcheck, tidy, generated files, import rules, workflows
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+	$(GO) generate ./...
+	git diff --exit-code
+	$(GO) test ./internal/deptest
+	$(GO) run $(ACTIONLINT)
+
+crossbuild: ## every platform of the design; android and the small CPUs run the edge binary only
+	for t in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/waybill || exit 1; done
+	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 android/arm64 darwin/arm64 windows/amd64; do \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/waybill-edge || exit 1; done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime 0.5s ./packager/... ./edge-runtime/... ./oci/...
+
+nightly: ## long runs: fuzzing of every parser, and 100,000 faults
+	for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 5m $$p || exit 1; done; done
+	WAYBILL_FAULT_RUNS=100000 $(GO) test -timeout 4h ./edge-runtime/... -run Faults -v

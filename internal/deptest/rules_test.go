@@ -1,0 +1,83 @@
+package deptest
+
+import (
+	"strings"
+	"testing"
+)
+
+// heavy is what a device must never carry: each of these costs megabytes or brings a network path into verification.
+var heavy = []string{
+	"./packager/...", "./deploy/...", "./audit/...", "./oci/sign/...", "./oci/server/...", "./policy/...", "./internal/cli/...",
+	"github.com/sigstore/cosign/...", "github.com/sigstore/sigstore-go/...", "github.com/open-policy-agent/opa/...",
+	"google.golang.org/grpc/...", "github.com/urfave/cli/...",
+}
+
+// rules is the table of the house (docs/ARCHITECTURE.md draws it).
+var rules = []Rule{
+	{From: []string{"./edge-runtime/...", "./cmd/waybill-edge"}, Deny: heavy, Allow: []string{"./oci/verify"},
+		Why: "the runtime stays small and verifies without a network path: no compiler, no OPA, no cosign, no gRPC, no urfave/cli"},
+	{From: []string{"./packager/..."}, Deny: []string{"./edge-runtime/..."}, Allow: []string{"./edge-runtime/abi"}, Direct: true,
+		Why: "of the runtime the packager knows only the ABI; what runs modules is handed in by cmd"},
+	{From: []string{"./packager/..."}, Deny: []string{"./oci/..."}, Allow: []string{"./oci/artifact", "./oci/evidence", "./oci/store"}, Direct: true,
+		Why: "the packager writes bundles; signing, transfer and verification are others' work"},
+	{From: []string{"./packager/frontend/..."}, Deny: []string{"./packager/..."}, Allow: []string{"./packager/ir", "./packager/frontend/..."},
+		Why: "a frontend turns a file into ir and knows nothing of what follows"},
+	{From: []string{"./packager/frontend/onnx/..."}, Deny: []string{"./packager/frontend/xgboost/...", "./packager/frontend/lightgbm/..."},
+		Why: "frontends never import each other"},
+	{From: []string{"./packager/interp/..."}, Deny: []string{"./packager/..."}, Allow: []string{"./packager/ir"},
+		Why: "the reference interpreter shares no numeric code with the compiler"},
+	{From: []string{"./packager/codegen/...", "./packager/pass/..."}, Deny: []string{"./packager/interp/...", "./packager/frontend/..."},
+		Why: "code generation sees the graph only"},
+	{From: []string{"./policy/..."}, Deny: []string{"./packager/...", "./deploy/...", "./edge-runtime/...", "./oci/sign/..."},
+		Why: "policy sees facts, never the tools that made them, and never holds a key"},
+	{From: []string{"./oci/verify"}, Deny: []string{"net", "net/http", "github.com/..."}, Allow: []string{"./..."},
+		Why: "verification has no network path"},
+	{From: []string{"./oci/trust", "./oci/channel", "./oci/verify", "./oci/evidence"}, Deny: []string{"./oci/sign/...", "./oci/registry/...", "./oci/store/...", "./oci/server/...", "./policy/...", "./packager/..."},
+		Why: "statements and their rules lie below the tools that move and make them"},
+	{From: []string{"./packager/ir", "./packager/wasmenc", "./edge-runtime/abi", "./oci/artifact", "./policy/decision", "./internal/diag"}, StdOnly: true,
+		Allow: []string{"./internal/diag"}, Why: "a leaf imports the standard library only"},
+	{From: []string{"./..."}, Except: []string{"./internal/cli/...", "./cmd/waybill", "./internal/demo/..."}, Deny: []string{"./internal/cli/..."}, Direct: true,
+		Why: "nothing below the command line knows it"},
+}
+
+func TestImportRules(t *testing.T) {
+	g, err := Load(t.Context(), "../..", "./...")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(g.Packages()) < 10 {
+		t.Fatalf("only %d packages found: the rules would check nothing", len(g.Packages()))
+	}
+	for _, r := range rules {
+		for _, v := range g.Check(r) {
+			t.Error(v)
+		}
+	}
+}
+
+// TestRulesBite plants one forbidden import for each rule and expects it to be reported: a rule whose patterns match
+// nothing would pass for ever.
+func TestRulesBite(t *testing.T) {
+	for i, r := range rules {
+		from := strings.TrimSuffix(strings.TrimPrefix(r.From[0], "./"), "/...")
+		p := Module + "/" + from
+		if r.From[0] == "./..." {
+			p = Module + "/oci/store"
+		}
+		deny := "example.com/anything"
+		if len(r.Deny) > 0 {
+			deny = strings.TrimSuffix(r.Deny[0], "/...")
+			if rest, ok := strings.CutPrefix(deny, "./"); ok {
+				deny = Module + "/" + rest
+			}
+			deny += "/x"
+			if !strings.HasSuffix(r.Deny[0], "/...") {
+				deny = strings.TrimSuffix(deny, "/x")
+			}
+		}
+		g := &Graph{imports: map[string][]string{p: {deny}, deny: nil}, std: map[string]bool{}}
+		if got := g.Check(r); len(got) != 1 {
+			t.Errorf("rule %d (%s): planted %s -> %s, reported %q", i, r.Why, p, deny, got)
+		}
+	}
+}
