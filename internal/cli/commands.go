@@ -1,0 +1,49 @@
+package cli
+
+// commands is the table of everything the command line can do, in the order of the help. One line per verb; the verb
+// itself stands in a file of its own (nouns in a folder of their own). See doc.go.
+func commands() []Command {
+	var all []Command
+	all = append(all, buildCommands()...)
+	all = append(all, shipCommands()...)
+	all = append(all, trustCommands()...)
+	all = append(all, governCommands()...)
+	all = append(all, fleetCommands()...)
+	all = append(all, otherCommands()...)
+	return all
+}
+
+// buildCommands turn a trained model into an artifact and try it.
+func buildCommands() []Command {
+	return []Command{}
+}
+
+// shipCommands move artifacts.
+func shipCommands() []Command {
+	return []Command{}
+}
+
+// trustCommands make and check evidence.
+func trustCommands() []Command {
+	return []Command{}
+}
+
+// governCommands decide and answer for it.
+func governCommands() []Command {
+	return []Command{}
+}
+
+// fleetCommands say what runs where.
+func fleetCommands() []Command {
+	return []Command{}
+}
+
+// otherCommands are about the tool itself.
+func otherCommands() []Command {
+	return []Command{
+		versionCommand(),
+		completionCommand(),
+		completeCommand(),
+		helpCommand(),
+	}
+}

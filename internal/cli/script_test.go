@@ -1,0 +1,36 @@
+package cli_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/waybill-ml/waybill/internal/cli"
+)
+
+// TestMain lets the scripts run the real program: the test binary is installed as "waybill" and starts cli.Main.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"waybill": func() { os.Exit(cli.Main()) }})
+}
+
+// TestScript runs testdata/script/*.txtar. Each script has a home of its own ($WAYBILL_HOME) and the folder
+// $EXAMPLES with the examples of the repository; cmpenv, exitcode and the like are in scriptCommands.
+func TestScript(t *testing.T) {
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("WAYBILL_HOME", filepath.Join(e.WorkDir, ".waybill"))
+			e.Setenv("WAYBILL_PASSWORD", "correct horse battery staple")
+			e.Setenv("EXAMPLES", examples)
+			return nil
+		},
+		Cmds: scriptCommands(),
+	})
+}

@@ -1,0 +1,113 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// scriptCommands are the words that scripts have besides testscript's own:
+//
+//	exitcode N cmd args...        run cmd, demand exit code N; stdout and stderr can be matched afterwards
+//	json FILE PATH [VALUE]        the JSON in FILE ("stdout" too) has PATH (a.b.0.c), with VALUE when given
+//	setenvfrom NAME FILE          set NAME to the last line of FILE ("stdout" too)
+//	flip FILE OFFSET              invert one byte
+func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"exitcode": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) < 2 {
+				ts.Fatalf("usage: exitcode N cmd args...")
+			}
+			want, err := strconv.Atoi(args[0])
+			ts.Check(err)
+			err = ts.Exec(args[1], args[2:]...)
+			got := 0
+			var x *exec.ExitError
+			if errors.As(err, &x) {
+				got = x.ExitCode()
+			} else {
+				ts.Check(err)
+			}
+			if got != want {
+				ts.Fatalf("exit code %d, want %d", got, want)
+			}
+		},
+		"json": func(ts *testscript.TestScript, neg bool, args []string) {
+			if len(args) < 2 || len(args) > 3 {
+				ts.Fatalf("usage: json FILE PATH [VALUE]")
+			}
+			d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
+			d.UseNumber()
+			var v any
+			ts.Check(d.Decode(&v))
+			if d.More() {
+				ts.Fatalf("%s: more than one JSON document", args[0])
+			}
+			got, err := walk(v, strings.Split(args[1], "."))
+			ok := err == nil && (len(args) == 2 || got == args[2])
+			if ok == neg {
+				ts.Fatalf("%s: %s is %q (%v)", args[0], args[1], got, err)
+			}
+		},
+		"setenvfrom": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 2 {
+				ts.Fatalf("usage: setenvfrom NAME FILE")
+			}
+			lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[1])), "\n")
+			ts.Setenv(args[0], lines[len(lines)-1])
+		},
+		"flip": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 2 {
+				ts.Fatalf("usage: flip FILE OFFSET")
+			}
+			n, err := strconv.Atoi(args[1])
+			ts.Check(err)
+			name := ts.MkAbs(args[0])
+			b, err := os.ReadFile(name)
+			ts.Check(err)
+			b[n] ^= 0xff
+			ts.Check(os.Chmod(name, 0o600))
+			ts.Check(os.WriteFile(name, b, 0o600))
+		},
+	}
+}
+
+func walk(v any, path []string) (string, error) {
+	for _, p := range path {
+		switch x := v.(type) {
+		case map[string]any:
+			y, ok := x[p]
+			if !ok {
+				return "", fmt.Errorf("no field %q", p)
+			}
+			v = y
+		case []any:
+			if p == "#" {
+				v = json.Number(strconv.Itoa(len(x)))
+				continue
+			}
+			i, err := strconv.Atoi(p)
+			if err != nil || i < 0 || i >= len(x) {
+				return "", fmt.Errorf("no element %q of %d", p, len(x))
+			}
+			v = x[i]
+		default:
+			return "", fmt.Errorf("nothing below %v", v)
+		}
+	}
+	if s, ok := v.(string); ok {
+		return s, nil
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return strings.TrimSpace(b.String()), err
+}

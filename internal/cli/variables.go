@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	ucli "github.com/urfave/cli/v2"
+)
+
+// variables that no flag carries.
+func variables() [][2]string {
+	return [][2]string{
+		{"WAYBILL_HOME", "folder of the local store and its state"},
+		{"WAYBILL_PASSWORD", "passphrase of private keys; without it COSIGN_PASSWORD, then a prompt"},
+		{"NO_COLOR", "no colour, unless --color always"},
+		{"CLICOLOR_FORCE", "colour also when the output is no terminal"},
+	}
+}
+
+// environmentText lists every variable that a command reads.
+func environmentText(table []Command) string {
+	rows := map[string]string{}
+	for _, v := range variables() {
+		rows[v[0]] = v[1]
+	}
+	var walk func(level []Command, path string)
+	note := func(flags []ucli.Flag, path string) {
+		for _, f := range flags {
+			for _, v := range f.(docFlag).GetEnvVars() {
+				t := "--" + f.Names()[0]
+				if path != "" {
+					t += " of " + path
+				}
+				if old, ok := rows[v]; ok {
+					t = old + ", " + path
+				}
+				rows[v] = t
+			}
+		}
+	}
+	walk = func(level []Command, path string) {
+		for _, c := range level {
+			p := strings.TrimSpace(path + " " + c.Name)
+			note(c.Flags, p)
+			walk(c.Sub, p)
+		}
+	}
+	note(globals(), "")
+	walk(table, "")
+	var names []string
+	for n := range rows {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	var b strings.Builder
+	b.WriteString("A flag wins over its variable, a variable over waybill.yaml, that over the default.\n\n")
+	for _, n := range names {
+		fmt.Fprintf(&b, "%-18s %s\n", n, rows[n])
+	}
+	return b.String()
+}
