@@ -7,13 +7,13 @@ import "fmt"
 
 func mathOps() []OpDef {
 	bin := func(name, doc string, ok func(DType) bool, what string) OpDef {
-		return OpDef{Name: name, Doc: doc, Ins: params("A B"), Outs: params("C"), infer: binary(ok, what, Invalid)}
+		return OpDef{Name: name, Doc: doc, Ins: params("A B"), Outs: params("C"), infer: binaryOp(ok, what, Invalid)}
 	}
 	cmp := func(name, doc string, ok func(DType) bool, what string) OpDef {
-		return OpDef{Name: name, Doc: doc, Ins: params("A B"), Outs: params("C"), infer: binary(ok, what, Bool)}
+		return OpDef{Name: name, Doc: doc, Ins: params("A B"), Outs: params("C"), infer: binaryOp(ok, what, Bool)}
 	}
 	un := func(name, doc string, ok func(DType) bool, what string) OpDef {
-		return OpDef{Name: name, Doc: doc, Ins: params("X"), Outs: params("Y"), infer: unary(ok, what)}
+		return OpDef{Name: name, Doc: doc, Ins: params("X"), Outs: params("Y"), infer: unaryOp(ok, what)}
 	}
 	return []OpDef{
 		bin("Add", "A + B.", numeric, "a number"),
@@ -27,8 +27,8 @@ func mathOps() []OpDef {
 			Ins: params("A B"), Outs: params("C"), infer: inferPow},
 		{Name: "Mod", Doc: "Remainder of A / B. fmod=0 (integers): the sign of B. fmod=1: C's fmod, the sign of A. An integer " +
 			"B of 0 gives 0.",
-			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: binary(numeric, "a number", Invalid)},
-		bin("Min", "The smaller one; NaN if either is NaN (the compiled form has two inputs: frontends chain more, left to right). " +
+			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: binaryOp(numeric, "a number", Invalid)},
+		bin("Min", "The smaller one; NaN if either is NaN (the compiled form has two inputs: frontends chain more, left to right). "+
 			"Of -0 and +0 the smaller is -0.", numeric, "a number"),
 		bin("Max", "The larger one; NaN if either is NaN. Of -0 and +0 the larger is +0.", numeric, "a number"),
 		bin("And", "Logical and.", isBool, "bool"),
@@ -69,7 +69,7 @@ func mathOps() []OpDef {
 			Ins: params("Condition X Y"), Outs: params("Z"), infer: inferWhere},
 		{Name: "Softmax", Doc: "e^(x-max) / sum along the single axis (ONNX 13 semantics; frontends reshape for older ones).",
 			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{attr("axis", -1)}, infer: func(c *inferer) error {
-				if err := unary(float, "a float")(c); err != nil {
+				if err := unaryOp(float, "a float")(c); err != nil {
 					return err
 				}
 				if s := c.shape(0); s.Ranked {
@@ -86,9 +86,9 @@ func float(d DType) bool    { return d.IsFloat() }
 func isBool(d DType) bool   { return d == Bool }
 func anyDType(d DType) bool { return d.Valid() }
 
-// binary infers a broadcasting operator whose inputs share an element type that ok accepts; out is the result's
+// binaryOp infers a broadcasting operator whose inputs share an element type that ok accepts; out is the result's
 // element type, Invalid for that of the inputs.
-func binary(ok func(DType) bool, what string, out DType) func(*inferer) error {
+func binaryOp(ok func(DType) bool, what string, out DType) func(*inferer) error {
 	return func(c *inferer) error {
 		if err := c.tensors(); err != nil {
 			return err
@@ -164,7 +164,7 @@ func (c *inferer) followArith() {
 	c.setElems(0, out)
 }
 
-func unary(ok func(DType) bool, what string) func(*inferer) error {
+func unaryOp(ok func(DType) bool, what string) func(*inferer) error {
 	return func(c *inferer) error {
 		if err := c.tensors(); err != nil {
 			return err
