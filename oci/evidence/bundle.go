@@ -1,0 +1,120 @@
+package evidence
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/waybill-ml/waybill/internal/strictjson"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// Bundle is a sigstore bundle v0.3 as data (protobuf-specs, sigstore_bundle.proto, in its JSON form). Only what an
+// offline check with a public key reads has a type; log entries and timestamps stay opaque, and oci/verify gives them
+// no meaning.
+type Bundle struct {
+	MediaType            string               `json:"mediaType"`
+	VerificationMaterial VerificationMaterial `json:"verificationMaterial"`
+	DSSEEnvelope         Envelope             `json:"dsseEnvelope"`
+}
+
+// VerificationMaterial holds the hint to the key. Exactly one of the three kinds is present in a valid bundle; only
+// PublicKey is read here.
+type VerificationMaterial struct {
+	PublicKey                 *PublicKeyHint    `json:"publicKey,omitempty"`
+	Certificate               json.RawMessage   `json:"certificate,omitempty"`
+	X509CertificateChain      json.RawMessage   `json:"x509CertificateChain,omitempty"`
+	TlogEntries               []json.RawMessage `json:"tlogEntries,omitempty"`
+	TimestampVerificationData json.RawMessage   `json:"timestampVerificationData,omitempty"`
+}
+
+// PublicKeyHint names the key: base64 of the SHA-256 of its DER SubjectPublicKeyInfo, as sigstore-go writes it.
+type PublicKeyHint struct {
+	Hint string `json:"hint"`
+}
+
+// Envelope is the DSSE envelope.
+type Envelope struct {
+	Payload     artifact.Base64 `json:"payload"`
+	PayloadType string          `json:"payloadType"`
+	Signatures  []Signature     `json:"signatures"`
+}
+
+// Signature is one DSSE signature; KeyID is unauthenticated and not read.
+type Signature struct {
+	Sig   artifact.Base64 `json:"sig"`
+	KeyID string          `json:"keyid,omitempty"`
+}
+
+// ParseBundle reads one bundle strictly: the v0.3 media type, a DSSE envelope over in-toto with exactly one signature,
+// and a public key hint. It checks no signature. raw larger than artifact.MaxBundle is refused unread.
+func ParseBundle(raw []byte) (*Bundle, error) {
+	if len(raw) > artifact.MaxBundle {
+		return nil, fmt.Errorf("bundle of %d bytes is larger than the limit of %d", len(raw), artifact.MaxBundle)
+	}
+	var b Bundle
+	if err := strictjson.Decode(raw, &b); err != nil {
+		return nil, fmt.Errorf("parse sigstore bundle: %w", err)
+	}
+	switch {
+	case b.MediaType != artifact.MediaTypeBundle:
+		return nil, fmt.Errorf("bundle has media type %q, not %q", b.MediaType, artifact.MediaTypeBundle)
+	case b.VerificationMaterial.Certificate != nil || b.VerificationMaterial.X509CertificateChain != nil:
+		return nil, fmt.Errorf("bundle is signed with a certificate, not with a key")
+	case b.VerificationMaterial.PublicKey == nil:
+		return nil, fmt.Errorf("bundle names no public key")
+	case b.DSSEEnvelope.PayloadType != PayloadType:
+		return nil, fmt.Errorf("bundle has payload type %q, not %q", b.DSSEEnvelope.PayloadType, PayloadType)
+	case len(b.DSSEEnvelope.Signatures) != 1:
+		return nil, fmt.Errorf("bundle has %d signatures, not 1", len(b.DSSEEnvelope.Signatures))
+	}
+	if _, err := b.KeyID(); err != nil {
+		return nil, err
+	}
+	return &b, nil
+}
+
+// KeyID gives the key id that the hint stands for: lower-case hex of the SHA-256 of the DER SubjectPublicKeyInfo.
+func (b *Bundle) KeyID() (string, error) {
+	if b.VerificationMaterial.PublicKey == nil {
+		return "", fmt.Errorf("bundle names no public key")
+	}
+	d, err := base64.StdEncoding.Strict().DecodeString(b.VerificationMaterial.PublicKey.Hint)
+	if err != nil || len(d) != 32 {
+		return "", fmt.Errorf("public key hint %.80q is not base64 of a SHA-256", b.VerificationMaterial.PublicKey.Hint)
+	}
+	return hex.EncodeToString(d), nil
+}
+
+// EncodeBundle writes the bundle of one in-toto payload and its signature. keyID is hex, as trust.KeyID gives it.
+// Equal arguments give equal bytes.
+func EncodeBundle(keyID string, payload, sig []byte) ([]byte, error) {
+	d, err := hex.DecodeString(keyID)
+	if err != nil || len(d) != 32 {
+		return nil, fmt.Errorf("key id %q is not hex of a SHA-256", keyID)
+	}
+	return json.Marshal(Bundle{
+		MediaType:            artifact.MediaTypeBundle,
+		VerificationMaterial: VerificationMaterial{PublicKey: &PublicKeyHint{Hint: base64.StdEncoding.EncodeToString(d)}},
+		DSSEEnvelope: Envelope{
+			Payload:     payload,
+			PayloadType: PayloadType,
+			Signatures:  []Signature{{Sig: sig}},
+		},
+	})
+}
+
+// PAE is the pre-authentication encoding of DSSE v1: the bytes that are signed.
+func PAE(payloadType string, payload []byte) []byte {
+	b := make([]byte, 0, len(payload)+len(payloadType)+32)
+	b = append(b, "DSSEv1 "...)
+	b = strconv.AppendInt(b, int64(len(payloadType)), 10)
+	b = append(b, ' ')
+	b = append(b, payloadType...)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(len(payload)), 10)
+	b = append(b, ' ')
+	return append(b, payload...)
+}

@@ -1,0 +1,384 @@
+package evidence
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waybill-ml/waybill/internal/strictjson"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// ValidatePredicate checks a predicate against the rules of its type: for ours those of schema/*.json, for other
+// people's the parts that Waybill reads. Types that this package does not know are refused, except that channel, trust
+// and environments documents are checked by their own packages and only have to be objects here.
+func ValidatePredicate(predicateType string, raw json.RawMessage) error {
+	var err error
+	switch predicateType {
+	case TypeEvaluation:
+		_, err = ParseEvaluation(raw)
+	case TypeDataset:
+		_, err = ParseDatasets(raw)
+	case TypeApproval:
+		_, err = ParseApproval(raw)
+	case TypeException:
+		_, err = ParseException(raw)
+	case TypeDecision:
+		_, err = ParseDecision(raw)
+	case TypeDeployment:
+		_, err = ParseDeployment(raw)
+	case TypeStatus:
+		_, err = ParseStatus(raw)
+	case TypeVSA:
+		_, err = ParseVSA(raw)
+	case TypeTestResult:
+		err = checkTestResult(raw)
+	case TypeCycloneDX:
+		err = checkHas(raw, "bomFormat", "specVersion")
+	case TypeProvenance:
+		err = checkHas(raw, "buildDefinition", "runDetails")
+	case TypeOMS:
+		err = checkHas(raw, "resources", "serialization")
+	case TypeRelease, TypeChannel, TypeTrust, TypeEnvironments:
+		err = checkHas(raw)
+	default:
+		return fmt.Errorf("predicate type %q is not known", predicateType)
+	}
+	if err != nil {
+		return fmt.Errorf("predicate %s: %w", predicateType, err)
+	}
+	return nil
+}
+
+// TypeByName gives the predicate type for the short name that the command line uses ("evaluation"), or the type itself
+// when it is a known full one.
+func TypeByName(name string) (string, bool) {
+	for n, t := range names() {
+		if n == name || t == name {
+			return t, true
+		}
+	}
+	return "", false
+}
+
+// NameOf gives the short name of a predicate type, or the type itself when it has none.
+func NameOf(predicateType string) string {
+	for n, t := range names() {
+		if t == predicateType {
+			return n
+		}
+	}
+	return predicateType
+}
+
+func names() map[string]string {
+	return map[string]string{
+		"release": TypeRelease, "provenance": TypeProvenance, "vsa": TypeVSA, "cyclonedx": TypeCycloneDX, "oms": TypeOMS,
+		"test-result": TypeTestResult, "evaluation": TypeEvaluation, "dataset": TypeDataset, "approval": TypeApproval,
+		"exception": TypeException, "decision": TypeDecision, "deployment": TypeDeployment, "channel": TypeChannel,
+		"status": TypeStatus, "trust": TypeTrust, "environments": TypeEnvironments,
+	}
+}
+
+// ParseEvaluation reads evaluation/v1.
+func ParseEvaluation(raw []byte) (*Evaluation, error) {
+	e, err := parse[Evaluation](raw)
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range e.Metrics {
+		at := fmt.Sprintf("metrics[%d]", i)
+		if err := first(
+			notEmpty(at+".name", m.Name),
+			oneOf(at+".direction", m.Direction, "higher", "lower"),
+			notEmpty(at+".slice", m.Slice),
+			digest(at+".datasetDigest", m.DatasetDigest),
+			atLeast(at+".n", m.N, 0),
+		); err != nil {
+			return nil, err
+		}
+		if len(m.CI) != 0 && (len(m.CI) != 2 || m.CI[0] > m.CI[1]) {
+			return nil, fmt.Errorf("%s.ci: not a lower and an upper bound", at)
+		}
+	}
+	return e, timeSet("at", e.At)
+}
+
+// ParseDatasets reads dataset/v1.
+func ParseDatasets(raw []byte) (*Datasets, error) {
+	d, err := parse[Datasets](raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.Datasets) == 0 {
+		return nil, fmt.Errorf("datasets: empty")
+	}
+	for i, s := range d.Datasets {
+		at := fmt.Sprintf("datasets[%d]", i)
+		if err := first(
+			notEmpty(at+".name", s.Name),
+			oneOf(at+".role", s.Role, "train", "validation", "test", "calibration", "reference"),
+			digest(at+".digest", s.Digest),
+			notEmpty(at+".license", s.License),
+			atLeast(at+".rows", s.Rows, 0),
+			oneOf(at+".personalData", s.PersonalData, "yes", "none", "noAssertion"),
+		); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// ParseApproval reads approval/v1. It does not look at the clock: expiry is the verifier's.
+func ParseApproval(raw []byte) (*Approval, error) {
+	a, err := parse[Approval](raw)
+	if err != nil {
+		return nil, err
+	}
+	return a, first(notEmpty("role", a.Role), notEmpty("reason", a.Reason), window(a.At, a.Expires))
+}
+
+// ParseException reads exception/v1. It does not look at the clock: expiry is the verifier's.
+func ParseException(raw []byte) (*Exception, error) {
+	e, err := parse[Exception](raw)
+	if err != nil {
+		return nil, err
+	}
+	return e, first(notEmpty("rule", e.Rule), notEmpty("reason", e.Reason), window(e.At, e.Expires))
+}
+
+// ParseDecision reads decision/v1; the input and the decision stay raw, their owners parse them.
+func ParseDecision(raw []byte) (*Decision, error) {
+	d, err := parse[Decision](raw)
+	if err != nil {
+		return nil, err
+	}
+	return d, first(isObject("input", d.Input), isObject("decision", d.Decision), digest("policy", d.Policy))
+}
+
+// ParseDeployment reads deployment/v1.
+func ParseDeployment(raw []byte) (*Deployment, error) {
+	d, err := parse[Deployment](raw)
+	if err != nil {
+		return nil, err
+	}
+	return d, first(
+		notEmpty("target", d.Target),
+		oneOf("action", d.Action, "apply", "rollback"),
+		notEmpty("env", d.Env),
+		digest("digest", d.Digest),
+		optDigest("previous", d.Previous),
+		timeSet("at", d.At),
+	)
+}
+
+// Bounds of status/v1.
+const (
+	MaxStatusEvents = 64
+	MaxLabels       = 32
+)
+
+// ParseStatus reads status/v1.
+func ParseStatus(raw []byte) (*Status, error) {
+	s, err := parse[Status](raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := first(
+		keyID("device", s.Device),
+		notEmpty("class", s.Class),
+		notEmpty("channel", s.Channel),
+		notEmpty("model", s.Model),
+		atLeast("seq", s.Seq, 0),
+		notEmpty("state", s.State),
+		digest("running", s.Running),
+		optDigest("previous", s.Previous),
+		timeSet("at", s.At),
+		notEmpty("runtime", s.Runtime),
+		atLeast("journal.entries", s.Journal.Entries, 0),
+		digest("journal.head", s.Journal.Head),
+		atLeast("trustVersion", int64(s.Trust), 1),
+	); err != nil {
+		return nil, err
+	}
+	if len(s.Labels) > MaxLabels {
+		return nil, fmt.Errorf("labels: more than %d", MaxLabels)
+	}
+	if len(s.Events) > MaxStatusEvents {
+		return nil, fmt.Errorf("events: more than %d", MaxStatusEvents)
+	}
+	for i, e := range s.Events {
+		at := fmt.Sprintf("events[%d]", i)
+		if err := first(
+			timeSet(at+".at", e.At),
+			notEmpty(at+".kind", e.Kind),
+			digest(at+".digest", e.Digest),
+			optDigest(at+".from", e.From),
+			atLeast(at+".seq", e.Seq, 0),
+		); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// ParseVSA reads a SLSA VSA v1 that carries our extension. Keys that neither SLSA nor Waybill define are ignored, as
+// SLSA demands of consumers; a VSA without the extension is refused.
+func ParseVSA(raw []byte) (*VSA, error) {
+	var v VSA
+	if err := strictjson.DecodeOpen(raw, &v); err != nil {
+		return nil, err
+	}
+	x := v.Waybill
+	if err := first(
+		notEmpty("verifier.id", v.Verifier.ID),
+		timeSet("timeVerified", v.TimeVerified),
+		notEmpty("resourceUri", v.ResourceURI),
+		notEmpty("policy.uri", v.Policy.URI),
+		oneOf("verificationResult", v.VerificationResult, Passed, Failed),
+		notEmpty("environment", x.Environment),
+		timeSet("notAfter", x.NotAfter),
+		digest("policyDigest", x.PolicyDigest),
+		digest("inputDigest", x.InputDigest),
+		digest("decisionDigest", x.DecisionDigest),
+		notEmpty("basis.channel", x.Basis.Channel),
+		atLeast("basis.seq", x.Basis.Seq, 0),
+		optDigest("basis.champion", x.Basis.Champion),
+		optDigest("prev", x.Prev),
+	); err != nil {
+		return nil, err
+	}
+	switch {
+	case v.Policy.Digest["sha256"] != x.PolicyDigest.Hex():
+		return nil, fmt.Errorf("policy.digest is not the extension's policyDigest")
+	case v.VerificationResult == Passed && len(x.Violations) != 0:
+		return nil, fmt.Errorf("verificationResult is PASSED with %d violations", len(x.Violations))
+	case v.VerificationResult == Failed && !slices.Equal(v.VerifiedLevels, []string{"FAILED"}):
+		return nil, fmt.Errorf("verificationResult is FAILED, verifiedLevels are not [FAILED]")
+	case !x.NotAfter.After(v.TimeVerified):
+		return nil, fmt.Errorf("notAfter is not after timeVerified")
+	case x.Basis.Seq == 0 && x.Basis.Champion != "":
+		return nil, fmt.Errorf("basis.champion given for a channel without a record")
+	}
+	for i, r := range v.InputAttestations {
+		if err := digest(fmt.Sprintf("inputAttestations[%d].digest", i), artifact.Digest("sha256:"+r.Digest["sha256"])); err != nil {
+			return nil, err
+		}
+	}
+	return &v, nil
+}
+
+func checkTestResult(raw []byte) error {
+	if err := checkHas(raw, "result", "configuration"); err != nil {
+		return err
+	}
+	var r struct {
+		Result string `json:"result"`
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return err
+	}
+	return oneOf("result", r.Result, "PASSED", "WARNED", "FAILED")
+}
+
+// checkHas tells whether raw is an object with the given keys.
+func checkHas(raw []byte, keys ...string) error {
+	if err := strictjson.Check(raw); err != nil {
+		return err
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &m); err != nil || m == nil {
+		return fmt.Errorf("not an object")
+	}
+	for _, k := range keys {
+		if _, ok := m[k]; !ok {
+			return fmt.Errorf("%s: missing", k)
+		}
+	}
+	return nil
+}
+
+func parse[T any](raw []byte) (*T, error) {
+	v := new(T)
+	if err := strictjson.Decode(raw, v); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func notEmpty(name, s string) error {
+	if strings.TrimSpace(s) == "" {
+		return fmt.Errorf("%s: empty", name)
+	}
+	return nil
+}
+
+func oneOf(name, s string, allowed ...string) error {
+	if !slices.Contains(allowed, s) {
+		return fmt.Errorf("%s: %q is not one of %s", name, s, strings.Join(allowed, ", "))
+	}
+	return nil
+}
+
+func digest(name string, d artifact.Digest) error {
+	if _, err := artifact.ParseDigest(string(d)); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func optDigest(name string, d artifact.Digest) error {
+	if d == "" {
+		return nil
+	}
+	return digest(name, d)
+}
+
+func atLeast(name string, n, low int64) error {
+	if n < low {
+		return fmt.Errorf("%s: %d is below %d", name, n, low)
+	}
+	return nil
+}
+
+func timeSet(name string, t time.Time) error {
+	if t.IsZero() {
+		return fmt.Errorf("%s: no time", name)
+	}
+	return nil
+}
+
+func window(at, expires time.Time) error {
+	if err := first(timeSet("at", at), timeSet("expires", expires)); err != nil {
+		return err
+	}
+	if !expires.After(at) {
+		return fmt.Errorf("expires: not after at")
+	}
+	return nil
+}
+
+func isObject(name string, raw json.RawMessage) error {
+	if err := checkHas(raw); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func keyID(name, s string) error {
+	if _, err := artifact.ParseDigest("sha256:" + s); err != nil {
+		return fmt.Errorf("%s: %q is not the hex SHA-256 of a public key", name, s)
+	}
+	return nil
+}
