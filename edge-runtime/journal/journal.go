@@ -1,0 +1,478 @@
+// Package journal is the device's log of decisions: append-only, hash-chained, with checkpoints signed by the device
+// key. Each line of the file is
+//
+//	<hash> <entry as JSON>\n      hash = hex sha256(previous hash as hex, the JSON bytes)
+//
+// so that an entry cannot be changed, dropped or moved without breaking every later hash, and not even the whole file
+// rewritten without the device key. What it cannot show is that the newest entries after the last head seen
+// elsewhere (state document, status report) were cut off; Open and Verify therefore take that head.
+package journal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// MaxEntry bounds one line, in bytes.
+const MaxEntry = 64 << 10
+
+// KindCheckpoint marks an entry whose data is a Checkpoint.
+const KindCheckpoint = "checkpoint"
+
+// KindDamaged is the first entry of a journal that replaces a damaged one.
+const KindDamaged = "journal-damaged"
+
+// Entry is one decision. N counts from 1 without gaps.
+type Entry struct {
+	N       int64           `json:"n"`
+	At      time.Time       `json:"at"`
+	Kind    string          `json:"kind"`
+	Channel string          `json:"channel,omitempty"`
+	Digest  artifact.Digest `json:"digest,omitempty"`
+	From    artifact.Digest `json:"from,omitempty"`
+	Seq     int64           `json:"seq,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
+	// Serial is the state document that decided this; entries of one journal never repeat or lower it. 0: none.
+	Serial uint64          `json:"serial,omitempty"`
+	Data   json.RawMessage `json:"data,omitempty"`
+}
+
+// Head names a prefix of the journal: its length and the hash of its last entry ("" when empty).
+type Head struct {
+	Entries int64  `json:"entries"`
+	Hash    string `json:"hash"`
+}
+
+// Digest gives the hash in the form that status/v1 uses.
+func (h Head) Digest() artifact.Digest {
+	if h.Hash == "" {
+		return artifact.DigestOf(nil)
+	}
+	return artifact.Digest("sha256:" + h.Hash)
+}
+
+// Checkpoint signs all entries before it.
+type Checkpoint struct {
+	Device    string          `json:"device"`
+	Entries   int64           `json:"entries"`
+	Hash      string          `json:"hash"`
+	Signature artifact.Base64 `json:"signature"` // over Message
+}
+
+// Message is what the device key signs for a checkpoint.
+func (c Checkpoint) Message() []byte {
+	return fmt.Appendf(nil, "waybill journal checkpoint v1\n%s\n%d\n%s\n", c.Device, c.Entries, c.Hash)
+}
+
+// Signer is the device key. ID is the hash of its public key.
+type Signer interface {
+	ID() string
+	Sign(message []byte) ([]byte, error)
+}
+
+// Checker verifies a signature of the device key with that id.
+type Checker interface {
+	Check(device string, message, signature []byte) error
+}
+
+// ErrDamaged is in the chain of every error that says the file was altered or truncated.
+var ErrDamaged = errors.New("the journal is damaged")
+
+// Journal appends to one file. Safe for concurrent use.
+type Journal struct {
+	fs     fsx.FS
+	path   string
+	signer Signer
+
+	mu     sync.Mutex
+	file   fsx.File
+	head   Head
+	size   int64  // bytes of good entries
+	serial uint64 // highest Entry.Serial
+	torn   bool   // the file may hold bytes past size
+	named  bool   // the file's name is durable
+}
+
+// Open opens or creates the journal at path and recovers a torn tail: an entry that was being appended when the power
+// went is cut off, since nobody was told that it was stored. When the file does not hold known as a prefix, or is damaged
+// before its tail, it is moved aside to path.damaged-N and a new journal begins with an entry that says so; damaged
+// then tells what was wrong. signer may be nil, then Checkpoint fails.
+func Open(fsys fsx.FS, path string, known Head, signer Signer, now time.Time) (j *Journal, damaged error, err error) {
+	j = &Journal{fs: fsys, path: path, signer: signer}
+	scan, err := scanFile(fsys, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	damaged = scan.damage
+	if damaged == nil {
+		damaged = scan.holds(known)
+	}
+	if damaged != nil {
+		aside, err := j.moveAside()
+		if err != nil {
+			return nil, nil, fmt.Errorf("move the damaged journal aside: %w", err)
+		}
+		data, err := json.Marshal(map[string]any{"kept": aside, "goodEntries": scan.head.Entries, "goodHead": scan.head.Hash})
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, err := j.Append(Entry{At: now, Kind: KindDamaged, Reason: damaged.Error(), Data: data, Serial: scan.serial}); err != nil {
+			return nil, nil, err
+		}
+		return j, damaged, nil
+	}
+	j.head, j.size, j.serial, j.torn = scan.head, scan.good, scan.serial, scan.tail
+	return j, nil, nil
+}
+
+func (j *Journal) moveAside() (string, error) {
+	for n := 1; ; n++ {
+		aside := fmt.Sprintf("%s.damaged-%d", j.path, n)
+		if _, err := j.fs.Stat(aside); err == nil {
+			continue
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err := j.fs.Rename(j.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		return filepath.Base(aside), nil
+	}
+}
+
+// Head returns the current head.
+func (j *Journal) Head() Head {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.head
+}
+
+// Serial is the highest Entry.Serial.
+func (j *Journal) Serial() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.serial
+}
+
+// Append numbers e, chains it and makes it durable. After an error the entry is not part of the journal; the next
+// Append first removes whatever the failed one left.
+func (j *Journal) Append(e Entry) (Head, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.append(e)
+}
+
+func (j *Journal) append(e Entry) (Head, error) {
+	if e.Serial < j.serial {
+		e.Serial = j.serial
+	}
+	e.N, e.At = j.head.Entries+1, e.At.UTC()
+	body, err := json.Marshal(e)
+	if err != nil {
+		return Head{}, fmt.Errorf("journal entry: %w", err)
+	}
+	hash := chain(j.head.Hash, body)
+	line := append(append([]byte(hash+" "), body...), '\n')
+	if len(line) > MaxEntry {
+		return Head{}, fmt.Errorf("journal entry of %d bytes: the limit is %d", len(line), MaxEntry)
+	}
+	if err := j.write(line); err != nil {
+		j.torn = true
+		if j.file != nil {
+			_ = j.file.Close()
+			j.file = nil
+		}
+		return Head{}, fmt.Errorf("append to the journal: %w", err)
+	}
+	j.size += int64(len(line))
+	j.head = Head{Entries: e.N, Hash: hash}
+	j.serial = e.Serial
+	return j.head, nil
+}
+
+func (j *Journal) write(line []byte) error {
+	if j.file == nil {
+		f, err := j.fs.OpenAppend(j.path, 0o600)
+		if err != nil {
+			return err
+		}
+		j.file = f
+	}
+	if j.torn {
+		if err := j.file.Truncate(j.size); err != nil {
+			return err
+		}
+		if err := j.file.Sync(); err != nil {
+			return err
+		}
+		j.torn = false
+	}
+	if n, err := j.file.Write(line); err != nil {
+		return err
+	} else if n < len(line) {
+		return io.ErrShortWrite
+	}
+	if err := j.file.Sync(); err != nil {
+		return err
+	}
+	if !j.named {
+		if err := j.fs.SyncDir(filepath.Dir(j.path)); err != nil {
+			return err
+		}
+		j.named = true
+	}
+	return nil
+}
+
+// Checkpoint appends an entry that signs all before it.
+func (j *Journal) Checkpoint(at time.Time) (Head, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.signer == nil {
+		return Head{}, errors.New("journal checkpoint: no device key")
+	}
+	c := Checkpoint{Device: j.signer.ID(), Entries: j.head.Entries, Hash: j.head.Hash}
+	sig, err := j.signer.Sign(c.Message())
+	if err != nil {
+		return Head{}, fmt.Errorf("sign a journal checkpoint: %w", err)
+	}
+	c.Signature = sig
+	data, err := json.Marshal(c)
+	if err != nil {
+		return Head{}, err
+	}
+	return j.append(Entry{At: at, Kind: KindCheckpoint, Data: data})
+}
+
+// Close closes the file. Everything appended is durable already.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil {
+		return nil
+	}
+	err := j.file.Close()
+	j.file = nil
+	return err
+}
+
+// Tail returns up to max of the newest entries, oldest first.
+func (j *Journal) Tail(max int) ([]Entry, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Read(j.fs, j.path, max)
+}
+
+// Read returns up to max of the newest entries of the file at path, oldest first, whether or not their hashes hold;
+// max <= 0 means all. A missing file has none. For showing; use Verify to trust them.
+func Read(fsys fsx.FS, path string, max int) ([]Entry, error) {
+	var out []Entry
+	_, err := walk(fsys, path, func(l line) error {
+		if l.err == nil {
+			out = append(out, l.entry)
+			if max > 0 && len(out) > 2*max {
+				out = append(out[:0], out[len(out)-max:]...)
+			}
+		}
+		return nil
+	})
+	if max > 0 && len(out) > max {
+		out = out[len(out)-max:]
+	}
+	return out, err
+}
+
+// Report is the outcome of Verify.
+type Report struct {
+	Head        Head
+	Checkpoints int   // signed checkpoints that verified
+	Signed      int64 // entries covered by the newest of them
+	Torn        bool  // the file ends in an unfinished entry, which the next start removes
+}
+
+// Verify checks the whole file: every hash, the numbering, every checkpoint's signature, and that known is a prefix.
+func Verify(fsys fsx.FS, path string, known Head, checker Checker) (Report, error) {
+	var r Report
+	heads := map[int64]string{0: ""}
+	scan, err := scanWith(fsys, path, func(e Entry, h Head) error {
+		heads[h.Entries] = h.Hash
+		if e.Kind != KindCheckpoint {
+			return nil
+		}
+		var c Checkpoint
+		if err := json.Unmarshal(e.Data, &c); err != nil {
+			return fmt.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
+		}
+		if c.Entries != e.N-1 || heads[c.Entries] != c.Hash {
+			return fmt.Errorf("%w: checkpoint in entry %d signs another history", ErrDamaged, e.N)
+		}
+		if err := checker.Check(c.Device, c.Message(), c.Signature); err != nil {
+			return fmt.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
+		}
+		r.Checkpoints++
+		r.Signed = c.Entries
+		return nil
+	})
+	if err != nil {
+		return r, err
+	}
+	r.Head, r.Torn = scan.head, scan.tail
+	if scan.damage != nil {
+		return r, scan.damage
+	}
+	return r, scan.holds(known)
+}
+
+func chain(prev string, body []byte) string {
+	h := sha256.New()
+	io.WriteString(h, prev)
+	h.Write(body)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// scanned is what a file holds.
+type scanned struct {
+	head   Head
+	good   int64 // bytes up to and with the last good entry
+	serial uint64
+	tail   bool  // bytes past good that are an unfinished last entry
+	damage error // altered before the tail
+	hashes func(n int64) (string, bool)
+}
+
+func (s scanned) holds(known Head) error {
+	if known.Entries == 0 {
+		return nil
+	}
+	got, ok := s.hashes(known.Entries)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, s.head.Entries, known.Entries)
+	case got != known.Hash:
+		return fmt.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
+	}
+	return nil
+}
+
+type line struct {
+	hash  string
+	body  []byte
+	entry Entry
+	size  int64
+	err   error // malformed
+}
+
+func scanFile(fsys fsx.FS, path string) (scanned, error) { return scanWith(fsys, path, nil) }
+
+// scanWith walks the chain. A line that does not hold is the torn tail when nothing but bad lines follow it, else damage.
+func scanWith(fsys fsx.FS, path string, visit func(Entry, Head) error) (scanned, error) {
+	var s scanned
+	var bad error
+	hashes := []string{""}
+	s.hashes = func(n int64) (string, bool) {
+		if n < 0 || n >= int64(len(hashes)) {
+			return "", false
+		}
+		return hashes[n], true
+	}
+	unfinished, err := walk(fsys, path, func(l line) error {
+		if bad != nil {
+			if l.err == nil && s.damage == nil {
+				s.damage = bad
+			}
+			return nil
+		}
+		switch want := s.head.Entries + 1; {
+		case l.err != nil:
+			bad = fmt.Errorf("%w after entry %d: %w", ErrDamaged, s.head.Entries, l.err)
+		case l.hash != chain(s.head.Hash, l.body):
+			bad = fmt.Errorf("%w: entry %d does not follow the one before it", ErrDamaged, want)
+			// A whole line whose own bytes are in order is no half-written one.
+			s.damage = bad
+		case l.entry.N != want:
+			bad = fmt.Errorf("%w: entry %d is numbered %d", ErrDamaged, want, l.entry.N)
+			s.damage = bad
+		default:
+			s.head = Head{Entries: want, Hash: l.hash}
+			s.good += l.size
+			s.serial = max(s.serial, l.entry.Serial)
+			hashes = append(hashes, l.hash)
+			if visit != nil {
+				if err := visit(l.entry, s.head); err != nil {
+					s.damage, bad = err, err
+				}
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrDamaged) {
+		s.damage, err = err, nil
+	}
+	s.tail = s.damage == nil && (unfinished || bad != nil)
+	return s, err
+}
+
+// walk calls fn for each finished line and tells whether bytes without a line end follow.
+func walk(fsys fsx.FS, path string, fn func(line) error) (unfinished bool, err error) {
+	f, err := fsys.Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open the journal: %w", err)
+	}
+	defer f.Close()
+	var pending []byte
+	buf := make([]byte, 64<<10)
+	for {
+		n, rerr := f.Read(buf)
+		pending = append(pending, buf[:n]...)
+		for {
+			i := bytes.IndexByte(pending, '\n')
+			if i < 0 {
+				break
+			}
+			if err := fn(parseLine(pending[:i])); err != nil {
+				return false, err
+			}
+			pending = pending[i+1:]
+		}
+		if len(pending) > 16*MaxEntry {
+			return false, fmt.Errorf("%w: a line of more than %d bytes", ErrDamaged, 16*MaxEntry)
+		}
+		if errors.Is(rerr, io.EOF) {
+			return len(pending) > 0, nil
+		}
+		if rerr != nil {
+			return false, fmt.Errorf("read the journal: %w", rerr)
+		}
+	}
+}
+
+func parseLine(b []byte) line {
+	l := line{size: int64(len(b)) + 1}
+	hash, body, ok := strings.Cut(string(b), " ")
+	if _, err := hex.DecodeString(hash); !ok || len(hash) != 64 || err != nil {
+		l.err = errors.New("a line without a hash") // zeros, when a power cut lost one block of it
+		return l
+	}
+	l.hash, l.body = hash, []byte(body)
+	if err := json.Unmarshal(l.body, &l.entry); err != nil {
+		l.err = fmt.Errorf("a line that is no entry: %w", err)
+	}
+	return l
+}
