@@ -1,0 +1,252 @@
+// Package state is what a device remembers across power cuts: which artifacts are its current, previous and kept
+// ones, what it is in the middle of, and the floors that never fall. One document holds it all and is replaced as a
+// whole; blobs lie beside it by digest.
+package state
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// Schema is the value of Doc.Schema.
+const Schema = "waybill.dev/state/v1"
+
+// Doc is the durable state. A Doc that Store.Doc returned is a copy.
+type Doc struct {
+	Schema string `json:"schema"`
+	// Serial counts saved documents; it names the file and never repeats.
+	Serial uint64 `json:"serial"`
+	// Device is the id of the device key that this state belongs to.
+	Device string `json:"device"`
+	// Trust is the newest trust document accepted; its bytes lie in the blob store.
+	Trust TrustPin `json:"trust"`
+	// TimeFloor is the latest signed time seen: the clock is never taken to be before it.
+	TimeFloor time.Time           `json:"timeFloor"`
+	Channels  map[string]*Channel `json:"channels"`
+	// Journal is a prefix of the journal that existed when this document was saved.
+	Journal journal.Head `json:"journal"`
+	// Outbox holds decisions made with this or an earlier document that the journal may not have yet.
+	Outbox []journal.Entry `json:"outbox,omitempty"`
+}
+
+// TrustPin names a trust document.
+type TrustPin struct {
+	Version int             `json:"version"`
+	Digest  artifact.Digest `json:"digest"` // of the bundle bytes
+}
+
+// Channel is the state of one followed channel.
+type Channel struct {
+	Name string `json:"name"`
+
+	// Generation and Seq never fall; Record is the digest of the record's bundle that raised them.
+	Generation int             `json:"generation"`
+	Seq        int64           `json:"seq"`
+	Record     artifact.Digest `json:"record,omitempty"`
+	// Statement is the digest of the accepted record's content, without its signature.
+	Content artifact.Digest `json:"content,omitempty"`
+	Expires time.Time       `json:"expires"`
+	// Tag is the manifest digest under the channel's tag when it was last handled to the end.
+	Tag artifact.Digest `json:"tag,omitempty"`
+	// EpochFloor never falls; it rises when an activation under a record with a higher one is committed.
+	EpochFloor int64 `json:"epochFloor"`
+
+	Current  *Slot  `json:"current,omitempty"`
+	Previous *Slot  `json:"previous,omitempty"`
+	Factory  *Slot  `json:"factory,omitempty"`
+	Kept     []Slot `json:"kept,omitempty"` // committed before, newest first, without Current and Previous
+
+	Intent     *Intent               `json:"intent,omitempty"`
+	Quarantine map[string]Quarantine `json:"quarantine,omitempty"` // by digest
+	// Pinned is set by a local rollback: the channel's record at this seq is not activated again.
+	Pinned *Pin `json:"pinned,omitempty"`
+	// Crashes counts restarts that found an unfinished activation of the current record.
+	Crashes int `json:"crashes,omitempty"`
+	// Rollbacks are the times of automatic rollbacks, newest last, bounded.
+	Rollbacks []time.Time `json:"rollbacks,omitempty"`
+	// LastRollback and LastRefusal are kept for people.
+	LastRollback *Note `json:"lastRollback,omitempty"`
+	LastRefusal  *Note `json:"lastRefusal,omitempty"`
+}
+
+// Slot is one artifact that was activated or is about to be: the manifest by digest and what people call it.
+type Slot struct {
+	Digest  artifact.Digest `json:"digest"`
+	Size    int64           `json:"size"` // of the manifest
+	Name    string          `json:"name"`
+	Version string          `json:"version"`
+	Epoch   int64           `json:"epoch"`
+	Seq     int64           `json:"seq"` // of the record that brought it
+	// Committed is when it passed its trial; zero for a candidate.
+	Committed time.Time `json:"committed"`
+	// Since is when it last became current.
+	Since time.Time `json:"since"`
+}
+
+// Kind is the reason for an activation.
+type Kind string
+
+// Kinds of intents.
+const (
+	Update   Kind = "update"   // a new record
+	Rollback Kind = "rollback" // a person on this device
+)
+
+// Step is how far an intent is.
+type Step string
+
+// Steps, in order. The step is made durable before its work begins.
+const (
+	Fetching Step = "fetching"
+	Fetched  Step = "fetched"
+	Verified Step = "verified"
+	Admitted Step = "admitted"
+	Staged   Step = "staged"
+	Trial    Step = "trial"
+)
+
+// Intent is an activation under way. Target is where to go when it fails; it is copied from the committed state when
+// the intent is made and never worked out again.
+type Intent struct {
+	Kind       Kind            `json:"kind"`
+	Step       Step            `json:"step"`
+	Candidate  Slot            `json:"candidate"`
+	Target     *Slot           `json:"target,omitempty"` // nil: nothing served before
+	Generation int             `json:"generation"`
+	Seq        int64           `json:"seq"`
+	Tag        artifact.Digest `json:"tag,omitempty"`
+	EpochFloor int64           `json:"epochFloor"` // becomes the channel's at commit
+	Keep       []Slot          `json:"keep,omitempty"`
+	Blobs      []Blob          `json:"blobs,omitempty"` // pinned evidence, so that GC leaves it alone
+	Reason     string          `json:"reason,omitempty"`
+	Started    time.Time       `json:"started"`
+}
+
+// Blob is a digest with its size.
+type Blob struct {
+	Digest artifact.Digest `json:"digest"`
+	Size   int64           `json:"size"`
+}
+
+// Quarantine bars a digest until the channel's seq passes Seq.
+type Quarantine struct {
+	Generation int       `json:"generation"`
+	Seq        int64     `json:"seq"`
+	Reason     string    `json:"reason"`
+	At         time.Time `json:"at"`
+}
+
+// Pin bars the record at Seq because a person went back from it.
+type Pin struct {
+	Generation int       `json:"generation"`
+	Seq        int64     `json:"seq"`
+	At         time.Time `json:"at"`
+}
+
+// Note is an event for people.
+type Note struct {
+	At     time.Time       `json:"at"`
+	From   artifact.Digest `json:"from,omitempty"`
+	To     artifact.Digest `json:"to,omitempty"`
+	Seq    int64           `json:"seq,omitempty"`
+	Record artifact.Digest `json:"record,omitempty"`
+	Reason string          `json:"reason"`
+}
+
+// Channel returns the channel's state, adding it when it is new.
+func (d *Doc) Channel(name string) *Channel {
+	if d.Channels == nil {
+		d.Channels = map[string]*Channel{}
+	}
+	c, ok := d.Channels[name]
+	if !ok {
+		c = &Channel{Name: name}
+		d.Channels[name] = c
+	}
+	return c
+}
+
+// Clone copies d deeply.
+func (d *Doc) Clone() *Doc {
+	c := *d
+	c.Outbox = slices.Clone(d.Outbox)
+	c.Channels = make(map[string]*Channel, len(d.Channels))
+	for n, ch := range d.Channels {
+		c.Channels[n] = ch.Clone()
+	}
+	return &c
+}
+
+// Clone copies c deeply.
+func (c *Channel) Clone() *Channel {
+	x := *c
+	x.Current, x.Previous, x.Factory = c.Current.clone(), c.Previous.clone(), c.Factory.clone()
+	x.Kept = slices.Clone(c.Kept)
+	if c.Intent != nil {
+		i := *c.Intent
+		i.Target, i.Keep, i.Blobs = c.Intent.Target.clone(), slices.Clone(c.Intent.Keep), slices.Clone(c.Intent.Blobs)
+		x.Intent = &i
+	}
+	x.Quarantine = maps.Clone(c.Quarantine)
+	x.Rollbacks = slices.Clone(c.Rollbacks)
+	x.Pinned = copyOf(c.Pinned)
+	x.LastRollback, x.LastRefusal = copyOf(c.LastRollback), copyOf(c.LastRefusal)
+	return &x
+}
+
+func (s *Slot) clone() *Slot { return copyOf(s) }
+
+func copyOf[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// Slots lists every artifact that must stay on the device: current, previous, kept, factory, and those of an intent.
+// Each digest once, in that order.
+func (c *Channel) Slots() []Slot {
+	var out []Slot
+	add := func(s *Slot) {
+		if s != nil && !slices.ContainsFunc(out, func(o Slot) bool { return o.Digest == s.Digest }) {
+			out = append(out, *s)
+		}
+	}
+	add(c.Current)
+	add(c.Previous)
+	for i := range c.Kept {
+		add(&c.Kept[i])
+	}
+	add(c.Factory)
+	if c.Intent != nil {
+		add(c.Intent.Target)
+		add(&c.Intent.Candidate)
+	}
+	return out
+}
+
+// Committed finds a digest that passed its trial on this device and is still kept.
+func (c *Channel) Committed(d artifact.Digest) (Slot, bool) {
+	for _, s := range c.Slots() {
+		if s.Digest == d && !s.Committed.IsZero() {
+			return s, true
+		}
+	}
+	return Slot{}, false
+}
+
+// Barred tells why digest d may not be activated under the record (generation, seq), or "".
+func (c *Channel) Barred(d artifact.Digest, generation int, seq int64) string {
+	if q, ok := c.Quarantine[string(d)]; ok && q.Generation == generation && q.Seq >= seq {
+		return q.Reason
+	}
+	if p := c.Pinned; p != nil && p.Generation == generation && p.Seq >= seq {
+		return "rolled back on this device"
+	}
+	return ""
+}

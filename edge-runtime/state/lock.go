@@ -1,0 +1,28 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// ErrLocked says that another process owns the state directory.
+var ErrLocked = errors.New("another waybill-edge is using this state directory")
+
+// Lock makes this process the owner of dir, creating it when missing, until the returned function is called or the
+// process ends, however it ends.
+func Lock(dir string) (unlock func() error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	if err := tryLock(f); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%w: %s", err, dir)
+	}
+	return f.Close, nil
+}
