@@ -345,3 +345,25 @@ func roleNames() string {
 	}
 	return strings.Join(s, ", ")
 }
+
+// Follows checks the rule between versions: N to N + 1, issued no earlier, generation kept or raised by one, and no key
+// id that was revoked comes back. Signatures are the verifier's.
+func (d *Document) Follows(current *Document) error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("trust document version %d: "+format, append([]any{d.Version}, args...)...)
+	}
+	switch {
+	case d.Version != current.Version+1:
+		return fail("it does not follow version %d", current.Version)
+	case d.Generation != current.Generation && d.Generation != current.Generation+1:
+		return fail("generation %d does not follow %d", d.Generation, current.Generation)
+	case d.Issued.Before(current.Issued):
+		return fail("issued before version %d", current.Version)
+	}
+	for _, id := range current.Revoked {
+		if k, ok := d.Lookup(id); ok && !d.IsRevoked(id) {
+			return fail("key %s (%s) was revoked and is trusted again", short(id), k.Name)
+		}
+	}
+	return nil
+}
