@@ -1,0 +1,83 @@
+# Helpers of the default rules. A rule negates only a helper, never an expression over input: the negation of an
+# undefined expression is true, and a helper that is undefined is simply not proven.
+package waybill.lib
+
+ns(t) := time.parse_rfc3339_ns(t)
+
+now := ns(input.context.time)
+
+day := ((24 * 60) * 60) * 1000000000
+
+in_force(x) if {
+	ns(x.at) <= now
+	now < ns(x.expires)
+}
+
+# Verified releases of this digest by keys that trust calls publishers.
+releases contains s if {
+	some s in input.signatures
+	s.verified == true
+	s.predicateType == "https://sigstore.dev/cosign/sign/v1"
+	s.subject == input.artifact.digest
+	s.signer.role == "publisher"
+	s.signer.keyId != ""
+}
+
+publishers contains s.signer.keyId if some s in releases
+
+publisher_names contains s.signer.name if some s in releases
+
+# Verified attestations of this digest.
+attested contains a if {
+	some a in input.attestations
+	a.verified == true
+	a.subject == input.artifact.digest
+	a.signer.keyId != ""
+}
+
+# Approvals that count: the role is given to the signer by trust, in force now, the signer is no author.
+approvals contains a if {
+	some a in input.approvals
+	a.granted == true
+	a.signer.role == "approver"
+	in_force(a)
+	not is_author(a.signer)
+}
+
+is_author(s) if s.keyId in publishers
+
+is_author(s) if {
+	s.name != ""
+	s.name in publisher_names
+}
+
+# What was measured for a threshold, on this digest and on the champion.
+measured(t) := {m |
+	some m in input.metrics
+	m.name == t.name
+	m.slice == t.slice
+}
+
+champion_measured(t) := {m |
+	some m in input.champion.metrics
+	m.name == t.name
+	m.slice == t.slice
+}
+
+meets(v, t) if {
+	t.direction == "higher"
+	v >= t.bound
+}
+
+meets(v, t) if {
+	t.direction == "lower"
+	v <= t.bound
+}
+
+at_least := {"higher": "at least", "lower": "at most"}
+
+bundles(xs) := {x.bundle | some x in xs}
+
+on_slice(t) := "" if t.slice == "all"
+
+on_slice(t) := sprintf(" on slice %s", [t.slice]) if t.slice != "all"

@@ -1,0 +1,33 @@
+# METADATA
+# scope: package
+# title: "Exceptions are narrow and current"
+# description: "Attached exceptions name a rule that the environment lets be waived, give a reason and have not expired. Others are reported; they have no effect."
+# custom:
+#   id: EXC-001
+#   severity: low
+#   level: warn
+#   remediation: "remove the exception, or sign a new one with a reason and an expiry"
+#   standards:
+#     - "NIST AI RMF MANAGE 1.3"
+package waybill.rules.exc_001
+
+import data.waybill.lib
+
+default pass := false
+
+pass if every x in input.exceptions {
+	sound(x)
+}
+
+sound(x) if {
+	trim_space(x.reason) != ""
+	lib.in_force(x)
+	x.rule in input.environment.exceptions.rules
+	some r in x.roles
+	r in input.environment.exceptions.roles
+}
+
+fail contains {"msg": sprintf("the exception for %s by %s has no effect here (expires %s)", [x.rule, x.signer.name, x.expires]), "evidence": [x.bundle]} if {
+	some x in input.exceptions
+	not sound(x)
+}

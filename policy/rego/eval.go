@@ -1,0 +1,347 @@
+package rego
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/policy/decision"
+	"github.com/waybill-ml/waybill/policy/input"
+)
+
+// maxFindings bounds what one rule may report.
+const maxFindings = 64
+
+// Evaluate decides over doc, the canonical bytes of a facts document. It always returns a decision: whatever goes wrong,
+// a cancelled context included, is a denial with its reason. Equal documents and policies give equal decisions.
+func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
+	d := decision.New(string(p.bundle.Digest()), string(artifact.DigestOf(doc)))
+	in, problems := p.check(doc)
+	if len(problems) > 0 {
+		for _, r := range p.rules {
+			st := decision.Skipped
+			if r.ID == SchemaRule {
+				st = decision.Fail
+			}
+			d.Rules = append(d.Rules, decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: st})
+		}
+		info := schemaRuleInfo()
+		for _, m := range problems {
+			d.Violations = append(d.Violations, result(info, m, nil))
+		}
+		d.Environment = in.Environment.Name
+		return d
+	}
+	d.Environment = in.Environment.Name
+	value, err := ast.ValueFromReader(bytes.NewReader(doc))
+	if err != nil { // it parsed a moment ago
+		d.Error = "read facts: " + err.Error()
+		return d
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	for _, r := range p.rules {
+		p.apply(ctx, &d, r, in, value)
+	}
+	d.Close()
+	return d
+}
+
+// check returns what keeps the document from being evaluated, sorted.
+func (p *Policy) check(doc []byte) (input.Input, []string) {
+	if len(doc) > input.MaxBytes {
+		return input.Input{}, []string{fmt.Sprintf("the facts document has %d bytes, limit %d", len(doc), input.MaxBytes)}
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
+	if err != nil {
+		return input.Input{}, []string{"the facts document is not JSON: " + err.Error()}
+	}
+	if err := p.schema.Validate(v); err != nil {
+		return input.Input{}, schemaProblems(err)
+	}
+	in, err := input.Parse(doc)
+	if err != nil {
+		return in, []string{err.Error()}
+	}
+	// The digest that a verdict binds is that of the canonical bytes; other bytes with the same meaning have no place here.
+	// It also catches duplicate keys, of which two readers may see different ones.
+	canon, err := in.Canonical()
+	if err != nil || !bytes.Equal(canon, doc) {
+		return in, []string{"the facts document is not in its canonical form"}
+	}
+	if want := string(p.bundle.Digest()); in.Environment.PolicyDigest != want {
+		return in, []string{fmt.Sprintf("the environment pins policy %s, this policy is %s", in.Environment.PolicyDigest, want)}
+	}
+	return in, nil
+}
+
+// schemaProblems lists the leaves of a validation error, sorted, at most maxFindings.
+func schemaProblems(err error) []string {
+	var ve *jsonschema.ValidationError
+	if !errors.As(err, &ve) {
+		return []string{err.Error()}
+	}
+	pr := message.NewPrinter(language.English)
+	var out []string
+	var walk func(*jsonschema.ValidationError)
+	walk = func(e *jsonschema.ValidationError) {
+		if len(e.Causes) == 0 {
+			out = append(out, fmt.Sprintf("/%s: %s", strings.Join(e.InstanceLocation, "/"), e.ErrorKind.LocalizedString(pr)))
+		}
+		for _, c := range e.Causes {
+			walk(c)
+		}
+	}
+	walk(ve)
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return clip(out)
+}
+
+func clip(msgs []string) []string {
+	if len(msgs) > maxFindings {
+		n := len(msgs) - maxFindings
+		msgs = append(msgs[:maxFindings:maxFindings], fmt.Sprintf("and %d more", n))
+	}
+	return msgs
+}
+
+// finding is one thing that a rule reports.
+type finding struct {
+	msg      string
+	evidence []string
+}
+
+// apply evaluates one rule and files its outcome in d.
+func (p *Policy) apply(ctx context.Context, d *decision.Decision, r rule, in input.Input, value ast.Value) {
+	row := decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: decision.Pass}
+	defer func() { d.Rules = append(d.Rules, row) }()
+	if r.ID == SchemaRule {
+		return
+	}
+	level := r.Level
+	if !r.Mandatory {
+		for _, e := range in.Environment.Enforce {
+			if e.Rule == r.ID {
+				level = lower(level, e.Level)
+			}
+		}
+	}
+	if level == "off" {
+		row.Status = decision.Skipped
+		return
+	}
+	status, found, err := p.run(ctx, r, value)
+	if err != nil {
+		// An error denies even where the rule would only warn: nobody knows what it would have said.
+		row.Status = decision.Errored
+		d.Violations = append(d.Violations, result(r.RuleInfo, "the rule could not be evaluated: "+err.Error(), nil))
+		return
+	}
+	row.Status = status
+	if status != decision.Fail {
+		return
+	}
+	to := &d.Violations
+	if level == "warn" {
+		to = &d.Warnings
+	} else if x, ok := excepted(r, in); ok {
+		row.Status = decision.Excepted
+		for _, f := range found {
+			e := result(r.RuleInfo, fmt.Sprintf("%s (excepted until %s by %s: %s)", f.msg, x.Expires.UTC().Format(time.RFC3339), signerName(x.Signer), x.Reason), append(slices.Clone(f.evidence), x.Bundle))
+			d.Exceptions = append(d.Exceptions, e)
+		}
+		return
+	}
+	for _, f := range found {
+		*to = append(*to, result(r.RuleInfo, f.msg, f.evidence))
+	}
+}
+
+// lower applies an environment's enforcement to a rule's own level; it never raises.
+func lower(own, set string) string {
+	if set == "off" || own == "off" {
+		return "off"
+	}
+	return "warn"
+}
+
+// excepted finds the waiver that covers a failing rule: allowed by the environment for that rule, signed by an approver
+// who holds one of the roles that may waive, in force now. Of several the one with the smallest bundle digest counts.
+func excepted(r rule, in input.Input) (input.Exception, bool) {
+	if r.Mandatory || !slices.Contains(in.Environment.Exceptions.Rules, r.ID) {
+		return input.Exception{}, false
+	}
+	now := in.Context.Time
+	for _, x := range in.Exceptions {
+		if x.Rule != r.ID || strings.TrimSpace(x.Reason) == "" || now.Before(x.At) || !now.Before(x.Expires) {
+			continue
+		}
+		for _, role := range x.Roles {
+			if slices.Contains(in.Environment.Exceptions.Roles, role) {
+				return x, true
+			}
+		}
+	}
+	return input.Exception{}, false
+}
+
+func signerName(s input.Signer) string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return s.KeyID
+}
+
+func result(r RuleInfo, msg string, evidence []string) decision.Result {
+	ev := slices.Clone(evidence)
+	slices.Sort(ev)
+	ev = slices.Compact(ev)
+	if ev == nil {
+		ev = []string{}
+	}
+	std := slices.Clone(r.Standards)
+	if std == nil {
+		std = []string{}
+	}
+	return decision.Result{ID: r.ID, Severity: r.Severity, Message: msg, Remediation: r.Remediation, Evidence: ev, Standards: std}
+}
+
+// run evaluates one rule's document.
+func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.Status, found []finding, err error) {
+	defer func() {
+		if x := recover(); x != nil { // a builtin that panics must not take the gate down, nor open it
+			st, found, err = "", nil, fmt.Errorf("panic in evaluation: %v", x)
+		}
+	}()
+	rs, err := r.query.Eval(ctx, rego.EvalParsedInput(value), rego.EvalSortSets(true))
+	if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return "", nil, fmt.Errorf("the policy ran longer than %s", p.timeout)
+		}
+		return "", nil, ctx.Err()
+	}
+	if err != nil {
+		return "", nil, errors.New(oneLine(err))
+	}
+	if len(rs) != 1 || len(rs[0].Expressions) != 1 {
+		return "", nil, errors.New("the rule is undefined")
+	}
+	v := rs[0].Expressions[0].Value
+	if r.user {
+		found, err = userFindings(v)
+		if err != nil {
+			return "", nil, err
+		}
+		if len(found) > 0 {
+			return decision.Fail, found, nil
+		}
+		return decision.Pass, nil, nil
+	}
+	return ruleOutcome(r.RuleInfo, v)
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// ruleOutcome reads {pass, fail, skip}. Anything else than that shape is an error, hence a denial.
+func ruleOutcome(r RuleInfo, v any) (decision.Status, []finding, error) {
+	doc, ok := v.(map[string]any)
+	if !ok {
+		return "", nil, errors.New("the rule's document is no object")
+	}
+	pass, ok := doc["pass"].(bool)
+	if !ok {
+		return "", nil, errors.New("the rule does not define pass as true or false")
+	}
+	list, ok := doc["fail"].([]any)
+	if !ok {
+		return "", nil, errors.New("the rule does not define fail as a set")
+	}
+	var found []finding
+	for _, x := range list {
+		o, ok := x.(map[string]any)
+		if !ok {
+			return "", nil, errors.New("fail holds something that is no object with msg")
+		}
+		f, err := toFinding(o)
+		if err != nil {
+			return "", nil, err
+		}
+		found = append(found, f)
+	}
+	if s, ok := doc["skip"]; ok {
+		why, ok := s.(string)
+		if !ok || why == "" || pass || len(found) > 0 {
+			return "", nil, errors.New("the rule skips and judges at once")
+		}
+		return decision.Skipped, nil, nil
+	}
+	if pass && len(found) == 0 {
+		return decision.Pass, nil, nil
+	}
+	if len(found) == 0 {
+		found = []finding{{msg: "not proven: " + r.Title}}
+	}
+	return decision.Fail, sorted(found), nil
+}
+
+func toFinding(o map[string]any) (finding, error) {
+	msg, ok := o["msg"].(string)
+	if !ok || strings.TrimSpace(msg) == "" {
+		return finding{}, errors.New("a finding has no msg")
+	}
+	f := finding{msg: msg}
+	ev, _ := o["evidence"].([]any)
+	for _, e := range ev {
+		if s, ok := e.(string); ok && s != "" {
+			f.evidence = append(f.evidence, s)
+		}
+	}
+	return f, nil
+}
+
+// userFindings reads deny, violation and warn as conftest and Gatekeeper do: a set of texts, or of objects with msg.
+func userFindings(v any) ([]finding, error) {
+	list, ok := v.([]any)
+	if !ok {
+		return nil, errors.New("deny, violation and warn must be sets (deny contains msg if { ... })")
+	}
+	var out []finding
+	for _, x := range list {
+		switch t := x.(type) {
+		case string:
+			out = append(out, finding{msg: t})
+		case map[string]any:
+			f, err := toFinding(t)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, f)
+		default:
+			return nil, fmt.Errorf("a finding is neither a text nor an object with msg: %v", x)
+		}
+	}
+	return sorted(out), nil
+}
+
+// sorted orders findings by text and bounds their number.
+func sorted(fs []finding) []finding {
+	sort.SliceStable(fs, func(i, j int) bool { return fs[i].msg < fs[j].msg })
+	if len(fs) > maxFindings {
+		n := len(fs) - maxFindings
+		fs = append(fs[:maxFindings:maxFindings], finding{msg: fmt.Sprintf("and %d more", n)})
+	}
+	return fs
+}
