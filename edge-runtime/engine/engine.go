@@ -1,0 +1,189 @@
+// Package engine runs Waybill modules on wazero: it checks a module against the ABI, maps its weights, keeps a pool of
+// instances, and drives bind, resume and part until the outputs are there. Deadlines and cancellation are checked
+// between resumes, and memory grows there, so a model never blocks the process for long.
+//
+// One Engine serves a process; one Model is one artifact. Both are safe for concurrent use.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+)
+
+// Mode selects how modules are executed. The bits of the outputs do not depend on it.
+type Mode int
+
+// Modes. Auto takes the compiler where the CPU has one and the system lets a process make memory executable
+// (checked by running a function), else the interpreter.
+const (
+	Auto Mode = iota
+	Compiler
+	Interpreter
+)
+
+// String returns the name that ParseMode reads.
+func (m Mode) String() string {
+	switch m {
+	case Compiler:
+		return "compiler"
+	case Interpreter:
+		return "interpreter"
+	}
+	return "auto"
+}
+
+// ParseMode reads "auto", "compiler" or "interpreter"; "" is Auto.
+func ParseMode(s string) (Mode, error) {
+	for _, m := range []Mode{Auto, Compiler, Interpreter} {
+		if s == m.String() || s == "" {
+			return m, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown engine mode %q: auto, compiler or interpreter", s)
+}
+
+// maxPages keeps a memory below 4 GiB, so that its size fits a u32.
+const maxPages = 65535
+
+// Config of an engine. The zero value is usable: Auto, no compile cache, 1 GiB of linear memory per instance.
+type Config struct {
+	Mode Mode
+	// CacheDir keeps native code between runs. It must belong to this process's user alone; entries are authenticated
+	// with CacheSecret, which is then required (at least 16 bytes, secret to this device).
+	CacheDir    string
+	CacheSecret []byte
+	// MemoryLimit bounds the linear memory of one instance in bytes. 0 means 1 GiB.
+	MemoryLimit uint64
+	// OutputLimit bounds the bytes copied out of one call. 0 means MemoryLimit.
+	OutputLimit uint64
+	// Instances bounds how many calls of one model run at once; further calls wait. 0 means the number of cores.
+	Instances int
+	// Threads bounds how many parts of a parallel section run at once within one call. 0 means the number of cores.
+	Threads int
+	// Budget is handed to guests as CtxBudget; 0 leaves the length of a resume to them.
+	Budget uint32
+	// Poison fills the arena with a pattern before each call: a debugging aid that shows reads of memory that the
+	// module never wrote.
+	Poison bool
+	// Log receives what user steps write to stdout and stderr, a line at a time, and cache entries that were dropped.
+	// It may be called concurrently. nil discards.
+	Log func(step, line string)
+}
+
+// Engine makes models. Close it after its models.
+type Engine struct {
+	cfg  Config
+	mode Mode // resolved: Compiler or Interpreter
+
+	mu     sync.Mutex
+	closed bool
+	models map[*Model]struct{}
+}
+
+// New checks cfg and resolves Auto.
+func New(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.MemoryLimit == 0 {
+		cfg.MemoryLimit = 1 << 30
+	}
+	cfg.MemoryLimit = min(cfg.MemoryLimit, maxPages<<16)
+	if cfg.OutputLimit == 0 {
+		cfg.OutputLimit = cfg.MemoryLimit
+	}
+	if cfg.Instances <= 0 {
+		cfg.Instances = runtime.GOMAXPROCS(0)
+	}
+	if cfg.Threads <= 0 {
+		cfg.Threads = runtime.GOMAXPROCS(0)
+	}
+	if cfg.Log == nil {
+		cfg.Log = func(string, string) {}
+	}
+	if cfg.CacheDir != "" && len(cfg.CacheSecret) < minSecret {
+		return nil, fmt.Errorf("the compile cache %s needs a device secret of at least %d bytes", cfg.CacheDir, minSecret)
+	}
+	e := &Engine{cfg: cfg, mode: cfg.Mode, models: map[*Model]struct{}{}}
+	if cfg.Mode != Interpreter {
+		err := tryCompiler(ctx)
+		if err != nil && cfg.Mode == Compiler {
+			return nil, fmt.Errorf("this machine cannot run compiled code: %w", err)
+		}
+		e.mode = Compiler
+		if err != nil {
+			e.mode = Interpreter
+		}
+	}
+	return e, nil
+}
+
+// Mode tells what Auto became: Compiler or Interpreter.
+func (e *Engine) Mode() Mode { return e.mode }
+
+// Close closes the models that are still open.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	e.closed = true
+	var all []*Model
+	for m := range e.models {
+		all = append(all, m)
+	}
+	e.mu.Unlock()
+	var errs []error
+	for _, m := range all {
+		errs = append(errs, m.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// probeModule is (module (func (export "f") (result i32) i32.const 42)).
+var probeModule = []byte("\x00asm\x01\x00\x00\x00\x01\x05\x01\x60\x00\x01\x7f\x03\x02\x01\x00\x07\x05\x01\x01f\x00\x00\x0a\x06\x01\x04\x00\x41\x2a\x0b")
+
+// tryCompiler compiles and calls a function. Where the system forbids executable memory (as Android's SELinux rules may)
+// or the CPU lacks what the compiler needs, wazero reports it or panics; both become an error.
+func tryCompiler(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
+	defer func() { _ = rt.Close(ctx) }()
+	m, err := rt.Instantiate(ctx, probeModule)
+	if err != nil {
+		return err
+	}
+	r, err := m.ExportedFunction("f").Call(ctx)
+	if err != nil {
+		return err
+	}
+	if len(r) != 1 || r[0] != 42 {
+		return fmt.Errorf("a compiled function returned %v, not 42", r)
+	}
+	return nil
+}
+
+// runtimeConfig is the configuration of one module's runtime. ours: compiled by us, so it is driven in bounded steps
+// and needs no check of the context in every loop.
+func (e *Engine) runtimeConfig(ours bool, limit uint64) wazero.RuntimeConfig {
+	var c wazero.RuntimeConfig
+	if e.mode == Compiler {
+		c = wazero.NewRuntimeConfigCompiler()
+	} else {
+		c = wazero.NewRuntimeConfigInterpreter()
+	}
+	return c.WithCoreFeatures(api.CoreFeaturesV2).
+		WithMemoryLimitPages(uint32(limit >> 16)).
+		WithDebugInfoEnabled(false).
+		WithCloseOnContextDone(!ours)
+}
+
+// compileContext lets wazero compile functions on all cores.
+func compileContext(ctx context.Context) context.Context {
+	return experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+}

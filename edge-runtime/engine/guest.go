@@ -1,0 +1,331 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// guest is one compiled module of a chain and its pool of instances.
+type guest struct {
+	eng       *Engine
+	name      string
+	ours      bool // compiled by us: drives in bounded steps, imports nothing
+	reentrant bool // instances are used again after a call
+	info      guestInfo
+	limit     uint64 // bytes of linear memory
+	weights   *weightsImage
+	want      artifact.Memory // what the interface document says; zero for steps
+	nodes     []string
+	inputs    []string // names, for error texts
+	outputs   int
+
+	cache    wazero.CompilationCache // nil without one
+	rt       wazero.Runtime
+	compiled wazero.CompiledModule
+
+	slots chan struct{} // one token per running call
+	mu    sync.Mutex
+	idle  []*instance
+	done  bool
+	peak  atomic.Uint64
+}
+
+// instance is one instantiation with its own memory, used by one call at a time.
+type instance struct {
+	mod          api.Module
+	mem          api.Memory
+	bind, resume api.Function
+	alloc, free  api.Function
+	parts        []api.Function // one per worker: an api.Function is not safe for concurrent use
+	ctxSize      uint64
+	heap         uint64
+	sandbox      *sandbox
+	stack        [2]uint64
+}
+
+// compileGuest compiles code and checks it against the ABI.
+func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err error) {
+	cfg := e.runtimeConfig(g.ours, g.limit)
+	var entry *cacheEntry
+	if e.cfg.CacheDir != "" && e.mode == Compiler {
+		if entry, err = e.openCache(code, g.ours); err != nil {
+			return fmt.Errorf("compile cache: %w", err)
+		}
+		g.cache = entry.cache
+		cfg = cfg.WithCompilationCache(entry.cache)
+	}
+	g.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
+	defer func() {
+		if err != nil {
+			entry.discard()
+			g.closeRuntime(ctx)
+		}
+	}()
+	if !g.ours {
+		if err := instantiateHost(ctx, g.rt); err != nil {
+			return err
+		}
+	}
+	if g.compiled, err = g.rt.CompileModule(compileContext(ctx), code); err != nil {
+		return fmt.Errorf("%s: not a module that this runtime can compile: %w", g.name, err)
+	}
+	if g.info, err = checkModule(g.compiled, code, g.ours); err != nil {
+		return fmt.Errorf("%s: %w", g.name, err)
+	}
+	if g.info.minMemory > g.limit {
+		return fmt.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
+	}
+	if entry != nil {
+		if err := entry.seal(); err != nil {
+			return fmt.Errorf("compile cache: %w", err)
+		}
+	}
+	g.slots = make(chan struct{}, e.cfg.Instances)
+	return nil
+}
+
+func (g *guest) closeRuntime(ctx context.Context) {
+	if g.rt != nil {
+		_ = g.rt.Close(ctx)
+	}
+	if g.cache != nil {
+		_ = g.cache.Close(ctx)
+	}
+	g.weights.close()
+}
+
+// instantiate makes a fresh instance, its weights in place.
+func (g *guest) instantiate(ctx context.Context) (inst *instance, err error) {
+	limit := g.limit
+	if g.info.maxMemory != 0 {
+		limit = min(limit, g.info.maxMemory)
+	}
+	lm, err := newMemory(limit, g.weights)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", g.name, err)
+	}
+	first := max(g.info.minMemory, abi.PageSize)
+	if lm.Reallocate(min(first, limit)) == nil {
+		lm.Free()
+		return nil, fmt.Errorf("%s: the system has no %d bytes of memory for another instance", g.name, first)
+	}
+	inst = &instance{}
+	if !g.ours {
+		inst.sandbox = newSandbox(g.name, g.eng.cfg.Log)
+		ctx = context.WithValue(ctx, sandboxKey{}, inst.sandbox)
+	}
+	handed := false
+	actx := experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(func(_, _ uint64) experimental.LinearMemory {
+		handed = true
+		return lm
+	}))
+	// Anonymous, so that many instances of one module may live in a runtime.
+	mc := wazero.NewModuleConfig().WithName("").WithStartFunctions()
+	if g.info.initialize {
+		mc = mc.WithStartFunctions("_initialize")
+	}
+	inst.mod, err = g.rt.InstantiateModule(actx, g.compiled, mc)
+	if err != nil {
+		if !handed {
+			lm.Free()
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%s: start an instance: %w", g.name, context.Cause(ctx))
+		}
+		return nil, &TrapError{Step: g.name, Err: fmt.Errorf("start an instance: %w", err)}
+	}
+	defer func() {
+		if err != nil {
+			_ = inst.mod.Close(ctx)
+		}
+	}()
+	inst.mem = inst.mod.ExportedMemory(abi.ExportMemory)
+	inst.bind = inst.mod.ExportedFunction(abi.ExportBind)
+	inst.resume = inst.mod.ExportedFunction(abi.ExportResume)
+	v, err := g.constant(ctx, inst, abi.ExportABI)
+	if err != nil {
+		return nil, err
+	}
+	if v != abi.Version {
+		return nil, &ProtocolError{g.name, fmt.Errorf("the module speaks version %d of the ABI, this runtime version %d", v, abi.Version)}
+	}
+	if inst.ctxSize, err = g.constant(ctx, inst, abi.ExportCtx); err != nil {
+		return nil, err
+	}
+	if inst.ctxSize < abi.CtxHeader || inst.ctxSize > 1<<24 {
+		return nil, &ProtocolError{g.name, fmt.Errorf("a context of %d bytes; it must have %d to %d", inst.ctxSize, abi.CtxHeader, 1<<24)}
+	}
+	if !g.info.heap {
+		inst.alloc = inst.mod.ExportedFunction(abi.ExportAlloc)
+		inst.free = inst.mod.ExportedFunction(abi.ExportFree)
+		return inst, nil
+	}
+	if inst.heap, err = g.constant(ctx, inst, abi.ExportHeap); err != nil {
+		return nil, err
+	}
+	if g.ours && (inst.heap != uint64(g.want.Heap) || inst.ctxSize != uint64(g.want.Context)) {
+		return nil, &ProtocolError{g.name, fmt.Errorf("heap %d and context %d differ from the interface document's %d and %d",
+			inst.heap, inst.ctxSize, g.want.Heap, g.want.Context)}
+	}
+	return inst, g.placeWeights(inst, lm)
+}
+
+// placeWeights makes the memory hold the weights image.
+func (g *guest) placeWeights(inst *instance, lm linearMemory) error {
+	if g.weights == nil {
+		return nil
+	}
+	end := g.weights.base + g.weights.size
+	if inst.heap < end {
+		return &ProtocolError{g.name, fmt.Errorf("the heap starts at %d, inside the weights that end at %d", inst.heap, end)}
+	}
+	if err := g.ensure(inst, end); err != nil {
+		return err
+	}
+	if lm.hasWeights() {
+		return nil
+	}
+	mem, _ := inst.mem.Read(0, inst.mem.Size())
+	return g.weights.copyTo(mem)
+}
+
+// constant calls an export without parameters.
+func (g *guest) constant(ctx context.Context, inst *instance, name string) (uint64, error) {
+	inst.stack[0] = 0
+	if err := inst.mod.ExportedFunction(name).CallWithStack(ctx, inst.stack[:1]); err != nil {
+		return 0, &TrapError{Step: g.name, Err: fmt.Errorf("%s: %w", name, err)}
+	}
+	return uint64(uint32(inst.stack[0])), nil
+}
+
+// ensure grows the memory to at least size bytes. No guest function may run meanwhile.
+func (g *guest) ensure(inst *instance, size uint64) error {
+	have := uint64(inst.mem.Size())
+	if size <= have {
+		return nil
+	}
+	limit := g.limit
+	if g.info.maxMemory != 0 {
+		limit = min(limit, g.info.maxMemory)
+	}
+	if size > limit {
+		return fmt.Errorf("%s: the call needs %d bytes of memory: %w (%d bytes)", g.name, size, ErrMemoryLimit, limit)
+	}
+	if _, ok := inst.mem.Grow(uint32((size - have + abi.PageSize - 1) / abi.PageSize)); !ok {
+		return fmt.Errorf("%s: the system has no %d bytes of memory left: %w", g.name, size, ErrMemoryLimit)
+	}
+	return nil
+}
+
+// acquire waits for a free slot and gives a ready instance.
+func (g *guest) acquire(ctx context.Context) (*instance, error) {
+	select {
+	case g.slots <- struct{}{}:
+	default:
+		select {
+		case g.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s: wait for a free instance: %w", g.name, context.Cause(ctx))
+		}
+	}
+	g.mu.Lock()
+	if g.done {
+		g.mu.Unlock()
+		<-g.slots
+		return nil, ErrClosed
+	}
+	if n := len(g.idle); n > 0 {
+		inst := g.idle[n-1]
+		g.idle = g.idle[:n-1]
+		g.mu.Unlock()
+		return inst, nil
+	}
+	g.mu.Unlock()
+	inst, err := g.instantiate(ctx)
+	if err != nil {
+		<-g.slots
+		return nil, err
+	}
+	return inst, nil
+}
+
+// release gives an instance back; a broken one, or one that must not be used again, is closed.
+func (g *guest) release(inst *instance, healthy bool) {
+	size := uint64(inst.mem.Size())
+	for p := g.peak.Load(); size > p && !g.peak.CompareAndSwap(p, size); p = g.peak.Load() {
+	}
+	if inst.sandbox != nil && len(inst.sandbox.partial) > 0 {
+		inst.sandbox.flush()
+	}
+	if healthy && g.reentrant && !inst.mod.IsClosed() {
+		g.mu.Lock()
+		g.idle = append(g.idle, inst)
+		g.mu.Unlock()
+	} else {
+		_ = inst.mod.Close(context.Background())
+	}
+	<-g.slots
+}
+
+// close waits for running calls, then frees everything. When ctx ends first, the rest happens in the background.
+func (g *guest) close(ctx context.Context) error {
+	g.mu.Lock()
+	if g.done {
+		g.mu.Unlock()
+		return nil
+	}
+	g.done = true
+	g.mu.Unlock()
+	for i := range cap(g.slots) {
+		select {
+		case g.slots <- struct{}{}:
+		case <-ctx.Done():
+			go func() {
+				for range cap(g.slots) - i {
+					g.slots <- struct{}{}
+				}
+				g.shutdown()
+			}()
+			return fmt.Errorf("%s: calls are still running: %w", g.name, context.Cause(ctx))
+		}
+	}
+	g.shutdown()
+	return nil
+}
+
+func (g *guest) shutdown() {
+	for _, inst := range g.idle {
+		_ = inst.mod.Close(context.Background())
+	}
+	g.idle = nil
+	g.closeRuntime(context.Background())
+	for range cap(g.slots) { // let those who wait see ErrClosed
+		<-g.slots
+	}
+}
+
+// run performs one call: ins in, outputs out.
+func (g *guest) run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
+	inst, err := g.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	healthy := false
+	defer func() { g.release(inst, healthy) }()
+	c := call{g: g, inst: inst}
+	outs, err := c.do(ctx, ins)
+	var trap *TrapError
+	var proto *ProtocolError
+	healthy = !errors.As(err, &trap) && !errors.As(err, &proto)
+	return outs, err
+}
