@@ -105,7 +105,7 @@ func (g *guest) closeRuntime(ctx context.Context) {
 }
 
 // instantiate makes a fresh instance, its weights in place.
-func (g *guest) instantiate(ctx context.Context) (inst *instance, err error) {
+func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 	limit := g.limit
 	if g.info.maxMemory != 0 {
 		limit = min(limit, g.info.maxMemory)
@@ -119,7 +119,7 @@ func (g *guest) instantiate(ctx context.Context) (inst *instance, err error) {
 		lm.Free()
 		return nil, fmt.Errorf("%s: the system has no %d bytes of memory for another instance", g.name, first)
 	}
-	inst = &instance{}
+	inst := &instance{}
 	if !g.ours {
 		inst.sandbox = newSandbox(g.name, g.eng.cfg.Log)
 		ctx = context.WithValue(ctx, sandboxKey{}, inst.sandbox)

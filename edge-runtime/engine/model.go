@@ -38,18 +38,19 @@ type link struct {
 // them. Every byte is checked against the document's digests first, and every module against the ABI; the document
 // itself must come from a verified manifest. Loading makes one instance of each module, so that a module that cannot
 // start fails here and not at the first request.
-func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource, iface *artifact.Interface, steps ...StepModule) (m *Model, err error) {
+func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource, iface *artifact.Interface, steps ...StepModule) (_ *Model, err error) {
 	if iface.ABI != abi.Version {
 		return nil, fmt.Errorf("load %s: the artifact needs version %d of the ABI, this runtime has version %d", iface.Name, iface.ABI, abi.Version)
 	}
-	m = &Model{eng: e, iface: iface}
+	m := &Model{eng: e, iface: iface}
 	defer func() {
 		if err != nil {
 			for _, l := range m.chain {
-				_ = l.close(ctx)
+				if l.guest != nil {
+					_ = l.close(ctx)
+				}
 			}
 			err = fmt.Errorf("load %s: %w", iface.Name, err)
-			m = nil
 		}
 	}()
 	if err := m.wire(); err != nil {
