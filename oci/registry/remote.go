@@ -1,0 +1,414 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/store"
+)
+
+// RemoteOptions configure access to registries.
+type RemoteOptions struct {
+	PlainHTTP bool              // allow http to hosts other than this machine
+	Keychain  authn.Keychain    // nil: the docker and podman configuration of the user
+	Transport http.RoundTripper // nil: NewTransport(); retries are added to it
+	UserAgent string            // nil: "waybill"
+	Retry     RetryPolicy       // zero: four attempts
+}
+
+// Remote is a repository in a registry.
+type Remote struct {
+	host, repo string
+	reg        name.Registry
+	keychain   authn.Keychain
+	base       http.RoundTripper // retries, guards the scheme; no credentials
+	retry      RetryPolicy
+
+	mu     sync.Mutex
+	client map[string]*http.Client // by action: "pull", "push,pull"
+	mounts []string                // repositories on this host that blobs may be mounted from
+}
+
+var _ Place = (*Remote)(nil)
+
+// NewRemote makes the repository; it connects when first used. One Remote keeps its credentials and connections, so
+// keep it.
+func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
+	plain := o.PlainHTTP || loopback(host)
+	var opts []name.Option
+	if plain {
+		opts = append(opts, name.Insecure)
+	}
+	reg, err := name.NewRegistry(host, opts...)
+	if err != nil || !ValidRepo(repo) {
+		return nil, diag.New(diag.Usage, "%s/%s is not a repository", host, repo)
+	}
+	if o.Keychain == nil {
+		o.Keychain = authn.DefaultKeychain
+	}
+	if o.Transport == nil {
+		o.Transport = NewTransport()
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "waybill"
+	}
+	if o.Retry.Attempts == 0 {
+		o.Retry = DefaultRetry()
+	}
+	base := &retrier{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, policy: o.Retry}
+	return &Remote{
+		host: host, repo: repo, reg: reg, keychain: o.Keychain, retry: o.Retry,
+		base: transport.NewUserAgent(base, o.UserAgent), client: map[string]*http.Client{},
+	}, nil
+}
+
+// schemeGuard refuses plain http to other machines, also after a redirect and when a heuristic of the client library
+// (private addresses, .local) would try it.
+type schemeGuard struct {
+	next  http.RoundTripper
+	plain bool
+}
+
+func (g *schemeGuard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !g.plain && !loopback(r.URL.Host) {
+		return nil, fmt.Errorf("refused to talk plain http to %s (--plain-http allows it)", r.URL.Host)
+	}
+	return g.next.RoundTrip(r)
+}
+
+const (
+	actPull = "pull"
+	actPush = "push,pull"
+)
+
+// httpClient logs in for an action, once.
+func (r *Remote) httpClient(ctx context.Context, action string) (*http.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.client[action]; c != nil {
+		return c, nil
+	}
+	repo := r.reg.Repo(r.repo)
+	auth, err := authn.Resolve(ctx, r.keychain, repo)
+	if err != nil {
+		return nil, diag.Wrap(diag.Registry, err, "read the credentials for %s", r.host).Hint("docker login %s", r.host)
+	}
+	scopes := []string{repo.Scope(action)}
+	if action == actPush {
+		for _, m := range r.mounts {
+			scopes = append(scopes, r.reg.Repo(m).Scope(actPull))
+		}
+	}
+	t, err := transport.NewWithContext(ctx, r.reg, auth, r.base, scopes)
+	if err != nil {
+		return nil, err
+	}
+	c := &http.Client{Transport: t}
+	r.client[action] = c
+	return c, nil
+}
+
+// request is one call; body may be nil. It is opened anew for each attempt.
+type request struct {
+	action string
+	method string
+	url    string // absolute, or a path below /v2/<repo>/
+	header http.Header
+	body   func() (io.ReadCloser, error)
+	size   int64
+	ok     []int // status codes that are no error
+}
+
+// do sends a request. Without an error the caller closes the body of the response.
+func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
+	c, err := r.httpClient(ctx, q.action)
+	if err != nil {
+		return nil, r.fail(q, err)
+	}
+	u := q.url
+	if !strings.Contains(u, "://") {
+		u = "https://" + r.reg.RegistryStr() + "/v2/" + r.repo + "/" + u // the ping decided about the scheme
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, u, nil)
+	if err != nil {
+		return nil, r.fail(q, err)
+	}
+	for k, v := range q.header {
+		req.Header[k] = v
+	}
+	if q.body != nil {
+		req.GetBody, req.ContentLength = q.body, q.size
+		if req.Body, err = q.body(); err != nil {
+			return nil, err
+		}
+		if q.size == 0 {
+			_ = req.Body.Close()
+			req.Body, req.GetBody = http.NoBody, nil
+		}
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, r.fail(q, err)
+	}
+	if slices.Contains(q.ok, resp.StatusCode) {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, r.fail(q, transport.CheckError(resp, q.ok...))
+}
+
+// statusOf returns the HTTP status of an error, or 0.
+func statusOf(err error) int {
+	var te *transport.Error
+	if errors.As(err, &te) {
+		return te.StatusCode
+	}
+	return 0
+}
+
+// fail makes the error that a user reads.
+func (r *Remote) fail(q request, err error) error {
+	var de *diag.Error
+	if errors.As(err, &de) {
+		return err
+	}
+	what := fmt.Sprintf("registry %s, repository %s", r.host, r.repo)
+	if ctxErr := ctxCause(err); ctxErr != nil {
+		return diag.Wrap(diag.Interrupted, err, "%s", what)
+	}
+	switch statusOf(err) {
+	case 0:
+		e := diag.Wrap(diag.Registry, trimURL(err), "cannot reach registry %s", r.host)
+		if loopback(r.host) {
+			return e.Hint("waybill registry serve --addr %s", r.host)
+		}
+		return e.Hint("curl -sSf https://%s/v2/", r.host)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return diag.Wrap(diag.Registry, err, "%s: access refused", what).Hint("docker login %s", r.host)
+	case http.StatusNotFound:
+		return diag.Wrap(diag.NotFound, notFoundError{err}, "%s", what)
+	case http.StatusPreconditionFailed:
+		return diag.Wrap(diag.Failure, errors.Join(store.ErrConflict, err), "%s", what)
+	}
+	return diag.Wrap(diag.Registry, err, "%s", what)
+}
+
+func ctxCause(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return context.Canceled
+	}
+	return nil
+}
+
+// trimURL drops net/http's "Get \"https://...\":" in front of a cause.
+func trimURL(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) && errors.Is(err, ue.Err) {
+		return ue.Err
+	}
+	return err
+}
+
+// notFoundError makes a 404 match fs.ErrNotExist.
+type notFoundError struct{ err error }
+
+func (e notFoundError) Error() string        { return e.err.Error() }
+func (e notFoundError) Unwrap() error        { return e.err }
+func (e notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
+
+var manifestTypes = []string{
+	artifact.MediaTypeManifest, artifact.MediaTypeIndex,
+	"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+}
+
+func acceptManifests() http.Header { return http.Header{"Accept": manifestTypes} }
+
+// Resolve implements Repository.
+func (r *Remote) Resolve(ctx context.Context, tagOrDigest string) (artifact.Descriptor, error) {
+	_, d, err := r.GetBounded(ctx, tagOrDigest, artifact.MaxManifest)
+	return d, err
+}
+
+// Manifest implements Repository.
+func (r *Remote) Manifest(ctx context.Context, d artifact.Digest) ([]byte, artifact.Descriptor, error) {
+	return r.GetBounded(ctx, string(d), artifact.MaxManifest)
+}
+
+// GetBounded implements Follower.
+func (r *Remote) GetBounded(ctx context.Context, tagOrDigest string, max int64) ([]byte, artifact.Descriptor, error) {
+	b, mt, err := r.rawManifest(ctx, tagOrDigest, max)
+	if err != nil {
+		return nil, artifact.Descriptor{}, err
+	}
+	if want, err := artifact.ParseDigest(tagOrDigest); err == nil {
+		if got := artifact.DigestOf(b); got != want {
+			return nil, artifact.Descriptor{}, diag.New(diag.Verification, "registry %s, repository %s: the manifest is not what its digest says", r.host, r.repo).
+				Line("want %s", want).Line("got  %s", got)
+		}
+	}
+	doc, err := store.ParseDoc(b, mt)
+	if err != nil {
+		return nil, artifact.Descriptor{}, diag.Wrap(diag.Registry, err, "registry %s, repository %s, manifest %s", r.host, r.repo, tagOrDigest)
+	}
+	return b, doc.Descriptor, nil
+}
+
+func (r *Remote) rawManifest(ctx context.Context, tagOrDigest string, max int64) ([]byte, string, error) {
+	if _, err := artifact.ParseDigest(tagOrDigest); err != nil && !ValidTag(tagOrDigest) {
+		return nil, "", diag.New(diag.Usage, "%q is neither a tag nor a digest", tagOrDigest)
+	}
+	resp, err := r.do(ctx, request{
+		action: actPull, method: http.MethodGet, url: "manifests/" + tagOrDigest, header: acceptManifests(), ok: []int{http.StatusOK},
+	})
+	if err != nil {
+		return nil, "", refine(err, r.host+"/"+r.repo, tagOrDigest)
+	}
+	defer resp.Body.Close()
+	var buf bytes.Buffer
+	n, err := buf.ReadFrom(io.LimitReader(resp.Body, max+1))
+	if err != nil {
+		return nil, "", r.fail(request{}, err)
+	}
+	if n > max {
+		return nil, "", tooLarge(r.host+"/"+r.repo, tagOrDigest, max)
+	}
+	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return buf.Bytes(), mt, nil
+}
+
+// refine names the reference in a NotFound.
+func refine(err error, repo, target string) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	sep := ":"
+	if strings.HasPrefix(target, "sha256:") {
+		sep = "@"
+	}
+	var te *transport.Error
+	if errors.As(err, &te) {
+		err = notFoundError{te}
+	}
+	return diag.Wrap(diag.NotFound, err, "%s%s%s does not exist", repo, sep, target).
+		Hint("waybill push NAME:TAG %s:TAG", repo)
+}
+
+// HeadTag implements Follower.
+func (r *Remote) HeadTag(ctx context.Context, tag string) (artifact.Digest, error) {
+	if !ValidTag(tag) {
+		return "", diag.New(diag.Usage, "%q is not a valid tag", tag)
+	}
+	resp, err := r.do(ctx, request{
+		action: actPull, method: http.MethodHead, url: "manifests/" + tag, header: acceptManifests(), ok: []int{http.StatusOK},
+	})
+	if err != nil {
+		return "", refine(err, r.host+"/"+r.repo, tag)
+	}
+	defer resp.Body.Close()
+	if d, err := artifact.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err == nil {
+		return d, nil
+	}
+	// The header is optional in the spec: ask for the bytes then.
+	d, err := r.Resolve(ctx, tag)
+	return d.Digest, err
+}
+
+// PushManifest implements Repository.
+func (r *Remote) PushManifest(ctx context.Context, b []byte, mediaType, tag string) (artifact.Descriptor, error) {
+	d, _, err := r.putManifest(ctx, b, mediaType, tag, nil)
+	return d, err
+}
+
+// SwapTag implements Swapper. A registry that does not announce conditional writes only has its tag compared before.
+func (r *Remote) SwapTag(ctx context.Context, b []byte, mediaType, tag string, old artifact.Digest) (artifact.Descriptor, bool, error) {
+	now, err := r.Resolve(ctx, tag)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return artifact.Descriptor{}, false, err
+	}
+	if now.Digest != old {
+		return artifact.Descriptor{}, false, diag.Wrap(diag.Failure, store.ErrConflict, "set %s/%s:%s", r.host, r.repo, tag).
+			Line("it is at  %s", orNothing(now.Digest)).Line("expected  %s", orNothing(old))
+	}
+	h := http.Header{"If-None-Match": {"*"}}
+	if old != "" {
+		h = http.Header{"If-Match": {`"` + string(old) + `"`}}
+	}
+	d, resp, err := r.putManifest(ctx, b, mediaType, tag, h)
+	return d, err == nil && resp.Get(ConditionalHeader) != "", err
+}
+
+// ConditionalHeader is the response header by which a registry (ours does) says that it honoured If-Match and
+// If-None-Match on a manifest PUT.
+const ConditionalHeader = "Waybill-Conditional-Put"
+
+func orNothing(d artifact.Digest) string {
+	if d == "" {
+		return "nothing"
+	}
+	return string(d)
+}
+
+func (r *Remote) putManifest(ctx context.Context, b []byte, mediaType, tag string, cond http.Header) (artifact.Descriptor, http.Header, error) {
+	doc, err := store.ParseDoc(b, mediaType)
+	if err != nil {
+		return artifact.Descriptor{}, nil, diag.Wrap(diag.Failure, err, "push manifest to %s/%s", r.host, r.repo)
+	}
+	d := doc.Descriptor
+	target := string(d.Digest)
+	if tag != "" {
+		if !ValidTag(tag) {
+			return d, nil, diag.New(diag.Usage, "%q is not a valid tag", tag)
+		}
+		target = tag
+	}
+	h, err := r.putRaw(ctx, target, b, d, cond)
+	if err != nil {
+		return d, h, err
+	}
+	if doc.Subject != "" {
+		err = r.announce(ctx, b, doc, h)
+	}
+	return d, h, err
+}
+
+func (r *Remote) putRaw(ctx context.Context, target string, b []byte, d artifact.Descriptor, cond http.Header) (http.Header, error) {
+	h := http.Header{"Content-Type": {d.MediaType}}
+	for k, v := range cond {
+		h[k] = v
+	}
+	resp, err := r.do(ctx, request{
+		action: actPush, method: http.MethodPut, url: "manifests/" + target, header: h, size: int64(len(b)),
+		body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },
+		ok:   []int{http.StatusCreated, http.StatusOK, http.StatusAccepted},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != string(d.Digest) {
+		return nil, diag.New(diag.Verification, "registry %s, repository %s: it stored the manifest under another digest", r.host, r.repo).
+			Line("sent    %s", d.Digest).Line("stored  %s", got)
+	}
+	return resp.Header, nil
+}
+
+// Attach implements Repository.
+func (r *Remote) Attach(ctx context.Context, subject artifact.Descriptor, bundle []byte, predicateType string) (artifact.Descriptor, error) {
+	return attach(ctx, r, subject, bundle, predicateType)
+}

@@ -1,0 +1,249 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// Writer takes in one blob. It is not safe for concurrent use. Close it in any case; without a Commit before, that
+// removes what was written.
+type Writer struct {
+	s    *Store
+	f    fsx.File
+	h    hash.Hash
+	n    int64
+	done bool
+}
+
+// NewWriter starts a blob.
+func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
+	if err := s.Hold(ctx); err != nil {
+		return nil, err
+	}
+	f, err := fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
+	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
+		if err = s.fs.MkdirAll(s.path(ingestDir), 0o755); err == nil {
+			f, err = fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
+		}
+	}
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "write to store %s", s.dir)
+	}
+	return &Writer{s: s, f: f, h: sha256.New()}, nil
+}
+
+// Write appends to the blob.
+func (w *Writer) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	w.h.Write(p[:n])
+	w.n += int64(n)
+	if err != nil {
+		return n, diag.Wrap(diag.Failure, err, "write to store %s", w.s.dir)
+	}
+	return n, nil
+}
+
+// Size is the number of bytes written so far.
+func (w *Writer) Size() int64 { return w.n }
+
+// Commit makes the blob durable under its digest, which must be want unless want is empty. The name itself becomes
+// durable with the next PutManifest.
+func (w *Writer) Commit(want artifact.Digest) (artifact.Digest, int64, error) {
+	got := artifact.Digest("sha256:" + hex.EncodeToString(w.h.Sum(nil)))
+	if want != "" && got != want {
+		return got, w.n, mismatch(want, got, "content written to store "+w.s.dir)
+	}
+	tmp := w.f.Name()
+	err := w.f.Sync()
+	if cerr := w.f.Close(); err == nil {
+		err = cerr
+	}
+	w.done = true
+	if err == nil {
+		// Over an existing blob of that name too: this one was hashed just now, that one may have been damaged since.
+		if err = w.s.fs.Rename(tmp, w.s.BlobPath(got)); errors.Is(err, fs.ErrNotExist) {
+			if err = w.s.fs.MkdirAll(w.s.path("blobs", "sha256"), 0o755); err == nil {
+				err = w.s.fs.Rename(tmp, w.s.BlobPath(got))
+			}
+		}
+	}
+	if err != nil {
+		_ = w.s.fs.Remove(tmp)
+		return got, w.n, diag.Wrap(diag.Failure, err, "write blob %s to store %s", got, w.s.dir)
+	}
+	return got, w.n, nil
+}
+
+// Close abandons the blob unless Commit took it.
+func (w *Writer) Close() error {
+	if w.done {
+		return nil
+	}
+	w.done = true
+	return errors.Join(w.f.Close(), w.s.fs.Remove(w.f.Name()))
+}
+
+// PutBlob stores what r gives, up to its end, and returns digest and size. When want has a digest, the content must
+// match it and its size.
+func (s *Store) PutBlob(ctx context.Context, r io.Reader, want artifact.Descriptor) (artifact.Digest, int64, error) {
+	w, err := s.NewWriter(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	defer w.Close()
+	if want.Digest != "" {
+		r = io.LimitReader(r, want.Size+1)
+	}
+	if _, err := io.Copy(w, ctxReader{ctx, r}); err != nil {
+		return "", w.n, err
+	}
+	if want.Digest != "" && w.n != want.Size {
+		return "", w.n, sizeMismatch(want, w.n, "content written to store "+s.dir)
+	}
+	return w.Commit(want.Digest)
+}
+
+// PutBytes stores b and describes it.
+func (s *Store) PutBytes(ctx context.Context, mediaType string, b []byte) (artifact.Descriptor, error) {
+	d := artifact.Descriptor{MediaType: mediaType, Digest: artifact.DigestOf(b), Size: int64(len(b))}
+	_, _, err := s.PutBlob(ctx, bytes.NewReader(b), d)
+	return d, err
+}
+
+// Has tells whether a blob is there, and its size. It does not hash.
+func (s *Store) Has(d artifact.Digest) (size int64, ok bool, err error) {
+	fi, err := s.fs.Stat(s.BlobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, diag.Wrap(diag.Failure, err, "look for blob %s in store %s", d, s.dir)
+	}
+	return fi.Size(), true, nil
+}
+
+// Blob opens a blob. The reader hashes what it gives and fails at the end when digest or size are not those of d; do not
+// act on the content before its io.EOF.
+func (s *Store) Blob(ctx context.Context, d artifact.Descriptor) (io.ReadCloser, error) {
+	f, err := s.OpenRaw(d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	return Verified(ctx, f, d, "blob in store "+s.dir), nil
+}
+
+// OpenRaw opens a blob without checking its content.
+func (s *Store) OpenRaw(d artifact.Digest) (fsx.File, error) {
+	f, err := s.fs.Open(s.BlobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "store %s has no blob %s", s.dir, d)
+	}
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "open blob %s in store %s", d, s.dir)
+	}
+	return f, nil
+}
+
+// Verified wraps r so that it gives exactly the content that d describes: it stops at d.Size+1 bytes at the latest and
+// returns an error of code diag.Verification, naming what was wanted and what came, instead of io.EOF when size or
+// digest differ. It returns ctx's error once ctx is done. what names the content in errors ("blob in store X").
+func Verified(ctx context.Context, r io.ReadCloser, d artifact.Descriptor, what string) io.ReadCloser {
+	return &verified{ctx: ctx, r: r, d: d, what: what, h: sha256.New()}
+}
+
+type verified struct {
+	ctx  context.Context // of one read, which this value is: it lives no longer than the call it serves
+	r    io.ReadCloser
+	d    artifact.Descriptor
+	what string
+	h    hash.Hash
+	n    int64
+	err  error
+}
+
+func (v *verified) Read(p []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	if err := v.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if room := v.d.Size + 1 - v.n; int64(len(p)) > room {
+		p = p[:room]
+	}
+	n, err := v.r.Read(p)
+	v.h.Write(p[:n])
+	v.n += int64(n)
+	switch {
+	case v.n > v.d.Size:
+		v.err = sizeMismatch(v.d, v.n, v.what)
+		return 0, v.err
+	case errors.Is(err, io.EOF):
+		v.err = v.finish()
+		return n, v.err
+	case err != nil:
+		v.err = err
+	}
+	return n, err
+}
+
+func (v *verified) finish() error {
+	if v.n != v.d.Size {
+		return sizeMismatch(v.d, v.n, v.what)
+	}
+	if got := artifact.Digest("sha256:" + hex.EncodeToString(v.h.Sum(nil))); got != v.d.Digest {
+		return mismatch(v.d.Digest, got, v.what)
+	}
+	return io.EOF
+}
+
+func (v *verified) Close() error { return v.r.Close() }
+
+func mismatch(want, got artifact.Digest, what string) error {
+	return diag.New(diag.Verification, "%s: the content is not what its digest says", what).
+		Line("want %s", want).Line("got  %s", got)
+}
+
+func sizeMismatch(want artifact.Descriptor, got int64, what string) error {
+	e := diag.New(diag.Verification, "%s: %s has %d bytes", what, want.Digest, want.Size)
+	if got > want.Size {
+		return e.Line("more than that came")
+	}
+	return e.Line("only %d came", got)
+}
+
+// ReadAll reads a verified stream of a size that the caller has bounded.
+func ReadAll(r io.ReadCloser, d artifact.Descriptor, max int64) ([]byte, error) {
+	defer r.Close()
+	if d.Size > max {
+		return nil, diag.New(diag.Verification, "%s has %d bytes, more than the limit of %d", d.Digest, d.Size, max)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, d.Size))
+	if _, err := b.ReadFrom(r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", d.Digest, err)
+	}
+	return b.Bytes(), nil
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
