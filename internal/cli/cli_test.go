@@ -202,14 +202,6 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	for in, want := range map[string]string{"psuh": "push", "versoin": "version", "xyz": "", "ver": "version", "p": ""} {
-		if got := Nearest(in, []string{"push", "pull", "pack", "version"}); got != want {
-			t.Errorf("%s: %q", in, got)
-		}
-	}
-}
-
 func TestDocsAreFresh(t *testing.T) {
 	for name, want := range Docs() {
 		b, err := os.ReadFile(filepath.Join("..", "..", "docs", name))

@@ -1,0 +1,185 @@
+package project
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+const minimal = "name: churn\nversion: 1.10\nlicense: apache-2.0\nmodel: model.onnx\n"
+
+func TestMinimal(t *testing.T) {
+	p, err := Parse("waybill.yaml", []byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Project{File: "waybill.yaml", Name: "churn", Version: "1.10", License: "Apache-2.0",
+		Model: File{Path: "model.onnx", Loc: diag.Loc{File: "waybill.yaml", Line: 4, Col: 8}}}
+	p.files = nil
+	if !reflect.DeepEqual(*p, want) {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestEverything(t *testing.T) {
+	p, err := Parse("waybill.yaml", []byte(minimal+`owner: fraud team
+epoch: 3
+personal_data: none
+golden:
+  file: ./tests/golden.json
+  personal_data: "yes"
+  tolerance:
+    - output: probabilities
+      atol: 1e-6
+steps:
+  - name: tokenize
+    file: steps/tokenize.wasm
+features: [age, income, 7]
+metrics: evaluation.json
+datasets: dataset.json
+state:
+  - {input: h, output: h_out}
+docs: [README.md]
+limits:
+  timeout: 250ms
+  max_batch: 64
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Owner != "fraud team" || p.Epoch != 3 || p.Model.PersonalData != "none" || p.Golden.PersonalData != "yes" ||
+		p.Golden.Path != "tests/golden.json" || !reflect.DeepEqual(p.Golden.Tolerance, []artifact.Tolerance{{Output: "probabilities", ATol: 1e-6}}) ||
+		p.Steps[0].Name != "tokenize" || strings.Join(p.Features, " ") != "age income 7" || p.State[0].Output != "h_out" ||
+		p.Limits != (Limits{250 * time.Millisecond, 64}) || p.Docs[0] != "README.md" {
+		t.Errorf("got %+v %+v", p, p.Golden)
+	}
+	if len(p.files) != 6 {
+		t.Errorf("files: %v", p.files)
+	}
+}
+
+// Every error says where it is.
+func TestErrors(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{minimal + "gloden: g.json\n", `5:1: unknown key "gloden"` + "\n  did you mean \"golden\"?"},
+		{minimal + "zzz: 1\n", `5:1: unknown key "zzz"` + "\n  known keys: name,"},
+		{minimal + "name: again\n", `5:1: `},
+		{minimal + "golden:\n  fiel: g.json\n", `6:3: unknown key "fiel"` + "\n  did you mean \"file\"?"},
+		{minimal + "golden:\n  personal_data: none\n", `golden: key "file" is missing`},
+		{minimal + "golden: [a]\n", `golden must be a mapping`},
+		{minimal + "epoch: -1\n", "5:8: epoch is -1"},
+		{minimal + "epoch: soon\n", "5:8: epoch must be a whole number, not text"},
+		{minimal + "owner: true\n", "5:8: owner must be text, not true or false"},
+		{minimal + "owner:\n", "owner must be text, not nothing"},
+		{minimal + "features: [a, a]\n", `5:15: features: "a" is given twice`},
+		{minimal + "limits: {timeout: 3}\n", "timeout must be a time like 500ms"},
+		{minimal + "limits: {timeout: 2h}\n", "at most 1h"},
+		{minimal + "limits: {max_batch: 0}\n", "max_batch is 0"},
+		{minimal + "personal_data: maybe\n", `5:16: personal_data is "maybe", allowed are none and yes`},
+		{minimal + "docs: [../secret]\n", "../secret leaves the project folder"},
+		{minimal + "docs: [/etc/passwd]\n", "/etc/passwd is an absolute path"},
+		{minimal + "docs: ['a\\b']\n", "docs entry"},
+		{minimal + "owner: &a x\n", "anchors are not allowed"},
+		{minimal + "owner: !!str x\n", "tags are not allowed"},
+		{strings.Replace(minimal, "apache-2.0", "Apache2.0", 1), `3:10: license: "Apache2.0" is not in the SPDX license list`},
+		{strings.Replace(minimal, "apache-2.0", "Apache2.0", 1), `did you mean "Apache-2.0"?`},
+		{strings.Replace(minimal, "churn", "Churn!", 1), `1:7: name: "Churn!" is not a name`},
+		{strings.Replace(minimal, "1.10", "a b", 1), `2:10: version: "a b" is not a version`},
+		{"name: x\nversion: 1\nlicense: MIT\n", `1:1: key "model" is missing`},
+		{"", "empty"},
+		{"- a\n", "1:1: must be a mapping"},
+		{"name: [\n", "waybill.yaml:1"},
+		{minimal + "---\nname: b\n", "only one YAML document"},
+	} {
+		_, err := Parse("waybill.yaml", []byte(c.in))
+		if diag.CodeOf(err) != diag.Usage {
+			t.Errorf("%q: %v", c.in, err)
+			continue
+		}
+		if got := diag.Render(err); !strings.Contains(got, c.want) || !strings.Contains(got, "waybill.yaml") {
+			t.Errorf("%q\n got %s want %s", c.in, got, c.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Load(dir); diag.CodeOf(err) != diag.NotFound {
+		t.Errorf("no project: %v", err)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(FileName, minimal)
+	var e *diag.Error
+	if _, err := Load(dir); diag.CodeOf(err) != diag.NotFound || !errors.As(err, &e) || e.Loc.Line != 4 {
+		t.Errorf("no model: %v", err)
+	}
+	write("model.onnx", "x")
+	for _, p := range []string{dir, filepath.Join(dir, FileName)} {
+		pr, err := Load(p)
+		if err != nil || !filepath.IsAbs(pr.Dir) {
+			t.Fatalf("%s: %v", p, err)
+		}
+		f, err := pr.Open("model.onnx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if _, err := pr.Open("../x"); err == nil {
+			t.Error("a file outside was opened")
+		}
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("links need privileges on Windows")
+	}
+	outside := filepath.Join(t.TempDir(), "secret.onnx")
+	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "model.onnx")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "model.onnx")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(dir); diag.CodeOf(err) != diag.Usage {
+		t.Errorf("a link that leads out of the folder: %v", err)
+	}
+}
+
+func TestInit(t *testing.T) {
+	for in, want := range map[string]string{"My Model.v2.onnx": "my-model.v2", "a/b/Churn.onnx": "churn", "__.onnx": "model"} {
+		if got := NameFor(in); got != want || CheckName(got) != nil {
+			t.Errorf("%s: %s", in, got)
+		}
+	}
+	text := Init("churn", "1.0", "LicenseRef-proprietary", "model.onnx", "", Facts{Kind: "ONNX, opset 17", Inputs: []string{"X f32[N,3]"}})
+	p, err := Parse(FileName, []byte(text))
+	if err != nil || p.Version != "1.0" || p.Golden != nil {
+		t.Errorf("%v %+v\n%s", err, p, text)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte(minimal + "golden: {file: a, tolerance: [{output: b, rtol: 1e-3}]}\nlimits: {timeout: 1s}\n"))
+	f.Add([]byte("a: &x [*x]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := Parse("f", b)
+		if err == nil && (p.Name == "" || p.Model.Path == "") {
+			t.Errorf("accepted without name or model: %q", b)
+		}
+	})
+}
