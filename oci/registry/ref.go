@@ -135,8 +135,8 @@ func (r Ref) WithDigest(d artifact.Digest) Ref {
 	return r
 }
 
-// loopback reports whether host (with or without port) can only be this machine.
-func loopback(host string) bool {
+// Loopback reports whether host (with or without port) can only be this machine.
+func Loopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}

@@ -50,7 +50,7 @@ var _ Place = (*Remote)(nil)
 // NewRemote makes the repository; it connects when first used. One Remote keeps its credentials and connections, so
 // keep it.
 func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
-	plain := o.PlainHTTP || loopback(host)
+	plain := o.PlainHTTP || Loopback(host)
 	var opts []name.Option
 	if plain {
 		opts = append(opts, name.Insecure)
@@ -86,7 +86,7 @@ type schemeGuard struct {
 }
 
 func (g *schemeGuard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !g.plain && !loopback(r.URL.Host) {
+	if r.URL.Scheme != "https" && !g.plain && !Loopback(r.URL.Host) {
 		return nil, fmt.Errorf("refused to talk plain http to %s (--plain-http allows it)", r.URL.Host)
 	}
 	return g.next.RoundTrip(r)
@@ -195,7 +195,7 @@ func (r *Remote) fail(q request, err error) error {
 	switch statusOf(err) {
 	case 0:
 		e := diag.Wrap(diag.Registry, trimURL(err), "cannot reach registry %s", r.host)
-		if loopback(r.host) {
+		if Loopback(r.host) {
 			return e.Hint("waybill registry serve --addr %s", r.host)
 		}
 		return e.Hint("curl -sSf https://%s/v2/", r.host)

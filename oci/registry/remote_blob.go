@@ -83,7 +83,9 @@ func (b *resuming) Read(p []byte) (int, error) {
 		if serr := sleep(b.ctx, b.r.retry.backoff(max(1, b.r.retry.Attempts-b.left))); serr != nil {
 			return 0, serr
 		}
-		if oerr := b.open(); oerr != nil {
+		if oerr := b.open(); statusOf(oerr) == http.StatusRequestedRangeNotSatisfiable {
+			return 0, io.EOF // the server has no more than this
+		} else if oerr != nil {
 			return 0, oerr
 		}
 	}

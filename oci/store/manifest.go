@@ -120,6 +120,11 @@ func (s *Store) PutManifest(ctx context.Context, b []byte, mediaType string, o P
 	}
 	err = s.update(ctx, func(x *artifact.Index) error {
 		// Checked under the lock: whoever deletes holds it too.
+		if _, ok, err := s.Has(d.Digest); err != nil {
+			return err
+		} else if !ok {
+			return diag.New(diag.Failure, "manifest %s was deleted while it was put", d.Digest)
+		}
 		if err := s.checkComplete(doc); err != nil {
 			return err
 		}
@@ -229,10 +234,12 @@ func (s *Store) Resolve(_ context.Context, ref string) (artifact.Descriptor, err
 		}
 	}
 	if derr == nil { // a child of an index is not listed itself
-		if doc, err := s.doc(artifact.Descriptor{Digest: dig}); err == nil {
-			return doc.Descriptor, nil
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		r, err := s.reachable(x)
+		if err != nil {
 			return artifact.Descriptor{}, err
+		}
+		if doc, ok := r.manifests[dig]; ok {
+			return doc.Descriptor, nil
 		}
 	}
 	return artifact.Descriptor{}, diag.Wrap(diag.NotFound, fs.ErrNotExist, "%s is not in store %s", ref, s.dir)
