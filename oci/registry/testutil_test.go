@@ -154,7 +154,9 @@ func (m model) check(t testing.TB, r registry.Repository, ref string) {
 	}
 }
 
-func bundle(i int) []byte { return fmt.Appendf(nil, `{"mediaType":%q,"n":%d}`, artifact.MediaTypeBundle, i) }
+func bundle(i int) []byte {
+	return fmt.Appendf(nil, `{"mediaType":%q,"n":%d}`, artifact.MediaTypeBundle, i)
+}
 
 // noReferrersAPI makes a registry of the years before OCI 1.1.
 func noReferrersAPI(next http.Handler) http.Handler {
