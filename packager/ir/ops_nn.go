@@ -228,9 +228,12 @@ func inferConv(c *inferer) error {
 		return err
 	}
 	x, w := c.shape(0), c.shape(1)
-	if !x.Ranked || !w.Ranked {
-		c.set(0, c.dtype(0), Unranked())
-		return nil
+	rank := len(c.n.Ints("kernel_shape")) + 2
+	if !x.Ranked {
+		x = unknownDims(rank)
+	}
+	if !w.Ranked {
+		w = unknownDims(rank)
 	}
 	if x.Rank() != w.Rank() {
 		return fmt.Errorf("X is %s, W is %s: ranks differ", x, w)
@@ -267,9 +270,7 @@ func inferPool(c *inferer) error {
 	}
 	x := c.shape(0)
 	if !x.Ranked {
-		c.set(0, c.dtype(0), x)
-		c.set(1, I64, x)
-		return nil
+		x = unknownDims(len(c.n.Ints("kernel_shape")) + 2)
 	}
 	sp, err := c.spatialDims(x, c.n.Int("ceil_mode") != 0)
 	if err != nil {

@@ -489,3 +489,15 @@ func IntData(dt DType, dims []int64, v []int64) *Data {
 	}
 	return &Data{DType: dt, Dims: dims, Bytes: b}
 }
+
+// Val is a concrete value: what goes into a graph and comes out of it. Tensor is set for a tensor; Elems for a
+// sequence, an optional (none or one) and a map, whose Keys (i64 or string, rank 1) stand in the same order.
+type Val struct {
+	Kind   Kind
+	Tensor *Data
+	Elems  []*Val
+	Keys   *Data
+}
+
+// TensorVal wraps a tensor.
+func TensorVal(d *Data) *Val { return &Val{Kind: Tensor, Tensor: d} }

@@ -1,0 +1,530 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+	"sort"
+
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+func mlTrees() map[string]handler {
+	return map[string]handler{
+		"TreeEnsembleClassifier": treeClassifier, "TreeEnsembleRegressor": treeRegressor, "TreeEnsemble": treeEnsemble,
+	}
+}
+
+// forest is an ensemble as the model has it: children are node numbers, or ~leaf.
+type forest struct {
+	roots  []int64
+	nodes  []treeNode
+	leaves [][]leafWeight
+}
+
+type treeNode struct {
+	feature   int64
+	mode      int64
+	threshold float64
+	yes, no   int64
+	missing   int64
+}
+
+type leafWeight struct {
+	target int64
+	weight float64
+}
+
+// realAttr reads a list of floats, from its f32 attribute or, since ai.onnx.ml 3, from the tensor form.
+func (o *op) realAttr(name string) []float64 {
+	if o.hasAttr(name + "_as_tensor") {
+		o.ignore(name)
+		d := o.attrTensor(name + "_as_tensor")
+		if d == nil {
+			return nil
+		}
+		if d.DType != ir.F32 && d.DType != ir.F64 {
+			o.lacks("%s_as_tensor of %s", name, d.DType)
+			return nil
+		}
+		return d.Floats()
+	}
+	o.ignore(name + "_as_tensor")
+	v := o.attrFloats(name)
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
+	}
+	return out
+}
+
+// readForest reads the attributes of TreeEnsembleClassifier and -Regressor; w is "class" or "target".
+func (o *op) readForest(w string) *forest {
+	o.ignore("nodes_hitrates", "nodes_hitrates_as_tensor")
+	tree, id := o.attrInts("nodes_treeids"), o.attrInts("nodes_nodeids")
+	feat, mode := o.attrInts("nodes_featureids"), o.attrStrs("nodes_modes")
+	yes, no := o.attrInts("nodes_truenodeids"), o.attrInts("nodes_falsenodeids")
+	miss, thr := o.attrInts("nodes_missing_value_tracks_true"), o.realAttr("nodes_values")
+	wt, wn, wi := o.attrInts(w+"_treeids"), o.attrInts(w+"_nodeids"), o.attrInts(w+"_ids")
+	ww := o.realAttr(w + "_weights")
+	n := len(id)
+	if o.err != nil {
+		return nil
+	}
+	if len(tree) != n || len(feat) != n || len(mode) != n || len(yes) != n || len(no) != n || len(thr) != n || len(miss) != 0 && len(miss) != n {
+		o.fail("the nodes_* lists have different lengths")
+		return nil
+	}
+	if len(wn) != len(wt) || len(wi) != len(wt) || len(ww) != len(wt) {
+		o.fail("the %s_* lists have different lengths", w)
+		return nil
+	}
+	type key struct{ tree, node int64 }
+	at := make(map[key]int64, n)
+	for i := range id {
+		k := key{tree[i], id[i]}
+		if _, dup := at[k]; dup {
+			o.fail("node %d of tree %d is given twice", id[i], tree[i])
+			return nil
+		}
+		at[k] = int64(i)
+	}
+	modes := map[string]int64{"BRANCH_LEQ": ir.TreeLEQ, "BRANCH_LT": ir.TreeLT, "BRANCH_GTE": ir.TreeGTE, "BRANCH_GT": ir.TreeGT,
+		"BRANCH_EQ": ir.TreeEQ, "BRANCH_NEQ": ir.TreeNEQ}
+	f := &forest{}
+	leaf := make([]int64, n) // ~number for a leaf
+	for i := range id {
+		if mode[i] == "LEAF" {
+			f.leaves = append(f.leaves, nil)
+			leaf[i] = int64(^(len(f.leaves) - 1))
+		} else if _, ok := modes[mode[i]]; !ok {
+			o.lacks("node mode %q", mode[i])
+			return nil
+		}
+	}
+	for i := range wt {
+		k, ok := at[key{wt[i], wn[i]}]
+		if !ok {
+			o.fail("%s_nodeids names node %d of tree %d, which does not exist", w, wn[i], wt[i])
+			return nil
+		}
+		if leaf[k] == 0 {
+			o.lacks("weights at an inner node (%d of tree %d)", wn[i], wt[i])
+			return nil
+		}
+		f.leaves[^leaf[k]] = append(f.leaves[^leaf[k]], leafWeight{wi[i], ww[i]})
+	}
+	f.nodes = make([]treeNode, n)
+	child := make([]bool, n)
+	ref := func(i int, t int64) int64 {
+		k, ok := at[key{tree[i], t}]
+		if !ok {
+			o.fail("node %d of tree %d has the child %d, which does not exist", id[i], tree[i], t)
+			return 0
+		}
+		if child[k] {
+			o.fail("node %d of tree %d has two parents", t, tree[i])
+			return 0
+		}
+		child[k] = true
+		if leaf[k] != 0 {
+			return leaf[k]
+		}
+		return k
+	}
+	for i := range id {
+		if leaf[i] != 0 {
+			continue
+		}
+		m := int64(0)
+		if len(miss) > 0 {
+			m = miss[i]
+		}
+		f.nodes[i] = treeNode{feat[i], modes[mode[i]], thr[i], ref(i, yes[i]), ref(i, no[i]), m}
+		if o.err != nil {
+			return nil
+		}
+	}
+	// A tree's root is its one node without a parent; trees count in the order in which they first appear.
+	rootOf := map[int64]int{}
+	var order []int64
+	for i := range id {
+		if child[i] {
+			continue
+		}
+		if _, dup := rootOf[tree[i]]; dup {
+			o.fail("tree %d has several roots", tree[i])
+			return nil
+		}
+		rootOf[tree[i]] = i
+	}
+	seen := map[int64]bool{}
+	for i := range id {
+		if !seen[tree[i]] {
+			seen[tree[i]] = true
+			order = append(order, tree[i])
+		}
+	}
+	for _, t := range order {
+		r, ok := rootOf[t]
+		if !ok {
+			o.fail("tree %d has no root: its nodes form a cycle", t)
+			return nil
+		}
+		if leaf[r] != 0 {
+			f.roots = append(f.roots, leaf[r])
+		} else {
+			f.roots = append(f.roots, int64(r))
+		}
+	}
+	return f
+}
+
+// canonical renumbers nodes and leaves in the order of a walk from the roots, so that children come after their
+// parents, and gives the attributes of ml.TreeEnsemble.
+func (f *forest) canonical(d ir.DType, targets int64, aggregate string, base []float64) (ir.Attrs, error) {
+	var roots, feature, mode, yes, no, missing, begin, target []int64
+	var threshold, weight []float64
+	newNode := map[int64]int64{}
+	begin = []int64{0}
+	type todo struct {
+		ref  int64
+		slot *[]int64
+		at   int
+	}
+	var stack []todo
+	place := func(t todo) error {
+		if t.ref < 0 {
+			if ^t.ref >= int64(len(f.leaves)) {
+				return fmt.Errorf("leaf %d does not exist", ^t.ref)
+			}
+			for _, w := range f.leaves[^t.ref] {
+				target = append(target, w.target)
+				weight = append(weight, w.weight)
+			}
+			(*t.slot)[t.at] = ^int64(len(begin) - 1)
+			begin = append(begin, int64(len(target)))
+			return nil
+		}
+		if t.ref >= int64(len(f.nodes)) {
+			return fmt.Errorf("node %d does not exist", t.ref)
+		}
+		if _, again := newNode[t.ref]; again {
+			return fmt.Errorf("node %d is reached twice", t.ref)
+		}
+		k := len(feature)
+		newNode[t.ref] = int64(k)
+		(*t.slot)[t.at] = int64(k)
+		n := f.nodes[t.ref]
+		feature, mode, missing = append(feature, n.feature), append(mode, n.mode), append(missing, n.missing)
+		threshold = append(threshold, n.threshold)
+		yes, no = append(yes, 0), append(no, 0)
+		stack = append(stack, todo{n.no, &no, k}, todo{n.yes, &yes, k})
+		return nil
+	}
+	roots = make([]int64, len(f.roots))
+	for i, r := range f.roots {
+		stack = append(stack[:0], todo{r, &roots, i})
+		for len(stack) > 0 {
+			t := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			if err := place(t); err != nil {
+				return nil, err
+			}
+		}
+	}
+	list := func(v []float64) *ir.Data { return ir.FloatData(d, []int64{int64(len(v))}, v) }
+	ints := func(v []int64) []int64 { return append([]int64{}, v...) }
+	return ir.Attrs{"n_targets": targets, "roots": roots, "node_feature": ints(feature), "node_mode": ints(mode), "node_threshold": list(threshold),
+		"node_true": ints(yes), "node_false": ints(no), "node_missing_true": ints(missing), "leaf_begin": begin, "leaf_target": ints(target),
+		"leaf_weight": list(weight), "aggregate": aggregate, "base_values": list(base)}, nil
+}
+
+// trees emits the ensemble. x is f32 or f64 already.
+func (o *op) trees(x *ir.Value, f *forest, targets int64, aggregate string, base []float64) *ir.Value {
+	if o.err != nil {
+		return x
+	}
+	a, err := f.canonical(x.Type.DType, targets, aggregate, base)
+	if err != nil {
+		o.fail("%w", err)
+		return x
+	}
+	return o.emit("ml.TreeEnsemble", a, x)
+}
+
+// treeInput gives X as [N,F] in the type that the comparisons run in: f64 stays, everything else becomes f32.
+func (o *op) treeInput() *ir.Value {
+	x := o.need(0)
+	if x.Type.DType != ir.F64 {
+		x = o.cast(x, ir.F32)
+	}
+	if rank(x) == 1 {
+		x = o.emit("Unsqueeze", nil, x, o.ints(0))
+	}
+	return x
+}
+
+// treeRegressor: like ONNX Runtime, a single target ignores every post transform but PROBIT.
+func treeRegressor(o *op) []*ir.Value {
+	f := o.readForest("target")
+	targets, agg := o.attrInt("n_targets", 1), o.attrStr("aggregate_function", "SUM")
+	base, kind := o.realAttr("base_values"), o.attrStr("post_transform", "NONE")
+	x := o.treeInput()
+	if o.err != nil {
+		return nil
+	}
+	base, ok := fitBase(base, targets)
+	if !ok {
+		return o.fail("%d base_values for %d targets", len(base), targets)
+	}
+	s := o.cast(o.trees(x, f, targets, agg, base), ir.F32)
+	return one(o.post(s, kind, int(targets)))
+}
+
+// fitBase spreads one base value over all targets.
+func fitBase(base []float64, targets int64) ([]float64, bool) {
+	if len(base) == 1 && targets > 1 && targets < 1<<20 {
+		for int64(len(base)) < targets {
+			base = append(base, base[0])
+		}
+	}
+	return base, len(base) == 0 || int64(len(base)) == targets
+}
+
+// treeEnsemble is the operator of ai.onnx.ml 5, whose leaves have lists of their own.
+func treeEnsemble(o *op) []*ir.Value {
+	o.ignore("nodes_hitrates")
+	feat, yes, no := o.attrInts("nodes_featureids"), o.attrInts("nodes_truenodeids"), o.attrInts("nodes_falsenodeids")
+	yesLeaf, noLeaf, miss := o.attrInts("nodes_trueleafs"), o.attrInts("nodes_falseleafs"), o.attrInts("nodes_missing_value_tracks_true")
+	modes, splits := o.attrTensor("nodes_modes"), o.attrTensor("nodes_splits")
+	ids, weights, members := o.attrInts("leaf_targetids"), o.attrTensor("leaf_weights"), o.attrTensor("membership_values")
+	roots, targets := o.attrInts("tree_roots"), o.attrInt("n_targets", 1)
+	agg, kind := o.attrInt("aggregate_function", 1), o.attrInt("post_transform", 0)
+	x := o.need(0)
+	if o.err != nil {
+		return nil
+	}
+	n := len(feat)
+	real := func(d *ir.Data) bool { return d != nil && (d.DType == ir.F32 || d.DType == ir.F64) }
+	if modes == nil || modes.DType != ir.U8 || !real(splits) || !real(weights) || members != nil && !real(members) {
+		return o.lacks("tensors of these element types, or without modes, splits or weights")
+	}
+	if len(yes) != n || len(no) != n || len(yesLeaf) != n || len(noLeaf) != n || modes.Len() != int64(n) || splits.Len() != int64(n) ||
+		len(miss) != 0 && len(miss) != n || weights.Len() != int64(len(ids)) {
+		return o.fail("the lists have different lengths")
+	}
+	if agg < 0 || agg > 3 || kind < 0 || kind > 4 {
+		return o.lacks("aggregate function %d, post transform %d", agg, kind)
+	}
+	f := &forest{roots: roots}
+	for i, t := range ids {
+		f.leaves = append(f.leaves, []leafWeight{{t, weights.Float(i)}})
+	}
+	ref := func(leaf, i int64) int64 {
+		if leaf != 0 {
+			return ^i
+		}
+		return i
+	}
+	var sets [][]float64
+	if members != nil {
+		set := []float64{}
+		for _, v := range members.Floats() {
+			if math.IsNaN(v) {
+				sets, set = append(sets, set), []float64{}
+				continue
+			}
+			set = append(set, v)
+		}
+	}
+	for i := 0; i < n; i++ {
+		t := treeNode{feat[i], modes.Int(i), splits.Float(i), ref(yesLeaf[i], yes[i]), ref(noLeaf[i], no[i]), 0}
+		if len(miss) > 0 {
+			t.missing = miss[i]
+		}
+		if yes[i] < 0 || no[i] < 0 {
+			return o.fail("node %d has a negative child", i)
+		}
+		f.nodes = append(f.nodes, t)
+	}
+	// Set membership: a chain of EQ nodes, each with a copy of the true branch's leaf.
+	for i := 0; i < n; i++ {
+		t := &f.nodes[i]
+		if t.mode != 6 {
+			continue
+		}
+		if len(sets) == 0 {
+			return o.fail("there are fewer sets in membership_values than MEMBER nodes")
+		}
+		set := sets[0]
+		sets = sets[1:]
+		t.mode, t.threshold = ir.TreeEQ, math.NaN() // the empty set: never
+		if len(set) == 0 {
+			continue
+		}
+		if len(set) > 1 && t.yes >= 0 {
+			return o.lacks("a set test with several members whose true child is not a leaf")
+		}
+		t.threshold = set[0]
+		last := i
+		for _, v := range set[1:] {
+			f.nodes = append(f.nodes, treeNode{t.feature, ir.TreeEQ, v, f.nodes[i].yes, f.nodes[last].no, t.missing})
+			f.nodes[last].no = int64(len(f.nodes) - 1)
+			last = len(f.nodes) - 1
+			t = &f.nodes[i]
+		}
+	}
+	for i := range f.nodes { // a root whose children are the same leaf is a tree of one leaf
+		if t := &f.nodes[i]; t.yes < 0 && t.yes == t.no {
+			for k, r := range f.roots {
+				if r == int64(i) {
+					f.roots[k] = t.yes
+				}
+			}
+		}
+	}
+	if x.Type.DType != ir.F64 && x.Type.DType != ir.F32 {
+		return o.lacks("inputs of %s", x.Type.DType)
+	}
+	s := o.trees(x, f, targets, []string{"AVERAGE", "SUM", "MIN", "MAX"}[agg], nil)
+	return one(o.post(s, []string{"NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"}[kind], int(targets)))
+}
+
+// classFacts tells which classes leaves score, which every row scores, and whether a weight is negative.
+func (f *forest) classFacts() (used []int64, always map[int64]bool, allPositive bool) {
+	allPositive, always = true, map[int64]bool{}
+	seen := map[int64]bool{}
+	for _, l := range f.leaves {
+		for _, w := range l {
+			seen[w.target] = true
+			if w.weight < 0 {
+				allPositive = false
+			}
+		}
+	}
+	for c := range seen {
+		used = append(used, c)
+	}
+	sort.Slice(used, func(i, k int) bool { return used[i] < used[k] })
+	for _, root := range f.roots {
+		var in map[int64]bool
+		stack := []int64{root}
+		for steps := 0; len(stack) > 0 && steps <= 2*len(f.nodes)+1; steps++ {
+			r := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			if r >= 0 {
+				stack = append(stack, f.nodes[r].yes, f.nodes[r].no)
+				continue
+			}
+			has := map[int64]bool{}
+			for _, w := range f.leaves[^r] {
+				if in == nil || in[w.target] {
+					has[w.target] = true
+				}
+			}
+			in = has
+		}
+		for c := range in {
+			always[c] = true
+		}
+	}
+	return used, always, allPositive
+}
+
+// treeClassifier follows ONNX Runtime's rules, which go beyond the specification for two classes.
+func treeClassifier(o *op) []*ir.Value {
+	f := o.readForest("class")
+	classes, base := o.classes("classlabels_int64s"), o.realAttr("base_values")
+	kind := o.attrStr("post_transform", "NONE")
+	x := o.treeInput()
+	if o.err != nil {
+		return nil
+	}
+	n := classes.Len()
+	switch {
+	case n < 2:
+		return o.lacks("%d class labels", n)
+	case n == 2:
+		return o.binaryTrees(x, f, classes, base, kind)
+	}
+	base, ok := fitBase(base, n)
+	if !ok {
+		return o.fail("%d base_values for %d classes", len(base), n)
+	}
+	s := o.trees(x, f, n, "SUM", base)
+	_, always, allPositive := f.classFacts()
+	ranked := s
+	if len(base) == 0 && !allPositive && int64(len(always)) < n {
+		// A class that no leaf scored must not win over negative scores.
+		hits := &forest{roots: f.roots, nodes: f.nodes}
+		for _, l := range f.leaves {
+			var h []leafWeight
+			for _, w := range l {
+				h = append(h, leafWeight{w.target, 1})
+			}
+			hits.leaves = append(hits.leaves, h)
+		}
+		h := o.trees(x, hits, n, "SUM", nil)
+		ranked = o.emit("Where", nil, o.emit("Greater", nil, h, o.like(h, 0)), s, o.like(s, math.Inf(-1)))
+	}
+	return []*ir.Value{o.labelOf(ranked, classes), o.post(o.cast(s, ir.F32), kind, int(n))}
+}
+
+// binaryTrees handles two labels. Most exporters score one class only ("binary case"): its raw score is compared with
+// 0.5 when no weight is negative, else with 0, and the scores become [1-s, s] or [-s, s] (LOGISTIC: their sigmoids).
+func (o *op) binaryTrees(x *ir.Value, f *forest, classes *ir.Data, base []float64, kind string) []*ir.Value {
+	used, always, allPositive := f.classFacts()
+	if len(base) > 2 {
+		return o.fail("%d base_values for 2 classes", len(base))
+	}
+	has1 := len(used) > 0 && used[len(used)-1] == 1
+	if has1 && !always[1] {
+		return o.lacks("leaves that score the second class only for some rows")
+	}
+	binaryCase := len(used) == 1
+	raw := o.trees(x, f, 2, "SUM", nil)
+	d := raw.Type.DType
+	column := func(i int64) *ir.Value { return o.emit("Gather", ir.Attrs{"axis": 1}, raw, o.ints(i)) }
+	plus := func(v *ir.Value, b float64) *ir.Value { return o.emit("Add", nil, v, o.scalar(d, b)) }
+	s0, s1 := column(0), (*ir.Value)(nil)
+	switch {
+	case len(base) == 2 && has1:
+		s1 = plus(s0, base[1])
+		s0 = o.emit("Neg", nil, s1)
+	case len(base) == 2:
+		s1, s0 = plus(column(1), base[1]), plus(s0, base[0])
+	case len(base) == 1:
+		s0 = plus(s0, base[0])
+		fallthrough
+	default:
+		if has1 {
+			s1 = column(1)
+		}
+	}
+	pos := s0
+	if has1 {
+		pos = s1
+	}
+	limit := 0.0
+	yes, no := pick(classes, []int{1}), pick(classes, []int{0})
+	if binaryCase && allPositive {
+		limit = 0.5
+	} else if !binaryCase && classes.DType == ir.I64 {
+		yes, no = ir.I64s([]int64{1}, []int64{1}), ir.I64s([]int64{1}, []int64{0})
+	}
+	label := o.chooseLabel(o.emit("Greater", nil, pos, o.scalar(d, limit)), yes, no)
+	join := func(a, b *ir.Value) *ir.Value { return o.cast(o.emit("Concat", ir.Attrs{"axis": 1}, a, b), ir.F32) }
+	switch {
+	case s1 != nil:
+		return []*ir.Value{label, o.post(join(s0, s1), kind, 2)}
+	case kind == "PROBIT":
+		return o.lacks("PROBIT of a single score")
+	case binaryCase && allPositive:
+		return []*ir.Value{label, join(o.emit("Sub", nil, o.scalar(d, 1), s0), s0)}
+	}
+	two := join(o.emit("Neg", nil, s0), s0)
+	if kind == "LOGISTIC" {
+		two = o.post(two, kind, 2)
+	}
+	return []*ir.Value{label, two}
+}

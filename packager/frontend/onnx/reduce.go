@@ -1,0 +1,101 @@
+package onnx
+
+import (
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+func reduceOps() map[string]handler {
+	t := map[string]handler{"TopK": topK, "ArgMax": arg("ArgMax"), "ArgMin": arg("ArgMin")}
+	plain := func(name string) func(o *op, x, axes *ir.Value, keep int64) *ir.Value {
+		return func(o *op, x, axes *ir.Value, keep int64) *ir.Value {
+			return o.emit(name, ir.Attrs{"keepdims": keep}, x, axes)
+		}
+	}
+	for _, name := range []string{"ReduceSum", "ReduceMean", "ReduceProd", "ReduceMax", "ReduceMin"} {
+		t[name] = reduce(name, nil, plain(name))
+	}
+	square := func(o *op, x *ir.Value) *ir.Value { return o.emit("Mul", nil, x, x) }
+	abs := func(o *op, x *ir.Value) *ir.Value { return o.emit("Abs", nil, x) }
+	sum := plain("ReduceSum")
+	t["ReduceSumSquare"] = reduce("ReduceSumSquare", square, sum)
+	t["ReduceL1"] = reduce("ReduceL1", abs, sum)
+	t["ReduceL2"] = reduce("ReduceL2", square, func(o *op, x, axes *ir.Value, keep int64) *ir.Value {
+		return o.emit("Sqrt", nil, sum(o, x, axes, keep))
+	})
+	t["ReduceLogSum"] = reduce("ReduceLogSum", nil, func(o *op, x, axes *ir.Value, keep int64) *ir.Value {
+		return o.emit("Log", nil, sum(o, x, axes, keep))
+	})
+	t["ReduceLogSumExp"] = reduce("ReduceLogSumExp", nil, logSumExp)
+	return t
+}
+
+// logSumExp is max + log(sum(e^(x - max))).
+func logSumExp(o *op, x, axes *ir.Value, keep int64) *ir.Value {
+	m := o.emit("ReduceMax", ir.Attrs{"keepdims": 1}, x, axes)
+	s := o.emit("ReduceSum", ir.Attrs{"keepdims": keep}, o.emit("Exp", nil, o.emit("Sub", nil, x, m)), axes)
+	if keep == 0 {
+		m = o.emit("ReduceMax", ir.Attrs{"keepdims": 0}, x, axes)
+	}
+	return o.emit("Add", nil, o.emit("Log", nil, s), m)
+}
+
+// reduce serves the reductions: axes became an input at opset 18 (ReduceSum: 13). With noop_with_empty_axes and no
+// axes nothing is reduced, but the element-wise part of the operator still applies.
+func reduce(name string, each func(*op, *ir.Value) *ir.Value, f func(o *op, x, axes *ir.Value, keep int64) *ir.Value) handler {
+	since := int64(18)
+	if name == "ReduceSum" {
+		since = 13
+	}
+	return func(o *op) []*ir.Value {
+		x, axes := o.need(0), o.listIn(1, "axes", since)
+		keep := o.attrInt("keepdims", 1)
+		noop := int64(0)
+		if o.ver >= since {
+			noop = o.attrInt("noop_with_empty_axes", 0)
+		}
+		empty := axes == nil
+		if axes != nil {
+			a, ok := o.known(axes)
+			if !ok && noop != 0 {
+				return o.lacks("noop_with_empty_axes with axes known only at run time")
+			}
+			if empty = ok && len(a) == 0; empty {
+				axes = nil
+			}
+		}
+		if each != nil {
+			x = each(o, x)
+		}
+		if empty && noop != 0 {
+			switch name {
+			case "ReduceL2":
+				return one(o.emit("Sqrt", nil, x))
+			case "ReduceLogSum":
+				return one(o.emit("Log", nil, x))
+			}
+			return one(x)
+		}
+		return one(f(o, x, axes, keep))
+	}
+}
+
+func arg(name string) handler {
+	return func(o *op) []*ir.Value {
+		a := ir.Attrs{"axis": o.attrInt("axis", 0), "keepdims": o.attrInt("keepdims", 1), "select_last_index": o.attrInt("select_last_index", 0)}
+		return one(o.emit(name, a, o.need(0)))
+	}
+}
+
+func topK(o *op) []*ir.Value {
+	k := o.i64(o.in(1))
+	if o.ver < 10 {
+		if !o.hasAttr("k") {
+			return o.fail("attribute \"k\" is missing")
+		}
+		k = o.ints(o.attrInt("k", 0))
+	}
+	if k == nil {
+		return o.fail("K is missing")
+	}
+	return o.emitN("TopK", ir.Attrs{"axis": o.attrInt("axis", -1), "largest": o.attrInt("largest", 1), "sorted": o.attrInt("sorted", 1)}, 2, o.need(0), k)
+}

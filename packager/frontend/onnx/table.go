@@ -1,0 +1,74 @@
+package onnx
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+// Newest operator sets whose changes the handlers know.
+const (
+	knownONNX = 28
+	knownML   = 5
+	knownMS   = 1
+)
+
+// entry is the handler of an operator and the range of opsets that it converts.
+type entry struct {
+	fn    func(*op) []*ir.Value
+	since int64
+	known int64
+}
+
+// handlers is the table of operators, "domain.name" outside the default domain. It is built once and never changed.
+var handlers = sync.OnceValue(func() map[string]entry {
+	t := map[string]entry{}
+	add := func(prefix string, known int64, fam map[string]func(*op) []*ir.Value) {
+		for name, fn := range fam {
+			key := prefix + name
+			if _, dup := t[key]; dup {
+				panic("onnx: operator " + key + " is in the table twice")
+			}
+			t[key] = entry{fn, 1, known}
+		}
+	}
+	add("", knownONNX, elementwise())
+	add("", knownONNX, activations())
+	add("", knownONNX, shapeOps())
+	add("", knownONNX, indexOps())
+	add("", knownONNX, nnOps())
+	add("", knownONNX, rnnOps())
+	add("", knownONNX, reduceOps())
+	add("", knownONNX, controlOps())
+	add("", knownONNX, textOps())
+	add("ai.onnx.ml.", knownML, mlPrep())
+	add("ai.onnx.ml.", knownML, mlLinear())
+	add("ai.onnx.ml.", knownML, mlTrees())
+	add("com.microsoft.", knownMS, msOps())
+	return t
+})
+
+// Supported lists the operators that the frontend converts, "domain.name" outside ONNX's own domain.
+func Supported() map[string]bool {
+	out := map[string]bool{}
+	for name := range handlers() {
+		out[name] = true
+	}
+	return out
+}
+
+// hintFor names the nearest way out for an operator that has no handler.
+func hintFor(name string) string {
+	switch {
+	case strings.HasPrefix(name, "com.microsoft.") || strings.HasPrefix(name, "ai.onnx.contrib."):
+		return "export the model without vendor operators (no ONNX Runtime optimisation, no onnxruntime-extensions)"
+	case strings.HasPrefix(name, "ai.onnx.ml.SVM"):
+		return "export the estimator's decision function with linear or tree models, or open an issue with the model's node list"
+	case strings.HasPrefix(name, "ai.onnx.preview") || strings.HasPrefix(name, "ai.onnx.training"):
+		return "export the model for inference, not for training"
+	case strings.HasPrefix(name, "QLinear") || strings.Contains(name, "Integer") || strings.Contains(name, "Quantize"):
+		return "export the model before quantisation, in float32"
+	}
+	return "replace the operator in the exporting code, or export with an opset that decomposes it"
+}
