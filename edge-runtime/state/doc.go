@@ -29,6 +29,8 @@ type Doc struct {
 	Channels  map[string]*Channel `json:"channels"`
 	// Journal is a prefix of the journal that existed when this document was saved.
 	Journal journal.Head `json:"journal"`
+	// Events counts the decisions ever made; each has its number in journal.Entry.Serial.
+	Events uint64 `json:"events"`
 	// Outbox holds decisions made with this or an earlier document that the journal may not have yet.
 	Outbox []journal.Entry `json:"outbox,omitempty"`
 }
@@ -36,7 +38,8 @@ type Doc struct {
 // TrustPin names a trust document.
 type TrustPin struct {
 	Version int             `json:"version"`
-	Digest  artifact.Digest `json:"digest"` // of the bundle bytes
+	Digest  artifact.Digest `json:"digest"`         // of the document
+	File    artifact.Digest `json:"file,omitempty"` // of the blob that holds it with its signatures
 }
 
 // Channel is the state of one followed channel.
@@ -47,9 +50,7 @@ type Channel struct {
 	Generation int             `json:"generation"`
 	Seq        int64           `json:"seq"`
 	Record     artifact.Digest `json:"record,omitempty"`
-	// Statement is the digest of the accepted record's content, without its signature.
-	Content artifact.Digest `json:"content,omitempty"`
-	Expires time.Time       `json:"expires"`
+	Expires    time.Time       `json:"expires"`
 	// Tag is the manifest digest under the channel's tag when it was last handled to the end.
 	Tag artifact.Digest `json:"tag,omitempty"`
 	// EpochFloor never falls; it rises when an activation under a record with a higher one is committed.

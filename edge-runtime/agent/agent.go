@@ -1,0 +1,399 @@
+// Package agent keeps a device on its channels: follow -> fetch -> verify -> admit -> stage -> probe -> activate on
+// trial -> confirm, or roll back. Every step is written down with the rollback target before it is taken, so that a
+// restart at any moment finds either the old artifact or the new one, verified, and knows which.
+//
+// The committed pointer does not move before the trial has passed. Whatever comes from a Carrier is untrusted until
+// oci/verify said otherwise, and nothing serves before it has reproduced its golden vectors here.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify"
+)
+
+// Carrier brings bytes from somewhere: a registry, a folder, a mirror. It is not trusted with anything.
+type Carrier interface {
+	// Resolve gives the manifest digest under a tag; errors.Is(err, fs.ErrNotExist) when there is no such tag.
+	Resolve(ctx context.Context, tag string) (artifact.Digest, error)
+	// Open reads the content of d from offset on. Manifests are told from blobs by their media type.
+	Open(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+// Runtime loads artifacts.
+type Runtime interface {
+	// Load makes b ready to run. What it cannot load is an error that matches ErrTransient only if it may work later.
+	Load(ctx context.Context, b Bundle) (Model, error)
+}
+
+// Model is a loaded artifact.
+type Model interface {
+	// Probe runs the golden vectors and compares bit for bit.
+	Probe(ctx context.Context) error
+	// Close frees it, after the calls that still run.
+	Close(ctx context.Context) error
+}
+
+// Bundle is an artifact on disk, each blob checked against its digest.
+type Bundle struct {
+	Slot   state.Slot
+	Layers []artifact.Layer                       // those a device pulls
+	Path   func(d artifact.Digest) string         // file of a layer
+	Read   func(l artifact.Layer) ([]byte, error) // content of a layer, hashed again
+}
+
+// Server answers requests with the model that it was last given under a name.
+type Server interface {
+	// Swap makes m the model behind name for every request that arrives from now on, and starts its Stats anew; nil takes
+	// name out of service. drained is closed once no request uses the model before. Swap does not close models.
+	Swap(name string, slot state.Slot, m Model) (drained <-chan struct{}, err error)
+	// Stats tells what the model behind name has done since its Swap.
+	Stats(name string) Stats
+}
+
+// Stats of a served model.
+type Stats struct {
+	Requests int64         // finished, errors included
+	Errors   int64         // failed through the model's or the device's fault, not the client's
+	P99      time.Duration // of model inference time, without queueing and network
+}
+
+// Reporter hands a signed status on to whoever wants it.
+type Reporter interface {
+	Report(ctx context.Context, slot state.Slot, bundle []byte) error
+}
+
+// Signer is the device key.
+type Signer interface {
+	KeyID() string
+	Sign(s *evidence.Statement) ([]byte, error)
+}
+
+// Clock is the time. Sleep returns early with the context's error.
+type Clock interface {
+	Now() time.Time
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// ErrTransient marks failures that say nothing about the artifact: a full disk, a connection that broke.
+var ErrTransient = errors.New("it may work later")
+
+// Trial says how long a new artifact serves on probation and what it must keep to.
+type Trial struct {
+	Duration     time.Duration
+	MinRequests  int64         // error rate and p99 are judged from this many requests on; fewer by the end pass
+	MaxErrorRate float64       // 0.01 is one in a hundred
+	P99          time.Duration // of model inference time; 0: no limit
+}
+
+// Channel is one channel that the device follows.
+type Channel struct {
+	Name        string
+	Env         string
+	Model       string // name that the channel's targets must have, and under which they are served
+	ResourceURI string // that verdicts must name
+	Interval    time.Duration
+	Trial       Trial
+	Carrier     Carrier
+	Reporter    Reporter // may be nil
+}
+
+// Config of an Agent.
+type Config struct {
+	Class    string
+	Labels   map[string]string
+	Channels []Channel
+	Version  string // of this program, for reports
+	// TrustFile is the provisioned trust document with its signatures; it must be version TrustVersion with TrustDigest.
+	TrustFile    []byte
+	TrustVersion int
+	TrustDigest  artifact.Digest
+	// Reserve is the number of bytes that downloads leave free on the disk; 0 means 8 MiB.
+	Reserve uint64
+	// MaxRollbacks automatic rollbacks within RollbackWindow stop further activations until the window has passed.
+	// 0 means 5 in an hour.
+	MaxRollbacks   int
+	RollbackWindow time.Duration
+	// MaxCrashes restarts in the middle of activating one record put its target in quarantine; 0 means 3.
+	MaxCrashes int
+}
+
+// Deps are the parts that an Agent works with.
+type Deps struct {
+	FS      fsx.FS // of the state directory, for reports
+	Store   *state.Store
+	Journal *journal.Journal
+	Runtime Runtime
+	Server  Server
+	Signer  Signer
+	Clock   Clock
+	Log     *slog.Logger
+}
+
+// Agent follows the channels of one device. Its methods are safe for concurrent use.
+type Agent struct {
+	cfg    Config
+	Deps   // by value; the store's document is the only truth
+	blobs  *state.Blobs
+	checks checks
+
+	doc sync.Mutex // orders updates of the document with what they put into the journal
+	// disk is held while blobs are fetched or swept, so that a sweep never takes what another channel just fetched.
+	disk sync.Mutex
+
+	mu    sync.Mutex
+	trust *trust.Document
+
+	followers []*follower
+}
+
+// checks are the decisions about untrusted input. Tests leave one out to see the attack succeed.
+type checks struct {
+	record  func(raw []byte, doc *trust.Document, now time.Time) (*channel.Record, *verify.Evidence, error)
+	follows func(prev, next *channel.Head, byRefresher bool) (channel.Step, error)
+	admit   func(r *channel.Record, now time.Time, d channel.Device) error
+	bundle  func(raw []byte, doc *trust.Document, want verify.Want) (*verify.Evidence, error)
+	vsa     func(raw []byte, doc *trust.Document, want verify.VSAWant) (*evidence.VSA, *verify.Evidence, error)
+	blob    func(got, want artifact.Digest) bool
+}
+
+func realChecks() checks {
+	return checks{
+		record:  verify.Record,
+		follows: channel.Follows,
+		admit:   func(r *channel.Record, now time.Time, d channel.Device) error { return r.Admit(now, d) },
+		bundle:  verify.Bundle,
+		vsa:     verify.VSA,
+		blob:    func(got, want artifact.Digest) bool { return got == want },
+	}
+}
+
+// follower is one channel at work.
+type follower struct {
+	a    *Agent
+	cfg  Channel
+	wake chan chan error
+
+	mu      sync.Mutex // held through an activation; whoever holds it may change what serves
+	live    *loaded    // what the server answers with; nil: nothing
+	tryTag  artifact.Digest
+	tries   int       // failed attempts at tryTag
+	retryAt time.Time // not before this for tryTag
+	unsent  bool      // a report waits to be sent
+
+	attempt sync.Mutex
+	cancel  context.CancelCauseFunc // of the activation under way, nil when there is none
+}
+
+// loaded is a model in memory and what it is.
+type loaded struct {
+	slot  state.Slot
+	model Model
+}
+
+// New checks the configuration and the trust document. Nothing serves before Start.
+func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
+	if cfg.Reserve == 0 {
+		cfg.Reserve = 8 << 20
+	}
+	if cfg.MaxRollbacks == 0 {
+		cfg.MaxRollbacks = 5
+	}
+	if cfg.RollbackWindow == 0 {
+		cfg.RollbackWindow = time.Hour
+	}
+	if cfg.MaxCrashes == 0 {
+		cfg.MaxCrashes = 3
+	}
+	a := &Agent{cfg: cfg, Deps: deps, blobs: deps.Store.Blobs(), checks: realChecks()}
+	if len(cfg.Channels) == 0 {
+		return nil, errors.New("no channel to follow")
+	}
+	names := map[string]bool{}
+	for _, c := range cfg.Channels {
+		if err := channel.ValidName(c.Name); err != nil {
+			return nil, err
+		}
+		if names[c.Name] || names["model "+c.Model] {
+			return nil, fmt.Errorf("channel %q or model %q is given twice", c.Name, c.Model)
+		}
+		names[c.Name], names["model "+c.Model] = true, true
+		a.followers = append(a.followers, &follower{a: a, cfg: c, wake: make(chan chan error)})
+	}
+	if doc := a.Store.Doc(); doc.Device != "" && doc.Device != deps.Signer.KeyID() {
+		return nil, fmt.Errorf("the state belongs to device %.12s, the key is that of device %.12s", doc.Device, deps.Signer.KeyID())
+	}
+	if err := a.loadTrust(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// loadTrust takes the newer of the provisioned trust document and the one accepted since.
+func (a *Agent) loadTrust(ctx context.Context) error {
+	provisioned, err := verify.TrustPinned(a.cfg.TrustFile, a.cfg.TrustVersion, a.cfg.TrustDigest)
+	if err != nil {
+		return fmt.Errorf("provisioned trust document: %w", err)
+	}
+	a.trust = provisioned
+	if pin := a.Store.Doc().Trust; pin.Version > provisioned.Version {
+		raw, err := a.blobs.Read(pin.File, artifact.MaxBundle)
+		if err != nil {
+			return fmt.Errorf("trust document version %d: %w", pin.Version, err)
+		}
+		if a.trust, err = verify.TrustPinned(raw, pin.Version, pin.Digest); err != nil {
+			return fmt.Errorf("trust document version %d: %w", pin.Version, err)
+		}
+	}
+	return nil
+}
+
+// Trust is the trust document in force.
+func (a *Agent) Trust() *trust.Document {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.trust
+}
+
+// now is the clock, or the latest signed time seen when the clock is behind it.
+func (a *Agent) now() time.Time {
+	now := a.Clock.Now().UTC()
+	if floor := a.Store.Doc().TimeFloor; now.Before(floor) {
+		return floor
+	}
+	return now
+}
+
+// Start finishes or undoes what a restart interrupted and serves the committed artifact of each channel. An error means
+// that a channel has a committed artifact and nothing on the device could be served for it; the agent may run all the same.
+func (a *Agent) Start(ctx context.Context) error {
+	var errs []error
+	for _, f := range a.followers {
+		f.mu.Lock()
+		errs = append(errs, f.recover(ctx))
+		f.mu.Unlock()
+	}
+	if err := a.Store.Ballast().Ensure(); err != nil {
+		a.Log.Warn("no space could be reserved", "error", err)
+	}
+	return errors.Join(errs...)
+}
+
+// Run polls every channel until ctx ends, then lets activations under way stop where they are and closes the models.
+func (a *Agent) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, f := range a.followers {
+		wg.Go(func() { f.run(ctx) })
+	}
+	wg.Wait()
+	return nil
+}
+
+// Close takes every model out of service and frees it, waiting for requests until ctx ends.
+func (a *Agent) Close(ctx context.Context) error {
+	var errs []error
+	for _, f := range a.followers {
+		f.mu.Lock()
+		if f.live != nil {
+			drained, err := a.Server.Swap(f.cfg.Model, state.Slot{}, nil)
+			if err == nil {
+				select {
+				case <-drained:
+				case <-ctx.Done():
+				}
+				err = f.live.model.Close(ctx)
+			}
+			f.live = nil
+			errs = append(errs, err)
+		}
+		f.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+func (f *follower) run(ctx context.Context) {
+	log := f.a.Log.With("channel", f.cfg.Name)
+	failures := 0
+	for {
+		err := f.locked(func() error { return f.poll(ctx) })
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			failures = min(failures+1, 4)
+			log.Warn("poll", "error", err)
+		default:
+			failures = 0
+		}
+		// Jitter spreads devices that were switched on together; failures slow the polling down.
+		wait := f.cfg.Interval * time.Duration(1<<max(failures-1, 0))
+		wait += time.Duration(rand.Int64N(int64(wait)/5 + 1))
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case answer := <-f.wake:
+			timer.Stop()
+			err := f.locked(func() error {
+				f.retryAt = time.Time{}
+				return f.poll(ctx)
+			})
+			answer <- err
+		case <-timer.C:
+		}
+	}
+}
+
+func (f *follower) locked(do func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return do()
+}
+
+// Poll asks every channel now and waits until what came of it is committed, rolled back or refused. Run must be running.
+func (a *Agent) Poll(ctx context.Context) error {
+	var errs []error
+	for _, f := range a.followers {
+		answer := make(chan error, 1)
+		select {
+		case f.wake <- answer:
+			select {
+			case err := <-answer:
+				errs = append(errs, err)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Agent) follower(name string) *follower {
+	for _, f := range a.followers {
+		if f.cfg.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

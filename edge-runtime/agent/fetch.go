@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"syscall"
+
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify"
+)
+
+// transient tells failures that say nothing about record or artifact.
+func transient(err error) bool {
+	var pe *fs.PathError
+	return errors.Is(err, ErrTransient) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EIO) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &pe)
+}
+
+// parseAccepted reads the record in a bundle that was verified before it was stored under its digest.
+func parseAccepted(raw []byte) (*channel.Record, error) {
+	b, err := evidence.ParseBundle(raw)
+	if err != nil {
+		return nil, err
+	}
+	s, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
+	if err != nil {
+		return nil, err
+	}
+	return channel.Parse(s.Predicate)
+}
+
+// fetch brings everything that the record pins onto the device, each byte hashed as it is written. The evidence comes
+// first and is checked at once, so that nothing large is downloaded for what would be refused.
+func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Slot) (*artifact.Model, error) {
+	f.a.disk.Lock()
+	defer f.a.disk.Unlock()
+	var small []artifact.Descriptor
+	for _, e := range r.Evidence {
+		small = append(small, artifact.Descriptor{MediaType: artifact.MediaTypeBundle, Digest: e.Digest, Size: e.Size})
+	}
+	small = append(small, artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: target.Digest, Size: target.Size})
+	if err := f.room(small); err != nil {
+		return nil, err
+	}
+	for _, d := range small {
+		if err := f.fetchOne(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.verifyEvidence(r, target); err != nil {
+		return nil, err
+	}
+	m, err := f.manifest(target)
+	if err != nil {
+		return nil, err
+	}
+	var large []artifact.Descriptor
+	for _, l := range deviceLayers(m) {
+		large = append(large, artifact.Descriptor{MediaType: "application/octet-stream", Digest: l.Digest, Size: l.Size})
+	}
+	if err := f.room(large); err != nil {
+		return nil, err
+	}
+	for _, d := range large {
+		if err := f.fetchOne(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
+	fetch := func() error {
+		return f.a.blobs.Fetch(ctx, d.Digest, d.Size, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+			r, err := f.cfg.Carrier.Open(ctx, d, offset)
+			if err != nil {
+				return nil, errors.Join(ErrTransient, err)
+			}
+			return r, nil
+		})
+	}
+	if f.a.blobs.Has(d.Digest, d.Size) {
+		err := f.a.blobs.Check(ctx, d.Digest, d.Size)
+		if err == nil || !errors.Is(err, state.ErrDigest) {
+			return err
+		}
+		f.a.Log.Error("a file on this device has changed and is fetched again", "digest", string(d.Digest))
+		if err := f.a.blobs.Drop(d.Digest); err != nil {
+			return err
+		}
+	}
+	err := fetch()
+	if errors.Is(err, syscall.ENOSPC) {
+		if freed, serr := f.a.sweep(); serr == nil && freed > 0 {
+			err = fetch()
+		}
+	}
+	return err
+}
+
+// room makes sure that what is missing of ds fits on the disk, after a sweep if need be.
+func (f *follower) room(ds []artifact.Descriptor) error {
+	var need uint64
+	for _, d := range ds {
+		need += uint64(max(f.a.blobs.Missing(d.Digest, d.Size), 0))
+	}
+	if need == 0 {
+		return nil
+	}
+	for swept := false; ; swept = true {
+		free, err := f.a.blobs.Free(f.a.cfg.Reserve)
+		if err != nil {
+			return errors.Join(ErrTransient, err)
+		}
+		if free >= need {
+			return nil
+		}
+		if swept {
+			return fmt.Errorf("%w: %d bytes to download, %d bytes free besides the reserve of %d", ErrTransient, need, free, f.a.cfg.Reserve)
+		}
+		if _, err := f.a.sweep(); err != nil {
+			return errors.Join(ErrTransient, err)
+		}
+	}
+}
+
+// manifest reads the target's manifest from disk, checks it against the digest and parses it.
+func (f *follower) manifest(s state.Slot) (*artifact.Model, error) {
+	raw, err := f.a.blobs.Read(s.Digest, artifact.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	return verify.Manifest(raw, s.Digest)
+}
+
+// deviceLayers are the layers that this runtime needs: those for devices, without the module for browsers.
+func deviceLayers(m *artifact.Model) []artifact.Layer {
+	var out []artifact.Layer
+	for _, l := range m.OnDevice() {
+		if l.Role == artifact.RoleModule && l.Target != artifact.TargetAny {
+			continue
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// verifyEvidence checks every bundle that the record pins: the release by a publisher, the verdict by a gate for this
+// place, and whatever else it names by whoever may say it.
+func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
+	doc, now := f.a.Trust(), f.a.now()
+	releases, verdicts := 0, 0
+	for _, e := range r.Evidence {
+		raw, err := f.a.blobs.Read(e.Digest, artifact.MaxBundle)
+		if err != nil {
+			return err
+		}
+		want := verify.Want{PredicateType: e.PredicateType, Subject: target.Digest, Model: target.Name, Env: r.Env, Channel: r.Channel, Now: now}
+		switch e.PredicateType {
+		case evidence.TypeRelease:
+			want.Role = trust.RolePublisher
+			if _, err := f.a.checks.bundle(raw, doc, want); err != nil {
+				return fmt.Errorf("release of %s: %w", target.Digest.Short(), err)
+			}
+			releases++
+		case evidence.TypeVSA:
+			_, _, err := f.a.checks.vsa(raw, doc, verify.VSAWant{
+				Subject: target.Digest, ResourceURI: f.cfg.ResourceURI, Model: target.Name, Env: f.cfg.Env,
+				DeviceClass: f.a.cfg.Class, Now: now, Record: r,
+			})
+			if err != nil {
+				return fmt.Errorf("verdict on %s: %w", target.Digest.Short(), err)
+			}
+			verdicts++
+		default:
+			if _, err := f.a.checks.bundle(raw, doc, want); err != nil {
+				return fmt.Errorf("%s of %s: %w", evidence.NameOf(e.PredicateType), target.Digest.Short(), err)
+			}
+		}
+	}
+	if releases == 0 || verdicts == 0 {
+		return fmt.Errorf("%s has %d releases and %d verdicts", target.Digest.Short(), releases, verdicts)
+	}
+	return nil
+}
+
+// checkBlobs hashes every file of an artifact on disk again.
+func (f *follower) checkBlobs(ctx context.Context, s state.Slot) (*artifact.Model, error) {
+	m, err := f.manifest(s)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range deviceLayers(m) {
+		if err := f.a.blobs.Check(ctx, l.Digest, l.Size); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", l.Path, err)
+		}
+	}
+	return m, nil
+}
+
+// load makes an artifact on disk ready to serve: its files hashed, its modules loaded, its golden vectors reproduced.
+func (f *follower) load(ctx context.Context, s state.Slot) (*loaded, error) {
+	m, err := f.checkBlobs(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	model, err := f.a.Runtime.Load(ctx, Bundle{
+		Slot: s, Layers: deviceLayers(m), Path: f.a.blobs.Path,
+		Read: func(l artifact.Layer) ([]byte, error) { return f.a.blobs.Read(l.Digest, l.Size) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", s.Digest.Short(), err)
+	}
+	if err := model.Probe(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("golden vectors of %s: %w", s.Digest.Short(), err), model.Close(ctx))
+	}
+	return &loaded{slot: s, model: model}, nil
+}
+
+// sweep removes blobs that no channel needs. The caller holds a.disk. When a manifest can't be read nothing is removed:
+// its layers are not known, and one of them may be the way back.
+func (a *Agent) sweep() (int64, error) {
+	doc := a.Store.Doc()
+	keep := map[artifact.Digest]bool{doc.Trust.File: true}
+	for _, c := range doc.Channels {
+		keep[c.Record] = true
+		for _, s := range c.Slots() {
+			keep[s.Digest] = true
+			raw, err := a.blobs.Read(s.Digest, artifact.MaxManifest)
+			if errors.Is(err, fs.ErrNotExist) && c.Intent != nil && c.Intent.Candidate.Digest == s.Digest {
+				continue // not fetched yet
+			}
+			if err != nil {
+				return 0, fmt.Errorf("sweep: manifest %s: %w", s.Digest.Short(), err)
+			}
+			m, err := verify.Manifest(raw, s.Digest)
+			if err != nil {
+				return 0, fmt.Errorf("sweep: %w", err)
+			}
+			for _, l := range deviceLayers(m) {
+				keep[l.Digest] = true
+			}
+		}
+		if c.Intent != nil {
+			for _, b := range c.Intent.Blobs {
+				keep[b.Digest] = true
+			}
+		}
+	}
+	return a.blobs.Sweep(keep)
+}

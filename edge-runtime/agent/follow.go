@@ -1,0 +1,398 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify"
+)
+
+// maxRecordBundle bounds the bundle of a record; oci/verify refuses larger ones too.
+const maxRecordBundle = 4 * artifact.MaxRecord
+
+// maxWalk bounds how many earlier records, and trust documents, are fetched in one poll.
+const maxWalk = 64
+
+// TrustTag is the tag under which a channel's repository carries trust document version n.
+func TrustTag(version int) string { return fmt.Sprintf("trust-%d", version) }
+
+// poll looks at the channel once and does what it asks for.
+func (f *follower) poll(ctx context.Context) error {
+	defer func() { f.report(ctx) }()
+	if err := f.converge(ctx); err != nil {
+		return err
+	}
+	tag, err := f.cfg.Carrier.Resolve(ctx, channel.Tag(f.cfg.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a channel without a record yet
+	}
+	if err != nil {
+		return fmt.Errorf("look up channel %s: %w", f.cfg.Name, err)
+	}
+	if tag == f.state().Tag {
+		return nil
+	}
+	if tag == f.tryTag && f.a.Clock.Now().Before(f.retryAt) {
+		return nil
+	}
+	err = f.take(ctx, tag)
+	if err == nil || ctx.Err() != nil {
+		f.tryTag, f.tries, f.retryAt = "", 0, time.Time{}
+		return err
+	}
+	// The same record is tried again later and later; another one at once.
+	if tag != f.tryTag {
+		f.tryTag, f.tries = tag, 0
+	}
+	f.tries = min(f.tries+1, 7)
+	f.retryAt = f.a.Clock.Now().Add(f.cfg.Interval * time.Duration(1<<f.tries))
+	return err
+}
+
+// take fetches the record behind tag, accepts it when it follows, and then acts on the accepted one.
+func (f *follower) take(ctx context.Context, tag artifact.Digest) error {
+	raw, err := f.fetchRecord(ctx, tag)
+	if err != nil {
+		return fmt.Errorf("fetch the record of channel %s: %w", f.cfg.Name, err)
+	}
+	r, err := f.accept(ctx, raw)
+	if err != nil {
+		note := state.Note{Record: artifact.DigestOf(raw), Reason: err.Error()}
+		if r != nil {
+			note.To, note.Seq = r.Target.Digest, r.Seq
+		}
+		if transient(err) {
+			return err
+		}
+		return errors.Join(err, f.refuse(note))
+	}
+	return f.act(ctx, r, tag)
+}
+
+// fetchRecord reads a record's manifest and its layer 0.
+func (f *follower) fetchRecord(ctx context.Context, manifest artifact.Digest) ([]byte, error) {
+	raw, err := f.read(ctx, artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: manifest}, artifact.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := artifact.ParseManifest(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Layers) == 0 {
+		return nil, errors.New("the record's manifest has no layer")
+	}
+	return f.read(ctx, m.Layers[0], maxRecordBundle)
+}
+
+// read fetches a small piece of content whole: at most max bytes, checked against its digest.
+func (f *follower) read(ctx context.Context, d artifact.Descriptor, max int64) ([]byte, error) {
+	if d.Size > max {
+		return nil, fmt.Errorf("%s has %d bytes, the limit is %d", d.Digest.Short(), d.Size, max)
+	}
+	r, err := f.cfg.Carrier.Open(ctx, d, 0)
+	if err != nil {
+		return nil, errors.Join(ErrTransient, err)
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	n, err := b.ReadFrom(io.LimitReader(r, max+1))
+	switch {
+	case err != nil:
+		return nil, errors.Join(ErrTransient, err)
+	case n > max:
+		return nil, fmt.Errorf("%s is larger than the limit of %d bytes", d.Digest.Short(), max)
+	}
+	if got := artifact.DigestOf(b.Bytes()); !f.a.checks.blob(got, d.Digest) {
+		return nil, fmt.Errorf("%w: expected %s, received %s", state.ErrDigest, d.Digest, got)
+	}
+	return b.Bytes(), nil
+}
+
+// accept verifies a record, decides whether it follows the accepted one, and makes it durable. A record is accepted
+// whether or not its target can be activated: that an older one was seen must never be forgotten. The record is also
+// returned with some errors, for the note about it.
+func (f *follower) accept(ctx context.Context, raw []byte) (*channel.Record, error) {
+	r, ev, err := f.verifyRecord(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Channel != f.cfg.Name:
+		return r, fmt.Errorf("%w: it is of channel %q, this is %q", channel.ErrChannel, r.Channel, f.cfg.Name)
+	case r.Env != f.cfg.Env:
+		return r, fmt.Errorf("the record is for environment %q, this device is in %q", r.Env, f.cfg.Env)
+	case r.Target.Name != f.cfg.Model:
+		return r, fmt.Errorf("the record's target is model %q, this channel serves %q", r.Target.Name, f.cfg.Model)
+	}
+	next := &channel.Head{Record: r, Bundle: artifact.DigestOf(raw)}
+	prev, err := f.head()
+	if err != nil {
+		return r, err
+	}
+	refresher := ev.Role == trust.RoleRefresher
+	if refresher && (prev == nil || r.Generation == prev.Record.Generation && r.Seq > prev.Record.Seq+1) {
+		// Refreshes repeat a record that this device may have missed: that one comes first.
+		if prev, err = f.catchUp(ctx, prev, r); err != nil {
+			return r, err
+		}
+	}
+	step, err := f.a.checks.follows(prev, next, refresher)
+	if err != nil {
+		return r, err
+	}
+	if step.Kind == channel.Same {
+		return r, nil
+	}
+	return r, f.keepRecord(ctx, raw, r, step.Alarms)
+}
+
+// keepRecord makes an accepted record durable.
+func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record, alarms []string) error {
+	f.a.disk.Lock() // a sweep between storing the bytes and naming them would take them away
+	defer f.a.disk.Unlock()
+	digest, err := f.a.blobs.Put(ctx, raw)
+	if err != nil {
+		return errors.Join(ErrTransient, err)
+	}
+	e := f.entry(KindRecord)
+	e.Digest, e.Seq, e.Reason = r.Target.Digest, r.Seq, "record "+digest.Short()
+	if r.Rollback != nil {
+		e.From, e.Reason = r.Rollback.From, "the channel goes back: "+r.Rollback.Reason
+	}
+	events := []journal.Entry{e}
+	for _, a := range alarms {
+		al := f.entry(KindAlarm)
+		al.Seq, al.Reason = r.Seq, a
+		events = append(events, al)
+	}
+	return f.a.update(func(d *state.Doc) error {
+		c := d.Channel(f.cfg.Name)
+		if r.Generation < c.Generation || r.Generation == c.Generation && r.Seq < c.Seq {
+			return fmt.Errorf("record seq %d of generation %d is below the floor", r.Seq, r.Generation)
+		}
+		c.Generation, c.Seq, c.Record, c.Expires = r.Generation, r.Seq, digest, r.Expires
+		c.Crashes = 0
+		for q, v := range c.Quarantine {
+			if v.Generation != r.Generation || v.Seq < r.Seq {
+				delete(c.Quarantine, q)
+			}
+		}
+		if r.Issued.After(d.TimeFloor) {
+			d.TimeFloor = r.Issued.UTC()
+		}
+		return nil
+	}, events...)
+}
+
+// head reads the accepted record back.
+func (f *follower) head() (*channel.Head, error) {
+	c := f.state()
+	if c.Record == "" {
+		return nil, nil
+	}
+	raw, err := f.a.blobs.Read(c.Record, maxRecordBundle)
+	if err != nil {
+		// Without its bytes the numbers still hold: nothing older is accepted, and nothing at the same seq.
+		f.a.Log.Error("the accepted record can't be read", "channel", f.cfg.Name, "error", err)
+		return &channel.Head{Record: &channel.Record{Schema: channel.Schema, Channel: f.cfg.Name, Generation: c.Generation, Seq: c.Seq, Env: f.cfg.Env, Expires: c.Expires}, Bundle: c.Record}, nil
+	}
+	r, err := parseAccepted(raw)
+	if err != nil {
+		return nil, fmt.Errorf("the accepted record: %w", err)
+	}
+	return &channel.Head{Record: r, Bundle: c.Record}, nil
+}
+
+// catchUp fetches the records before next by their fixed tags, back to the one that a deployer signed, and accepts that.
+func (f *follower) catchUp(ctx context.Context, prev *channel.Head, next *channel.Record) (*channel.Head, error) {
+	low := int64(0)
+	if prev != nil {
+		low = prev.Record.Seq
+	}
+	for seq := next.Seq - 1; seq > low && seq >= next.Seq-maxWalk; seq-- {
+		tag, err := f.cfg.Carrier.Resolve(ctx, channel.SeqTag(f.cfg.Name, seq))
+		if err != nil {
+			return nil, fmt.Errorf("fetch record seq %d: %w", seq, errors.Join(ErrTransient, err))
+		}
+		raw, err := f.fetchRecord(ctx, tag)
+		if err != nil {
+			return nil, fmt.Errorf("fetch record seq %d: %w", seq, err)
+		}
+		r, ev, err := f.verifyRecord(ctx, raw)
+		if err != nil {
+			return nil, fmt.Errorf("record seq %d: %w", seq, err)
+		}
+		if ev.Role == trust.RoleRefresher {
+			continue
+		}
+		if r.Seq != seq || r.Channel != f.cfg.Name || r.Env != f.cfg.Env || r.Target.Name != f.cfg.Model {
+			return nil, fmt.Errorf("the tag of record seq %d holds another one", seq)
+		}
+		head := &channel.Head{Record: r, Bundle: artifact.DigestOf(raw)}
+		step, err := f.a.checks.follows(prev, head, false)
+		if err != nil {
+			return nil, fmt.Errorf("record seq %d: %w", seq, err)
+		}
+		if err := f.keepRecord(ctx, raw, r, step.Alarms); err != nil {
+			return nil, err
+		}
+		return head, nil
+	}
+	return prev, nil
+}
+
+// verifyRecord verifies raw, walking to a newer trust document first when the record was made under one.
+func (f *follower) verifyRecord(ctx context.Context, raw []byte) (*channel.Record, *verify.Evidence, error) {
+	for range maxWalk {
+		r, ev, err := f.a.checks.record(raw, f.a.Trust(), f.a.now())
+		if verify.ReasonOf(err) != verify.TrustBehind && verify.ReasonOf(err) != verify.WrongSigner {
+			return r, ev, err
+		}
+		moved, werr := f.nextTrust(ctx)
+		if werr != nil {
+			return nil, nil, errors.Join(err, werr)
+		}
+		if !moved {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fmt.Errorf("more than %d trust documents to walk at once", maxWalk)
+}
+
+// nextTrust accepts the trust document that follows the present one, when the carrier has it.
+func (f *follower) nextTrust(ctx context.Context) (moved bool, err error) {
+	current := f.a.Trust()
+	tag, err := f.cfg.Carrier.Resolve(ctx, TrustTag(current.Version+1))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up trust document version %d: %w", current.Version+1, errors.Join(ErrTransient, err))
+	}
+	raw, err := f.read(ctx, artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: tag}, artifact.MaxManifest)
+	if err != nil {
+		return false, err
+	}
+	m, err := artifact.ParseManifest(raw)
+	if err != nil {
+		return false, err
+	}
+	if len(m.Layers) == 0 {
+		return false, errors.New("the manifest of the trust document has no layer")
+	}
+	file, err := f.read(ctx, m.Layers[0], artifact.MaxBundle)
+	if err != nil {
+		return false, err
+	}
+	next, err := verify.TrustBundle(file, current)
+	if err != nil {
+		return false, err
+	}
+	digest, err := next.Digest()
+	if err != nil {
+		return false, err
+	}
+	f.a.disk.Lock()
+	defer f.a.disk.Unlock()
+	blob, err := f.a.blobs.Put(ctx, file)
+	if err != nil {
+		return false, errors.Join(ErrTransient, err)
+	}
+	e := journal.Entry{Kind: KindTrust, Digest: digest, Seq: int64(next.Version), Reason: fmt.Sprintf("trust document version %d follows %d", next.Version, current.Version)}
+	err = f.a.update(func(d *state.Doc) error {
+		if d.Trust.Version >= next.Version {
+			return nil // another channel was faster
+		}
+		d.Trust = state.TrustPin{Version: next.Version, Digest: digest, File: blob}
+		if next.Issued.After(d.TimeFloor) {
+			d.TimeFloor = next.Issued.UTC()
+		}
+		return nil
+	}, e)
+	if err != nil {
+		return false, errors.Join(ErrTransient, err)
+	}
+	f.a.mu.Lock()
+	defer f.a.mu.Unlock()
+	if f.a.trust.Version < next.Version {
+		f.a.trust = next
+	}
+	return true, nil
+}
+
+// act does what the accepted record r asks of this device.
+func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Digest) error {
+	c := f.state()
+	done := func() error {
+		return f.change(func(c *state.Channel) error { c.Tag = tag; return nil })
+	}
+	target := slotOf(r.Target, r.Seq)
+	refused := func(err error) error {
+		return errors.Join(err, f.refuse(state.Note{Record: c.Record, To: target.Digest, Seq: r.Seq, Reason: err.Error()}))
+	}
+	if f.a.Trust().IsDenied(target.Digest) {
+		return refused(fmt.Errorf("the trust document denies %s", target.Digest.Short()))
+	}
+	if c.Current != nil && c.Current.Digest == target.Digest {
+		// Nothing to activate; what the record says beside it takes effect.
+		return f.change(func(c *state.Channel) error {
+			c.Tag = tag
+			c.EpochFloor = max(c.EpochFloor, r.EpochFloor)
+			c.Pinned = nil
+			return nil
+		})
+	}
+	if why := c.Barred(target.Digest, r.Generation, r.Seq); why != "" {
+		return done()
+	}
+	device := channel.Device{ID: f.a.Signer.KeyID(), Class: f.a.cfg.Class, Labels: f.a.cfg.Labels, Floor: c.EpochFloor}
+	err := f.a.checks.admit(r, f.a.now(), device)
+	known, committed := c.Committed(target.Digest)
+	switch {
+	case errors.Is(err, channel.ErrAudience), errors.Is(err, channel.ErrRollout):
+		f.a.Log.Info("the record is not for this device", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
+		return done()
+	case errors.Is(err, channel.ErrExpired) && committed:
+		// Going back to what passed here before is no activation.
+	case err != nil:
+		return refused(err)
+	}
+	if err := f.held(c); err != nil {
+		return err
+	}
+	if committed {
+		target.Committed = known.Committed
+	}
+	return f.activate(ctx, r, target, tag)
+}
+
+// held stops activations after too many automatic rollbacks in a short time.
+func (f *follower) held(c *state.Channel) error {
+	since := f.a.now().Add(-f.a.cfg.RollbackWindow)
+	n := 0
+	for _, at := range c.Rollbacks {
+		if at.After(since) {
+			n++
+		}
+	}
+	if n < f.a.cfg.MaxRollbacks {
+		return nil
+	}
+	reason := fmt.Sprintf("%d automatic rollbacks within %s: no further activation until they are that old", n, f.a.cfg.RollbackWindow)
+	return errors.Join(fmt.Errorf("%w: %s", ErrTransient, reason), f.refuse(state.Note{Record: c.Record, Reason: reason}))
+}
+
+func slotOf(t channel.Target, seq int64) state.Slot {
+	return state.Slot{Digest: t.Digest, Size: t.Size, Name: t.Name, Version: t.Version, Epoch: t.Epoch, Seq: seq}
+}

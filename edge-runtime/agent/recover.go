@@ -1,0 +1,305 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// recover brings a channel up after a start: an interrupted intent is settled, then the committed artifact serves.
+func (f *follower) recover(ctx context.Context) error {
+	f.a.doc.Lock()
+	if !f.a.Store.Unsure() {
+		f.a.flush()
+	}
+	f.a.doc.Unlock()
+	in := f.state().Intent
+	if in != nil && in.Kind == state.Rollback {
+		// A rollback that a person asked for is carried through.
+		err := f.resumeRollback(ctx, in)
+		if err == nil {
+			return nil
+		}
+		f.a.Log.Error("an interrupted rollback can't be finished", "channel", f.cfg.Name, "error", err)
+		in = f.state().Intent
+	}
+	if in != nil {
+		if err := f.interrupted(in); err != nil {
+			// It can't be written down now (the disk is full); what is committed serves all the same.
+			f.a.Log.Error("an interrupted activation can't be settled yet", "channel", f.cfg.Name, "error", err)
+		}
+	}
+	return f.serveCommitted(ctx)
+}
+
+// interrupted settles an activation that a crash or power cut ended. In its trial it counts as failed; before that it
+// may be tried again, a few times.
+func (f *follower) interrupted(in *state.Intent) error {
+	now := f.a.now().Truncate(time.Second)
+	crashes := f.state().Crashes + 1
+	if in.Step != state.Trial && crashes < f.a.cfg.MaxCrashes {
+		e := f.about(KindInterrupted, in.Candidate, in.Seq, "the device restarted while it was "+string(in.Step))
+		return f.change(func(c *state.Channel) error { c.Intent, c.Crashes = nil, crashes; return nil }, e)
+	}
+	reason := "the device restarted during the trial"
+	if in.Step != state.Trial {
+		reason = fmt.Sprintf("the device restarted %d times while activating it, last while it was %s", crashes, in.Step)
+	}
+	note := state.Note{At: now, From: in.Candidate.Digest, Seq: in.Seq, Reason: reason}
+	e := f.about(KindRolledBack, in.Candidate, in.Seq, reason)
+	e.Digest, e.From = "", in.Candidate.Digest
+	if in.Target != nil {
+		note.To, e.Digest = in.Target.Digest, in.Target.Digest
+	}
+	f.unsent = true
+	return f.change(func(c *state.Channel) error {
+		fail(c, in, reason, now, false)
+		c.LastRollback = &note
+		return nil
+	}, e, f.about(KindQuarantined, in.Candidate, in.Seq, reason))
+}
+
+// converge makes the server answer with what the document says, after a save whose outcome was open.
+func (f *follower) converge(ctx context.Context) error {
+	if f.a.Store.Unsure() {
+		if err := f.a.update(func(*state.Doc) error { return nil }); err != nil {
+			return err
+		}
+	}
+	c := f.state()
+	if c.Intent != nil {
+		// No activation is under way here, or the lock would be held: this one could not be ended.
+		e := f.about(KindInterrupted, c.Intent.Candidate, c.Intent.Seq, "it could not be written down before how it ended")
+		if err := f.change(func(c *state.Channel) error { c.Intent = nil; return nil }, e); err != nil {
+			return err
+		}
+		c = f.state()
+	}
+	if c.Current == nil || f.live != nil && f.live.slot.Digest == c.Current.Digest {
+		return nil
+	}
+	return f.serveCommitted(ctx)
+}
+
+// serveCommitted loads the current artifact and serves it; if it can't be, the next best that passed here before.
+func (f *follower) serveCommitted(ctx context.Context) error {
+	c := f.state()
+	if c.Current == nil {
+		return nil // nothing was ever activated
+	}
+	var errs []error
+	for _, s := range c.Slots() {
+		factory := c.Factory != nil && c.Factory.Digest == s.Digest
+		if s.Committed.IsZero() && !factory || f.a.Trust().IsDenied(s.Digest) && s.Digest != c.Current.Digest || s.Epoch < c.EpochFloor {
+			continue
+		}
+		l, err := f.load(ctx, s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
+			f.a.Log.Error("a committed artifact can't be served", "channel", f.cfg.Name, "digest", string(s.Digest), "error", err)
+			continue
+		}
+		if err := f.serve(l); err != nil {
+			return errors.Join(append(errs, err, l.model.Close(ctx))...)
+		}
+		if s.Digest == c.Current.Digest {
+			return nil
+		}
+		why := clip(errors.Join(errs...).Error())
+		e := f.about(KindFallback, s, c.Seq, why)
+		e.From = c.Current.Digest
+		f.unsent = true
+		err = f.change(func(c *state.Channel) error {
+			broken := *c.Current
+			promote(c, s, f.a.now().Truncate(time.Second), nil)
+			c.LastRollback = &state.Note{At: f.a.now().Truncate(time.Second), From: broken.Digest, To: s.Digest, Seq: c.Seq, Reason: why}
+			c.Tag = "" // the channel's target is activated anew: fetched again, probed again
+			if q := c.Previous; q != nil && q.Digest == broken.Digest {
+				c.Previous = nil
+			}
+			return nil
+		}, e)
+		if err != nil {
+			f.a.Log.Error("the fallback can't be written down", "channel", f.cfg.Name, "error", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("channel %s: nothing on this device can be served: %w", f.cfg.Name, errors.Join(errs...))
+}
+
+// serve makes l live and closes what was.
+func (f *follower) serve(l *loaded) error {
+	drained, err := f.a.Server.Swap(f.cfg.Model, l.slot, l.model)
+	if err != nil {
+		return err
+	}
+	before := f.live
+	f.live = l
+	if before == nil {
+		return nil
+	}
+	if err := f.retire(before, drained); err != nil {
+		f.a.Log.Warn("close the model before", "error", err)
+	}
+	return nil
+}
+
+// RollbackResult tells what a rollback changed.
+type RollbackResult struct {
+	Channel string     `json:"channel"`
+	From    state.Slot `json:"from"`
+	To      state.Slot `json:"to"`
+}
+
+// Errors of Rollback; errors.Is tells them apart.
+var (
+	ErrNoChannel = errors.New("this device does not follow that channel")
+	ErrNoTarget  = errors.New("there is nothing to go back to")
+)
+
+// Rollback takes channel back to the artifact before, or to the digest to, which must have been committed here and still be
+// kept. It needs no network, verifies the files again, and bars the channel's present record: the device stays there until
+// the channel moves on. A trial under way ends as failed; with to empty that is all, if something served before it.
+func (a *Agent) Rollback(ctx context.Context, channel string, to artifact.Digest) (RollbackResult, error) {
+	if channel == "" && len(a.followers) == 1 {
+		channel = a.followers[0].cfg.Name
+	}
+	f := a.follower(channel)
+	if f == nil {
+		return RollbackResult{}, fmt.Errorf("%w: %q", ErrNoChannel, channel)
+	}
+	f.attempt.Lock()
+	stopped := f.cancel != nil
+	if stopped {
+		f.cancel(errByHand)
+	}
+	var candidate state.Slot
+	if in := f.state().Intent; stopped && in != nil {
+		candidate = in.Candidate
+	}
+	f.attempt.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.converge(ctx); err != nil {
+		return RollbackResult{}, err
+	}
+	c := f.state()
+	if stopped && to == "" && candidate.Digest != "" && c.Current != nil && c.Current.Digest != candidate.Digest {
+		if _, barred := c.Quarantine[string(candidate.Digest)]; barred {
+			f.report(ctx)
+			return RollbackResult{Channel: channel, From: candidate, To: *c.Current}, nil
+		}
+	}
+	s, err := f.rollbackTarget(c, to)
+	if err != nil {
+		return RollbackResult{}, err
+	}
+	in := state.Intent{Kind: state.Rollback, Step: state.Staged, Candidate: s, Target: c.Current, Generation: c.Generation, Seq: c.Seq, Started: f.a.now(), Reason: errByHand.Error()}
+	if err := f.change(func(c *state.Channel) error { c.Intent = &in; return nil }); err != nil {
+		return RollbackResult{}, err
+	}
+	if err := f.rollTo(ctx, &in); err != nil {
+		return RollbackResult{}, err
+	}
+	f.report(ctx)
+	return RollbackResult{Channel: channel, From: *in.Target, To: s}, nil
+}
+
+func (f *follower) rollbackTarget(c *state.Channel, to artifact.Digest) (state.Slot, error) {
+	if c.Current == nil {
+		return state.Slot{}, fmt.Errorf("%w: nothing was activated on channel %s", ErrNoTarget, c.Name)
+	}
+	if to == "" {
+		if c.Previous == nil {
+			return state.Slot{}, fmt.Errorf("%w: %s is the only artifact on channel %s", ErrNoTarget, c.Current.Digest.Short(), c.Name)
+		}
+		to = c.Previous.Digest
+	}
+	s, ok := c.Committed(to)
+	switch {
+	case !ok:
+		return s, fmt.Errorf("%w: %s was never committed on channel %s, or is no longer kept", ErrNoTarget, to, c.Name)
+	case s.Digest == c.Current.Digest:
+		return s, fmt.Errorf("%w: %s is what runs", ErrNoTarget, to.Short())
+	case f.a.Trust().IsDenied(to):
+		return s, fmt.Errorf("the trust document denies %s", to.Short())
+	case s.Epoch < c.EpochFloor:
+		return s, fmt.Errorf("%s has epoch %d, below the security floor %d of this device", to.Short(), s.Epoch, c.EpochFloor)
+	}
+	return s, nil
+}
+
+// rollTo carries a rollback intent out: verify, load, probe, swap, commit.
+func (f *follower) rollTo(ctx context.Context, in *state.Intent) error {
+	abort := func(err error) error {
+		e := f.about(KindFailed, in.Candidate, in.Seq, clip("rollback: "+err.Error()))
+		return errors.Join(err, f.change(func(c *state.Channel) error { c.Intent = nil; return nil }, e))
+	}
+	l, err := f.load(ctx, in.Candidate)
+	if err != nil {
+		return abort(err)
+	}
+	before := f.live
+	drained, err := f.a.Server.Swap(f.cfg.Model, l.slot, l.model)
+	if err != nil {
+		return abort(errors.Join(err, l.model.Close(ctx)))
+	}
+	f.live = l
+	if err := f.commitRollback(in); err != nil {
+		// It serves and could not be written down: go back to what the document says.
+		if before != nil {
+			gone, serr := f.a.Server.Swap(f.cfg.Model, before.slot, before.model)
+			if serr == nil {
+				f.live = before
+				return errors.Join(err, f.retire(l, gone))
+			}
+			err = errors.Join(err, serr)
+		}
+		return err
+	}
+	if before != nil {
+		if err := f.retire(before, drained); err != nil {
+			f.a.Log.Warn("close the model before", "error", err)
+		}
+	}
+	return nil
+}
+
+func (f *follower) commitRollback(in *state.Intent) error {
+	now := f.a.now().Truncate(time.Second)
+	var err error
+	for range 3 {
+		if c := f.state(); c.Intent == nil && c.Current != nil && c.Current.Digest == in.Candidate.Digest {
+			if err = f.change(func(*state.Channel) error { return nil }); err == nil {
+				return nil
+			}
+			continue
+		}
+		e := journal.Entry{Kind: KindRolledBack, Channel: f.cfg.Name, Digest: in.Candidate.Digest, Seq: in.Seq, Reason: in.Reason}
+		note := state.Note{At: now, To: in.Candidate.Digest, Seq: in.Seq, Reason: in.Reason}
+		if in.Target != nil {
+			e.From, note.From = in.Target.Digest, in.Target.Digest
+		}
+		f.unsent = true
+		err = f.change(func(c *state.Channel) error {
+			promote(c, in.Candidate, now, nil)
+			c.Pinned = &state.Pin{Generation: c.Generation, Seq: c.Seq, At: now}
+			c.Intent, c.LastRollback = nil, &note
+			return nil
+		}, e)
+		if err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// resumeRollback finishes a rollback that a restart interrupted. When that fails the intent is ended.
+func (f *follower) resumeRollback(ctx context.Context, in *state.Intent) error {
+	return f.rollTo(ctx, in)
+}
