@@ -1,0 +1,434 @@
+package serve
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// codecPorts is the interface of one model, indexed for the codec.
+type codecPorts struct {
+	inputs  []artifact.Port
+	outputs []artifact.Port
+	input   map[string]int
+	output  map[string]int
+}
+
+func newCodecPorts(i *artifact.Interface) codecPorts {
+	c := codecPorts{inputs: i.Inputs, outputs: i.Outputs, input: map[string]int{}, output: map[string]int{}}
+	for n, p := range i.Inputs {
+		c.input[p.Name] = n
+	}
+	for n, p := range i.Outputs {
+		c.output[p.Name] = n
+	}
+	return c
+}
+
+// datatype is the protocol's name for a port. What the protocol has no type for is shown as BYTES (JSON text, see
+// encode.go) when it is no tensor, else by our own name in upper case.
+func datatype(p *artifact.Port) string {
+	if p.Kind != "" && p.Kind != "tensor" {
+		return "BYTES"
+	}
+	d, ok := abi.ParseDType(p.DType)
+	if !ok {
+		return strings.ToUpper(p.DType)
+	}
+	i, _ := d.Info()
+	if i.OIP == "" {
+		return strings.ToUpper(i.Name)
+	}
+	return i.OIP
+}
+
+// request is a decoded inference request.
+type request struct {
+	id      string
+	hasID   bool
+	inputs  []engine.Tensor // in the order of the interface
+	outputs []int           // indices of the requested outputs, in the request's order
+}
+
+// wireRequest is the protocol's request; fields that the protocol does not know are ignored, as it demands.
+type wireRequest struct {
+	ID         *string                    `json:"id"`
+	Parameters map[string]json.RawMessage `json:"parameters"`
+	Inputs     []struct {
+		Name       string                     `json:"name"`
+		Shape      *[]int64                   `json:"shape"`
+		Datatype   string                     `json:"datatype"`
+		Parameters map[string]json.RawMessage `json:"parameters"`
+		Data       json.RawMessage            `json:"data"`
+	} `json:"inputs"`
+	Outputs []struct {
+		Name       string                     `json:"name"`
+		Parameters map[string]json.RawMessage `json:"parameters"`
+	} `json:"outputs"`
+}
+
+// decodeRequest reads an inference request against a model's interface.
+func decodeRequest(raw []byte, ports *codecPorts) (*request, error) {
+	var wr wireRequest
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if err := d.Decode(&wr); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("the request is empty; it must be a JSON object with inputs")
+		}
+		return nil, fmt.Errorf("the request is not the JSON object that the protocol wants: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is something after the request's JSON object")
+	}
+	req := &request{inputs: make([]engine.Tensor, len(ports.inputs))}
+	if wr.ID != nil {
+		req.id, req.hasID = *wr.ID, true
+	}
+	seen := make([]bool, len(ports.inputs))
+	for i := range wr.Inputs {
+		in := &wr.Inputs[i]
+		n, ok := ports.input[in.Name]
+		if !ok {
+			return nil, fmt.Errorf("the model has no input %q; it has %s", in.Name, portNames(ports.inputs))
+		}
+		if seen[n] {
+			return nil, fmt.Errorf("input %q stands twice in the request", in.Name)
+		}
+		seen[n] = true
+		if in.Shape == nil {
+			return nil, fmt.Errorf("input %q has no shape", in.Name)
+		}
+		t, err := decodeTensor(&ports.inputs[n], in.Datatype, *in.Shape, in.Data)
+		if err != nil {
+			return nil, fmt.Errorf("input %q: %w", in.Name, err)
+		}
+		req.inputs[n] = t
+	}
+	for n, ok := range seen {
+		if ok {
+			continue
+		}
+		if ports.inputs[n].Kind == "optional" {
+			req.inputs[n] = engine.Tensor{Kind: abi.Optional}
+			continue
+		}
+		return nil, fmt.Errorf("input %q is missing; the model needs %s", ports.inputs[n].Name, portNames(ports.inputs))
+	}
+	for i := range wr.Outputs {
+		n, ok := ports.output[wr.Outputs[i].Name]
+		if !ok {
+			return nil, fmt.Errorf("the model has no output %q; it has %s", wr.Outputs[i].Name, portNames(ports.outputs))
+		}
+		req.outputs = append(req.outputs, n)
+	}
+	if len(wr.Outputs) == 0 {
+		for n := range ports.outputs {
+			req.outputs = append(req.outputs, n)
+		}
+	}
+	return req, nil
+}
+
+func portNames(ports []artifact.Port) string {
+	var n []string
+	for _, p := range ports {
+		n = append(n, p.Name)
+	}
+	return listNames(n)
+}
+
+func decodeTensor(p *artifact.Port, dt string, shape []int64, data json.RawMessage) (engine.Tensor, error) {
+	var t engine.Tensor
+	port := p
+	if p.Kind == "optional" && p.Elem != nil {
+		port = p.Elem
+	}
+	if port.Kind != "" && port.Kind != "tensor" {
+		return t, fmt.Errorf("it is a %s, which the protocol cannot carry", port.Kind)
+	}
+	want := datatype(port)
+	if dt != want {
+		return t, fmt.Errorf("datatype %q, the model wants %s", dt, want)
+	}
+	d, _ := abi.ParseDType(port.DType)
+	if info, ok := d.Info(); !ok || info.OIP == "" {
+		return t, fmt.Errorf("the protocol has no datatype for %s", port.DType)
+	}
+	if len(shape) > abi.MaxRank {
+		return t, fmt.Errorf("rank %d is more than %d", len(shape), abi.MaxRank)
+	}
+	n, err := engine.Count(shape)
+	if err != nil {
+		return t, err
+	}
+	// Every element takes at least a character and a comma: refuse before anything is allocated.
+	if n > 0 && n > int64(len(data)) {
+		return t, fmt.Errorf("shape %s needs %d elements, there are fewer in data", engine.ShapeString(shape), n)
+	}
+	if len(data) == 0 {
+		return t, errors.New("it has no data")
+	}
+	t = engine.Tensor{DType: d, Shape: shape}
+	if t.Shape == nil {
+		t.Shape = []int64{}
+	}
+	s := scanner{b: data, put: putFunc(d, &t, n)}
+	if err := s.data(shape, n); err != nil {
+		return t, err
+	}
+	if p != port {
+		return engine.Tensor{Kind: abi.Optional, DType: d, Elems: []engine.Tensor{t}}, nil
+	}
+	return t, nil
+}
+
+// scanner walks the elements of a data array. Its bytes are valid JSON already: encoding/json has checked them.
+type scanner struct {
+	b   []byte
+	i   int
+	n   int64 // elements so far
+	put func(tok []byte) error
+}
+
+// peek skips white space and returns the next byte, 0 at the end.
+func (s *scanner) peek() byte {
+	for s.i < len(s.b) {
+		switch c := s.b[s.i]; c {
+		case ' ', '\t', '\n', '\r':
+			s.i++
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// data reads the whole array: flat, or nested exactly as the shape says.
+func (s *scanner) data(shape []int64, count int64) error {
+	if s.peek() != '[' {
+		return errors.New("data is no array")
+	}
+	at := s.i
+	s.i++
+	nested := len(shape) > 1 && s.peek() == '['
+	s.i = at
+	if nested {
+		return s.level(shape, 0)
+	}
+	return s.elements(count, -1, shape)
+}
+
+// level reads the array at depth d of a nested one.
+func (s *scanner) level(shape []int64, d int) error {
+	if s.peek() != '[' {
+		return fmt.Errorf("data is not nested as shape %s says: no array at depth %d", engine.ShapeString(shape), d+1)
+	}
+	if d == len(shape)-1 {
+		return s.elements(shape[d], d, shape)
+	}
+	s.i++
+	var k int64
+	for ; s.peek() != ']'; k++ {
+		if k >= shape[d] {
+			return fmt.Errorf("data has more than %d elements in dimension %d", shape[d], d)
+		}
+		if err := s.level(shape, d+1); err != nil {
+			return err
+		}
+		if s.peek() == ',' {
+			s.i++
+		}
+	}
+	s.i++
+	if k != shape[d] {
+		return fmt.Errorf("data has %d elements in dimension %d, shape says %d", k, d, shape[d])
+	}
+	return nil
+}
+
+// elements reads an array of n scalars; d is its dimension, -1 when the array is flat.
+func (s *scanner) elements(n int64, d int, shape []int64) error {
+	s.i++
+	var k int64
+	for {
+		c := s.peek()
+		if c == ']' {
+			s.i++
+			break
+		}
+		if c == '[' || c == '{' || c == 0 {
+			return fmt.Errorf("data is not flat, and not nested as shape %s says", engine.ShapeString(shape))
+		}
+		if k++; k > n {
+			s.token() // too many: only counted, for the message
+		} else if err := s.put(s.token()); err != nil {
+			return fmt.Errorf("element %d: %w", s.n, err)
+		}
+		s.n++
+		if s.peek() == ',' {
+			s.i++
+		}
+	}
+	if k == n {
+		return nil
+	}
+	if d < 0 {
+		return fmt.Errorf("data has %d elements, shape %s needs %d", k, engine.ShapeString(shape), n)
+	}
+	return fmt.Errorf("data has %d elements in dimension %d, shape says %d", k, d, n)
+}
+
+// token returns the next scalar's bytes.
+func (s *scanner) token() []byte {
+	s.peek()
+	at := s.i
+	if s.b[s.i] == '"' {
+		for s.i++; s.i < len(s.b) && s.b[s.i] != '"'; s.i++ {
+			if s.b[s.i] == '\\' {
+				s.i++
+			}
+		}
+		s.i++
+		return s.b[at:min(s.i, len(s.b))]
+	}
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case ',', ']', '}', ' ', '\t', '\n', '\r':
+			return s.b[at:s.i]
+		}
+		s.i++
+	}
+	return s.b[at:]
+}
+
+// putFunc returns a function that appends one JSON scalar to t's data.
+func putFunc(d abi.DType, t *engine.Tensor, n int64) func(tok []byte) error {
+	le := binary.LittleEndian
+	bits := d.Bits()
+	switch d {
+	case abi.String:
+		t.Strings = make([]string, 0, n)
+		return func(tok []byte) error {
+			var s string
+			if tok[0] != '"' {
+				return fmt.Errorf("%s is no string", tok)
+			}
+			if err := json.Unmarshal(tok, &s); err != nil {
+				return err
+			}
+			t.Strings = append(t.Strings, s)
+			return nil
+		}
+	case abi.Bool:
+		t.Data = make([]byte, 0, n)
+		return func(tok []byte) error {
+			switch string(tok) {
+			case "true", "1":
+				t.Data = append(t.Data, 1)
+			case "false", "0":
+				t.Data = append(t.Data, 0)
+			default:
+				return fmt.Errorf("%s is neither true nor false", tok)
+			}
+			return nil
+		}
+	}
+	t.Data = make([]byte, 0, n*int64(bits)/8)
+	var word func(tok []byte) (uint64, error)
+	switch d {
+	case abi.F32, abi.F64, abi.F16, abi.BF16:
+		word = func(tok []byte) (uint64, error) { return floatBits(d, tok) }
+	case abi.I8, abi.I16, abi.I32, abi.I64:
+		word = func(tok []byte) (uint64, error) {
+			v, err := strconv.ParseInt(string(tok), 10, bits)
+			return uint64(v), numberError(tok, d, err)
+		}
+	default:
+		word = func(tok []byte) (uint64, error) {
+			v, err := strconv.ParseUint(string(tok), 10, bits)
+			return v, numberError(tok, d, err)
+		}
+	}
+	return func(tok []byte) error {
+		v, err := word(tok)
+		if err != nil {
+			return err
+		}
+		switch bits {
+		case 8:
+			t.Data = append(t.Data, byte(v))
+		case 16:
+			t.Data = le.AppendUint16(t.Data, uint16(v))
+		case 32:
+			t.Data = le.AppendUint32(t.Data, uint32(v))
+		default:
+			t.Data = le.AppendUint64(t.Data, v)
+		}
+		return nil
+	}
+}
+
+func numberError(tok []byte, d abi.DType, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("%s is out of the range of %s", tok, d)
+	}
+	return fmt.Errorf("%s is no value of %s", tok, d)
+}
+
+// floatBits parses a number. JSON has no NaN and no infinities: null and "NaN" mean NaN (a missing value), "Infinity"
+// and "-Infinity" the others, as in the JSON form of protocol buffers.
+func floatBits(d abi.DType, tok []byte) (uint64, error) {
+	var v float64
+	var err error
+	size := 64
+	if d == abi.F32 {
+		size = 32
+	}
+	switch string(tok) {
+	case "null", `"NaN"`:
+		v = math.NaN()
+	case `"Infinity"`:
+		v = math.Inf(1)
+	case `"-Infinity"`:
+		v = math.Inf(-1)
+	default:
+		if tok[0] == '"' || tok[0] == 't' || tok[0] == 'f' {
+			return 0, fmt.Errorf("%s is no number", tok)
+		}
+		if v, err = strconv.ParseFloat(string(tok), size); err != nil {
+			return 0, numberError(tok, d, err)
+		}
+	}
+	switch d {
+	case abi.F64:
+		if v != v {
+			return 0x7ff8000000000000, nil
+		}
+		return math.Float64bits(v), nil
+	case abi.F32:
+		if v != v {
+			return 0x7fc00000, nil
+		}
+		return uint64(math.Float32bits(float32(v))), nil
+	case abi.F16:
+		h := toF16(v)
+		if h&0x7fff == 0x7c00 && !math.IsInf(v, 0) {
+			return 0, fmt.Errorf("%s is out of the range of %s", tok, d)
+		}
+		return uint64(h), nil
+	}
+	return uint64(toBF16(float32(v))), nil
+}
