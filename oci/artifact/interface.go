@@ -31,8 +31,10 @@ type Port struct {
 	Shape  []Dim  `json:"shape"`  // empty for rank 0
 	Ranked bool   `json:"ranked"` // false: the rank is known only at run time, Shape is empty
 	Labels []any  `json:"labels,omitempty"`
-	Elem   *Port  `json:"elem,omitempty"` // of a sequence, optional or map
-	Key    string `json:"key,omitempty"`  // of a map
+	// Columns are the names of the last dimension of a two-dimensional input, for rows that arrive as CSV.
+	Columns []string `json:"columns,omitempty"`
+	Elem    *Port    `json:"elem,omitempty"` // of a sequence, optional or map
+	Key     string   `json:"key,omitempty"`  // of a map
 }
 
 // Dim is one dimension: a size, or -1 with a symbol or without one (data-dependent), and an optional upper bound.
