@@ -64,7 +64,7 @@ func TestFlagsStandAnywhere(t *testing.T) {
 			t.Fatalf("%s: %v", line, err)
 		}
 		env, _, _ := testEnv(t, nil)
-		app := &ucli.App{Name: "waybill", HideHelp: true, HideHelpCommand: true, HideVersion: true, Flags: globals(), Commands: build(env, table, nil, p)}
+		app := &ucli.App{Name: "waybill", HideHelp: true, HideHelpCommand: true, HideVersion: true, Flags: globals(), Commands: libCommands(env, table, nil, p)}
 		if err := app.Run(p.argv); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -84,7 +84,7 @@ func TestEnvironmentGivesFlags(t *testing.T) {
 			t.Fatal(err)
 		}
 		env, _, _ := testEnv(t, vars)
-		app := &ucli.App{Name: "waybill", HideHelp: true, HideHelpCommand: true, Flags: globals(), Commands: build(env, table, nil, p)}
+		app := &ucli.App{Name: "waybill", HideHelp: true, HideHelpCommand: true, Flags: globals(), Commands: libCommands(env, table, nil, p)}
 		if err := app.Run(p.argv); err != nil {
 			t.Fatal(err)
 		}

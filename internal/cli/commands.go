@@ -15,7 +15,9 @@ func commands() []Command {
 
 // buildCommands turn a trained model into an artifact and try it.
 func buildCommands() []Command {
-	return []Command{}
+	return []Command{
+		initCommand(),
+	}
 }
 
 // shipCommands move artifacts.

@@ -49,13 +49,13 @@ func run(ctx context.Context, env *Env, args []string) error {
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*ucli.Context, error) {},
 		OnUsageError:              usageError(p),
-		Commands:                  build(env, table, nil, p),
+		Commands:                  libCommands(env, table, nil, p),
 	}
 	return app.RunContext(ctx, p.argv)
 }
 
-// build makes the library's commands; those off the path that was parsed are left out.
-func build(env *Env, level []Command, above []string, p *parsed) []*ucli.Command {
+// libCommands makes the library's commands; those off the path that was parsed are left out.
+func libCommands(env *Env, level []Command, above []string, p *parsed) []*ucli.Command {
 	if len(above) >= len(p.path) {
 		return nil
 	}
@@ -65,7 +65,7 @@ func build(env *Env, level []Command, above []string, p *parsed) []*ucli.Command
 		Name: c.Name, HideHelp: true, HideHelpCommand: true,
 		Flags:        withoutEnv(c.Flags),
 		OnUsageError: usageError(p),
-		Subcommands:  build(env, c.Sub, path, p),
+		Subcommands:  libCommands(env, c.Sub, path, p),
 	}
 	if c.Run != nil {
 		u.Action = func(x *ucli.Context) error {
