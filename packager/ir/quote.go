@@ -16,9 +16,13 @@ func isIdent(s string) bool {
 			return false
 		}
 	}
-	return s != "" && s != "_"
+	switch s {
+	case "", "_", "graph", "producer", "opset", "const", "param", "result", "region", "state", "from":
+		return false // words of the text form
+	}
+	return true
 }
 
 func identByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '/' || c == '-' || c == ':'
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '/' || c == '-' || c == ':' || c == '~'
 }
