@@ -33,7 +33,7 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	}
 	f, err := fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
 	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
-		if err = s.fs.MkdirAll(s.path(ingestDir), 0o755); err == nil {
+		if err = s.mkdir(s.path(ingestDir)); err == nil {
 			f, err = fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
 		}
 	}
@@ -73,7 +73,7 @@ func (w *Writer) Commit(want artifact.Digest) (artifact.Digest, int64, error) {
 	if err == nil {
 		// Over an existing blob of that name too: this one was hashed just now, that one may have been damaged since.
 		if err = w.s.fs.Rename(tmp, w.s.BlobPath(got)); errors.Is(err, fs.ErrNotExist) {
-			if err = w.s.fs.MkdirAll(w.s.path("blobs", "sha256"), 0o755); err == nil {
+			if err = w.s.mkdir(w.s.path("blobs", "sha256")); err == nil {
 				err = w.s.fs.Rename(tmp, w.s.BlobPath(got))
 			}
 		}

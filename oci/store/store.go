@@ -59,8 +59,8 @@ type Store struct {
 	info map[artifact.Digest]Doc // of manifests, which never change; content was hashed before it got here
 }
 
-// DefaultDir is the store of the command line: $WAYBILL_HOME/store, else $XDG_DATA_HOME/waybill/store or
-// ~/.local/share/waybill/store, on Windows %LocalAppData%\waybill\store.
+// DefaultDir is the store of the command line: $WAYBILL_HOME/store, else waybill/store in the platform's folder for user
+// data: $XDG_DATA_HOME or ~/.local/share, on macOS ~/Library/Application Support, on Windows %LocalAppData%.
 func DefaultDir() (string, error) {
 	if h := os.Getenv("WAYBILL_HOME"); h != "" {
 		return filepath.Join(h, "store"), nil
@@ -74,6 +74,9 @@ func DefaultDir() (string, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", diag.Wrap(diag.Failure, err, "find the local store").Hint("set WAYBILL_HOME to a directory of yours")
+	}
+	if runtime.GOOS == "darwin" {
+		return filepath.Join(home, "Library", "Application Support", "waybill", "store"), nil
 	}
 	return filepath.Join(home, ".local", "share", "waybill", "store"), nil
 }
@@ -111,7 +114,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 
 func (s *Store) create(ctx context.Context) error {
 	for _, d := range []string{s.path("blobs", "sha256"), s.path(ingestDir)} {
-		if err := s.fs.MkdirAll(d, 0o755); err != nil {
+		if err := s.mkdir(d); err != nil {
 			return err
 		}
 	}
@@ -126,11 +129,25 @@ func (s *Store) create(ctx context.Context) error {
 		}
 	}
 	// The layout file comes last: it says that the rest is there.
-	if err := fsx.WriteFileAtomic(s.fs, s.path(layoutFile), []byte(layoutJSON), 0o644); err != nil {
+	return fsx.WriteFileAtomic(s.fs, s.path(layoutFile), []byte(layoutJSON), 0o644)
+}
+
+// mkdir makes a directory and its parents, durably.
+func (s *Store) mkdir(dir string) error {
+	var made []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := s.fs.Stat(d); err == nil || filepath.Dir(d) == d {
+			break
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		made = append(made, d)
+	}
+	if err := s.fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, d := range []string{s.path("blobs"), filepath.Dir(s.dir)} {
-		if err := s.fs.SyncDir(d); err != nil {
+	for _, d := range made {
+		if err := s.fs.SyncDir(filepath.Dir(d)); err != nil {
 			return err
 		}
 	}
