@@ -19,6 +19,10 @@ const (
 	ExportAlloc  = "waybill_alloc"  // (size i32) -> i32: 16-byte aligned block, owned by the host until waybill_free
 	ExportFree   = "waybill_free"   // (ptr i32): gives a block of waybill_alloc back
 	ExportCtx    = "waybill_ctx"    // () -> i32: bytes of a context block, header included
+
+	// ExportWeights is there only when the artifact has a weights layer: () -> i32, the address (a multiple of
+	// PageSize) at which the host maps the weights image before the first bind.
+	ExportWeights = "waybill_weights"
 )
 
 // Status is what bind, resume and part return.

@@ -1,0 +1,147 @@
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/packager/codegen/asm"
+)
+
+// Halt ends the program.
+func Halt() *Kernel {
+	return &Kernel{Name: "halt", Run: func(k *K) { k.Return(asm.C(stHalt)) }}
+}
+
+// Nop does nothing; it carries releases.
+func Nop() *Kernel { return &Kernel{Name: "nop", Run: func(k *K) {}} }
+
+// Jump continues at the record in attribute 0.
+func Jump() *Kernel {
+	return &Kernel{Name: "jump", Run: func(k *K) {
+		k.Put(asm.M32, k.Ctx.E, CtxPC, k.Attr32(0))
+		k.Return(asm.C(stJump))
+	}}
+}
+
+// JumpIfFalse continues at the record in attribute 0 when input 0, one bool, is false.
+func JumpIfFalse() *Kernel {
+	return &Kernel{Name: "jump_if_false", Run: func(k *K) {
+		x := k.In(0)
+		k.Check(k.Numel(x).EqI(1), abi.ErrShape, k.Numel(x), asm.CL(1))
+		k.If(asm.M8U.At(Data(x), 0).Eqz(), func() {
+			k.Put(asm.M32, k.Ctx.E, CtxPC, k.Attr32(0))
+			k.Return(asm.C(stJump))
+		})
+	}}
+}
+
+// Alias makes output 0 share input 0's value.
+func Alias() *Kernel {
+	return &Kernel{Name: "alias", NOut: 1, Run: func(k *K) {
+		x, y := k.In(0), k.Out(0)
+		k.Alias(y, x)
+	}}
+}
+
+// Output prepares a result for the host in output 0: memory of its own in the arena, NaNs canonical.
+func Output(tensor bool, dt abi.DType) (*Kernel, error) {
+	if !tensor {
+		return Alias(), nil
+	}
+	shift, float, name := int64(0), false, "bytes"
+	var d DT
+	if dt != abi.String {
+		var err error
+		if d, err = DTypeOf(dt); err != nil {
+			return nil, err
+		}
+		shift, float = d.Shift, d.Float
+		if float {
+			name = d.Name
+		}
+	}
+	prep := func(k *K) {
+		x, t := k.In(0), k.Out(0)
+		own := asm.L32(x.E, abi.DescFlags).AndI(flagOwned)
+		if float {
+			own = asm.And2(own, asm.L32(Data(x).SubI(blkHead), blkRefs).EqI(1))
+		}
+		k.Put(asm.M64, k.Ctx.E, CtxTotal, asm.CL(0))
+		k.Put(asm.M64, k.Ctx.E, CtxCost, asm.CL(1))
+		k.If(own, func() { k.Alias(t, x) }, func() {
+			k.AllocBytes(t, Bytes(x).ExtU())
+			k.Put(asm.M32, t.E, abi.DescKind, asm.C(0))
+			k.Put(asm.M32, t.E, abi.DescDType, asm.L32(x.E, abi.DescDType))
+			k.Put(asm.M32, t.E, abi.DescAux, asm.L32(x.E, abi.DescAux))
+			k.CopyDims(t, x)
+			k.MemCopy(Data(t), Data(x), Bytes(x))
+		})
+		if float {
+			k.Work(k.Numel(t), asm.CL(1))
+		}
+	}
+	kn := &Kernel{Name: "output." + name, NOut: 1, Prep: prep}
+	if !float {
+		kn.Run = func(k *K) {}
+		return kn, nil
+	}
+	kn.Range = func(k *K, lo, hi V) {
+		p := k.Let(Data(k.Out(0)).Add(lo.ShlI(shift)))
+		end := k.Let(p.Add(hi.Sub(lo.E).ShlI(shift)))
+		k.While(p.LtU(end.E), func() {
+			switch d.ABI {
+			case abi.F32:
+				k.If(asm.MF32.At(p.E, 0).Ne(asm.MF32.At(p.E, 0)), func() { k.Put(asm.M32, p.E, 0, asm.C(0x7fc00000)) })
+			case abi.F64:
+				k.If(asm.MF64.At(p.E, 0).Ne(asm.MF64.At(p.E, 0)), func() { k.Put(asm.M64, p.E, 0, asm.CL(0x7ff8000000000000)) })
+			case abi.F16:
+				k.If(asm.M16U.At(p.E, 0).AndI(0x7fff).GtU(asm.C(0x7c00)), func() { k.Put(asm.M16U, p.E, 0, asm.C(0x7e00)) })
+			case abi.BF16:
+				k.If(asm.M16U.At(p.E, 0).AndI(0x7fff).GtU(asm.C(0x7f80)), func() { k.Put(asm.M16U, p.E, 0, asm.C(0x7fc0)) })
+			}
+			k.Inc(p, 1<<shift)
+		})
+	}
+	return kn, nil
+}
+
+// Publish copies the descriptor of input 0 to the host's output in attribute 0.
+func Publish() *Kernel {
+	return &Kernel{Name: "publish", Run: func(k *K) {
+		x := k.In(0)
+		o := k.Let(asm.L32(k.Ctx.E, abi.CtxOutputs).Add(k.Attr32(0).MulI(abi.DescSize)))
+		k.MemCopy(o.E, x.E, asm.C(abi.DescSize))
+		k.Put(asm.M32, o.E, abi.DescFlags, asm.C(0))
+	}}
+}
+
+// Index normalises index i (an i64 variable) against n; out of range is ErrIndex.
+func (k *K) Index(i V, n E) {
+	k.If(i.LtS(asm.CL(0)), func() { k.Set(i, i.Add(n)) })
+	k.Check(i.GeS(asm.CL(0)).And(i.LtS(n)), abi.ErrIndex, i.E, n)
+}
+
+// axis reads axis attribute slot a, already within [-rank, rank), against rank + extra; it checks it again, since the rank
+// may be known only now.
+func (k *K) axis(a int, rank E) V {
+	v := k.Let(k.Attr(a))
+	k.Index(v, rank.ExtU())
+	return k.Let(v.Wrap())
+}
+
+// prodDims multiplies dims [a, b) of d.
+func (k *K) prodDims(d V, a, b E) V {
+	i := k.Let(a)
+	n := k.Let(asm.CL(1))
+	k.While(i.LtS(b), func() {
+		k.Set(n, n.Mul(Dim(d, i.E)))
+		k.Inc(i, 1)
+	})
+	return n
+}
+
+func bitsDT(d DT) DT {
+	return map[int64]DT{0: dtOf(abi.U8), 1: dtOf(abi.U16), 2: dtOf(abi.U32), 3: dtOf(abi.U64)}[d.Shift]
+}
+
+func nameBits(op string, d DT) string { return fmt.Sprintf("%s.%d", op, 8<<d.Shift) }

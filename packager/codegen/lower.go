@@ -1,0 +1,186 @@
+package codegen
+
+import (
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/packager/codegen/kernel"
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+type lowerer func(c *compiler, n *ir.Node) error
+
+// lowering finds the lowerer of an operator. The families' tables are functions, so that nothing is registered or
+// shared.
+func lowering(op string) lowerer {
+	for _, t := range []map[string]lowerer{mathLowering(), tensorLowering(), nnLowering(), reduceLowering(), controlLowering(), mlLowering(), textLowering()} {
+		if l, ok := t[op]; ok {
+			return l
+		}
+	}
+	return nil
+}
+
+// Supported tells whether the compiler has kernels for an operator of ir's table. Some variants may still give
+// an *Unsupported.
+func Supported(op string) bool { return lowering(op) != nil }
+
+// region lowers the nodes of r and releases each value after its last use. Results stay alive: the caller
+// moves them out and releases them.
+func (c *compiler) region(r *ir.Region) error {
+	last := map[*ir.Value]int{}
+	own := map[*ir.Value]bool{}
+	use := func(i int, v *ir.Value) {
+		if v != nil && v.Const == nil {
+			last[v] = i
+		}
+	}
+	for i, n := range r.Nodes {
+		for _, v := range n.Ins {
+			use(i, v)
+		}
+		for _, s := range n.Regions {
+			for _, v := range s.Captures {
+				use(i, v)
+			}
+			for _, v := range s.Results {
+				use(i, v)
+			}
+		}
+		for _, v := range n.Outs {
+			if v != nil {
+				own[v] = true
+				use(i, v)
+			}
+		}
+	}
+	for _, v := range r.Results {
+		last[v] = len(r.Nodes)
+	}
+	dying := make([][]*ir.Value, len(r.Nodes)+1)
+	for i, n := range r.Nodes {
+		seen := map[*ir.Value]bool{}
+		add := func(v *ir.Value) {
+			if v != nil && own[v] && last[v] == i && !seen[v] {
+				seen[v] = true
+				dying[i] = append(dying[i], v)
+			}
+		}
+		for _, v := range n.Ins {
+			add(v)
+		}
+		for _, s := range n.Regions {
+			for _, v := range s.Captures {
+				add(v)
+			}
+		}
+		for _, v := range n.Outs {
+			add(v)
+		}
+	}
+	for i, n := range r.Nodes {
+		l := lowering(n.Op)
+		if l == nil {
+			return unsupported(n, "the compiler has no kernel for it")
+		}
+		outer := c.node
+		c.node = len(c.nodes)
+		c.nodes = append(c.nodes, n.Name)
+		if err := l(c, n); err != nil {
+			return err
+		}
+		if len(dying[i]) > 0 {
+			s := c.steps[len(c.steps)-1]
+			for _, v := range dying[i] {
+				s.frees = append(s.frees, c.slots[v].slot)
+			}
+		}
+		c.node = outer
+	}
+	return nil
+}
+
+// dt is the kernel view of a value's element type.
+func (c *compiler) dt(n *ir.Node, v *ir.Value) (kernel.DT, error) {
+	if v.Type.Kind != ir.Tensor {
+		return kernel.DT{}, unsupported(n, "value %q of type %s", v.Name, v.Type)
+	}
+	d, err := kernel.DTypeOf(abi.DType(v.Type.DType))
+	if err != nil {
+		return d, unsupported(n, "value %q: %v", v.Name, err)
+	}
+	return d, nil
+}
+
+func (c *compiler) ins(n *ir.Node) []*operand {
+	out := make([]*operand, len(n.Ins))
+	for i, v := range n.Ins {
+		out[i] = c.operand(v)
+	}
+	return out
+}
+
+func (c *compiler) outs(n *ir.Node) []*operand {
+	out := make([]*operand, len(n.Outs))
+	for i, v := range n.Outs {
+		out[i] = c.define(v)
+	}
+	return out
+}
+
+// simple lowers a node to one step whose kernel depends on the element type of input 0.
+func simple(k func(d kernel.DT) *kernel.Kernel) lowerer {
+	return func(c *compiler, n *ir.Node) error {
+		d, err := c.dt(n, n.Ins[0])
+		if err != nil {
+			return err
+		}
+		c.step(k(d), c.outs(n), c.ins(n))
+		return nil
+	}
+}
+
+func mathLowering() map[string]lowerer {
+	t := map[string]lowerer{
+		"Cast": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[0])
+			if err != nil {
+				return err
+			}
+			e, err := c.dt(n, n.Outs[0])
+			if err != nil {
+				return err
+			}
+			c.step(kernel.Cast(d, e), c.outs(n), c.ins(n))
+			return nil
+		},
+		"Where": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[1])
+			if err != nil {
+				return err
+			}
+			c.step(kernel.Where(d), c.outs(n), c.ins(n))
+			return nil
+		},
+		"Mod": func(c *compiler, n *ir.Node) error {
+			return simple(func(d kernel.DT) *kernel.Kernel { return kernel.Binary(kernel.Mod(n.Int("fmod") != 0), d) })(c, n)
+		},
+		"Pow": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[0])
+			if err != nil {
+				return err
+			}
+			e, err := c.dt(n, n.Ins[1])
+			if err != nil {
+				return err
+			}
+			c.step(kernel.Pow(d, e), c.outs(n), c.ins(n))
+			return nil
+		},
+	}
+	for name, op := range kernel.Op2s() {
+		t[name] = simple(func(d kernel.DT) *kernel.Kernel { return kernel.Binary(op, d) })
+	}
+	for name, op := range kernel.Op1s() {
+		t[name] = simple(func(d kernel.DT) *kernel.Kernel { return kernel.Unary(op, d) })
+	}
+	return t
+}
