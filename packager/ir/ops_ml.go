@@ -36,9 +36,10 @@ func mlOps() []OpDef {
 			"so every walk ends; a child may have several parents (set membership becomes a chain of EQ nodes). A node compares " +
 			"x = X[n, node_feature] with node_threshold by node_mode (TreeLEQ ... TreeNEQ): true goes to node_true, and NaN also where " +
 			"node_missing_true is 1 (EQ with a NaN is false, NEQ true). Leaf l adds leaf_weight[k] to target leaf_target[k] for k in " +
-			"[leaf_begin[l], leaf_begin[l+1]). Per target: SUM starts at 0 and adds trees in the order of roots, then base_values[target] " +
-			"last; AVERAGE divides the sum by the number of trees before base_values; MIN and MAX take the extreme weight that a leaf gave " +
-			"the target (0 where none did), then add base_values. base_values is empty (nothing is added) or has n_targets elements.",
+			"[leaf_begin[l], leaf_begin[l+1]). leaf_weight and base_values are f64 always, and so are the sums. Per target: SUM starts at 0 and adds " +
+			"trees in the order of roots, then base_values[target] last; AVERAGE divides the sum by the number of trees before base_values; MIN " +
+			"and MAX take the extreme weight that a leaf gave the target (0 where none did), then add base_values. One rounding to X's type " +
+			"ends it. base_values is empty (nothing is added) or has n_targets elements.",
 			Ins: params("X"), Outs: params("scores"), infer: inferTrees,
 			Attrs: []AttrDef{need("n_targets", AttrInt), need("roots", AttrInts), need("node_feature", AttrInts), need("node_mode", AttrInts),
 				need("node_threshold", AttrData), need("node_true", AttrInts), need("node_false", AttrInts), need("node_missing_true", AttrInts),
@@ -94,14 +95,15 @@ func checkTrees(n *Node, d DType, features Dim) error {
 	}
 	for _, a := range []struct {
 		name string
+		d    DType
 		n    int64
-	}{{"node_threshold", nodes}, {"leaf_weight", weights}} {
-		if t := n.Data(a.name); t.DType != d || t.Len() != a.n || len(t.Dims) != 1 {
-			return fmt.Errorf("%s is %s, want %s[%d]", a.name, t.Type(), d, a.n)
+	}{{"node_threshold", d, nodes}, {"leaf_weight", F64, weights}} {
+		if t := n.Data(a.name); t.DType != a.d || t.Len() != a.n || len(t.Dims) != 1 {
+			return fmt.Errorf("%s is %s, want %s[%d]", a.name, t.Type(), a.d, a.n)
 		}
 	}
-	if b := n.Data("base_values"); b.DType != d || len(b.Dims) != 1 || b.Len() != 0 && b.Len() != targets {
-		return fmt.Errorf("base_values is %s, want %s[%d] or empty", b.Type(), d, targets)
+	if b := n.Data("base_values"); b.DType != F64 || len(b.Dims) != 1 || b.Len() != 0 && b.Len() != targets {
+		return fmt.Errorf("base_values is %s, want f64[%d] or empty", b.Type(), targets)
 	}
 	switch a := n.Str("aggregate"); a {
 	case "SUM", "AVERAGE", "MIN", "MAX":
