@@ -19,14 +19,14 @@ func mathOps() []OpDef {
 		bin("Add", "A + B.", numeric, "a number"),
 		bin("Sub", "A - B.", numeric, "a number"),
 		bin("Mul", "A * B.", numeric, "a number"),
-		bin("Div", "A / B. Integers truncate toward zero; an integer division by 0 gives 0, and MinInt / -1 gives MinInt.",
+		bin("Div", "A / B. Integers truncate toward zero; MinInt / -1 gives MinInt; an integer division by 0 is a run-time error.",
 			numeric, "a number"),
 		{Name: "Pow", Doc: "A to the power B; the result has A's element type. Frontends cast B to A's type, except that an " +
-			"integer exponent of a float base stays i64 or i32 (exact repeated products where docs/numerics.md says so). Integer " +
-			"bases wrap; a negative integer exponent of an integer base gives 0 except for bases 1 and -1.",
+			"integer exponent of a float base stays i64 or i32 (section 2 of docs/numerics.md, in f64). Integer " +
+			"bases wrap; for a negative exponent they give 0, except 1 and -1 (and 0: a run-time error).",
 			Ins: params("A B"), Outs: params("C"), infer: inferPow},
 		{Name: "Mod", Doc: "Remainder of A / B. fmod=0 (integers): the sign of B. fmod=1: C's fmod, the sign of A. An integer " +
-			"B of 0 gives 0.",
+			"B of 0 is a run-time error; MinInt mod -1 is 0.",
 			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: binaryOp(numeric, "a number", Invalid)},
 		bin("Min", "The smaller one; NaN if either is NaN (the compiled form has two inputs: frontends chain more, left to right). "+
 			"Of -0 and +0 the smaller is -0.", numeric, "a number"),
@@ -52,7 +52,7 @@ func mathOps() []OpDef {
 		un("Erf", "Error function.", float, "a float"),
 		un("Sigmoid", "1 / (1 + e^-X).", float, "a float"),
 		un("Tanh", "Hyperbolic tangent.", float, "a float"),
-		un("Relu", "X where X > 0; NaN where X is NaN; else +0.", numeric, "a number"),
+		un("Relu", "+0 where X < 0, else X (NaN and -0 stay).", numeric, "a number"),
 		{Name: "Identity", Doc: "X. Passes remove it except between a parameter and a result.",
 			Ins: params("X"), Outs: params("Y"), infer: func(c *inferer) error {
 				c.out[0] = c.n.Ins[0].Type

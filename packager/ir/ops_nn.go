@@ -21,7 +21,7 @@ func nnOps() []OpDef {
 		{Name: "Conv", Doc: "Cross-correlation of X [N,C,spatial...] with W [M,C/group,kernel...], plus B [M]. 1 to 3 spatial dims.",
 			Ins: params("X W B?"), Outs: params("Y"), Attrs: append(spatial(), attr("group", 1)), infer: inferConv},
 		{Name: "MaxPool", Doc: "Maximum over the window; padding never wins. Indices: flat positions in X (row-major, or column-major for " +
-			"storage_order 1). NaN wins over numbers.",
+			"storage_order 1), the first element of the maximum. NaN never wins (pmax of docs/numerics.md).",
 			Ins: params("X"), Outs: params("Y Indices?"), Attrs: append(spatial(), attr("ceil_mode", 0), attr("storage_order", 0)),
 			infer: inferPool},
 		{Name: "AveragePool", Doc: "Mean over the window: the sum in row-major order divided by the count. count_include_pad counts explicit " +

@@ -3,14 +3,14 @@ package ir
 import "fmt"
 
 // Reductions. axes is an i64 list; absent means all dims (an empty list too: frontends turn the noop form into
-// Identity). Reductions over nothing: Sum 0, Prod 1, Max the lowest value, Min the highest, Mean NaN.
+// Identity). Reductions over nothing: Sum 0, Prod 1, Max -inf or the type's lowest value, Min the opposite, Mean NaN.
 
 func reduceOps() []OpDef {
 	red := func(name, doc string) OpDef {
 		return OpDef{Name: name, Doc: doc, Ins: params("X axes?"), Outs: params("Y"), Attrs: []AttrDef{attr("keepdims", 1)}, infer: inferReduce}
 	}
 	arg := func(name, doc string) OpDef {
-		return OpDef{Name: name, Doc: doc + " The first one of equals, or the last for select_last_index; the first NaN wins over numbers.",
+		return OpDef{Name: name, Doc: doc + " A strict comparison with the best so far, starting at the first element; with select_last_index not strict.",
 			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{attr("axis", 0), attr("keepdims", 1), attr("select_last_index", 0)},
 			infer: inferArg}
 	}
@@ -23,7 +23,7 @@ func reduceOps() []OpDef {
 		arg("ArgMax", "Index (i64) of the maximum along axis."),
 		arg("ArgMin", "Index (i64) of the minimum along axis."),
 		{Name: "TopK", Doc: "The k largest (largest=1) or smallest along axis, with their indices; equals in order of rising index. Always sorted: " +
-			"best first (sorted=0 leaves the order open, so it is sorted too). NaN counts as largest.",
+			"best first (sorted=0 leaves the order open, so it is sorted too). NaN comes after every number.",
 			Ins: params("X K"), Outs: params("Values Indices"), Attrs: []AttrDef{attr("axis", -1), attr("largest", 1), attr("sorted", 1)},
 			infer: inferTopK},
 	}

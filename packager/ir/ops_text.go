@@ -12,8 +12,8 @@ func textOps() []OpDef {
 			Ins: params("X"), Outs: params("Y"), infer: inferStringNormalizer,
 			Attrs: []AttrDef{attr("case_change_action", "NONE"), attr("is_case_sensitive", 0), attr("stopwords", []string{})}},
 		{Name: "ms.Tokenizer", Doc: "X [C] or [N,C] to [..., D], D the largest number of tokens, shorter rows padded with pad_value. With tokenexp: the " +
-			"leftmost-longest, non-overlapping matches of the RE2 expression. With separators: the text is split at the first " +
-			"separator that matches at each place; one empty separator splits into characters. Tokens of fewer than mincharnum " +
+			"leftmost-first, non-overlapping, not empty matches of the RE2 expression. With separators (RE2 expressions too): the text is cut " +
+			"at each leftmost match of any, earlier ones tried first; one empty separator splits into characters. Tokens of fewer than mincharnum " +
 			"characters are dropped. mark=1 puts the tokens \\x02 and \\x03 around each row's.",
 			Ins: params("X"), Outs: params("Y"), infer: inferTokenizer,
 			Attrs: []AttrDef{attr("mark", 0), need("pad_value", AttrString), attr("mincharnum", 1), attr("separators", []string{}),

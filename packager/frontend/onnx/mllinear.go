@@ -107,8 +107,8 @@ func (o *op) chooseLabel(cond *ir.Value, yes, no *ir.Data) *ir.Value {
 	return o.emit("Gather", ir.Attrs{"axis": 0}, o.konst(two), i)
 }
 
-// linearClassifier follows ONNX Runtime: one target with two labels compares the raw score with 0 and gives the
-// scores [1-s, s], whatever the post transform says.
+// linearClassifier: one target with two labels compares the raw score with 0; its scores become [1-s, s], for LOGISTIC
+// the sigmoids of [-s, s].
 func linearClassifier(o *op) []*ir.Value {
 	o.ignore("multi_class")
 	classes := o.classes("classlabels_ints")
@@ -134,6 +134,9 @@ func linearClassifier(o *op) []*ir.Value {
 				return o.lacks("PROBIT of a single score")
 			}
 			return []*ir.Value{label, o.post(s, kind, 1)}
+		}
+		if kind == "LOGISTIC" {
+			return []*ir.Value{label, o.post(o.emit("Concat", ir.Attrs{"axis": 1}, o.emit("Neg", nil, s), s), kind, 2)}
 		}
 		return []*ir.Value{label, o.emit("Concat", ir.Attrs{"axis": 1}, o.emit("Sub", nil, o.like(s, 1), s), s)}
 	}

@@ -3,7 +3,6 @@ package onnx
 import (
 	"fmt"
 	"math"
-	"sort"
 
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -232,11 +231,11 @@ func (f *forest) canonical(d ir.DType, targets int64, aggregate string, base []f
 			}
 		}
 	}
-	list := func(v []float64) *ir.Data { return ir.FloatData(d, []int64{int64(len(v))}, v) }
+	list := func(d ir.DType, v []float64) *ir.Data { return ir.FloatData(d, []int64{int64(len(v))}, v) }
 	ints := func(v []int64) []int64 { return append([]int64{}, v...) }
-	return ir.Attrs{"n_targets": targets, "roots": roots, "node_feature": ints(feature), "node_mode": ints(mode), "node_threshold": list(threshold),
+	return ir.Attrs{"n_targets": targets, "roots": roots, "node_feature": ints(feature), "node_mode": ints(mode), "node_threshold": list(d, threshold),
 		"node_true": ints(yes), "node_false": ints(no), "node_missing_true": ints(missing), "leaf_begin": begin, "leaf_target": ints(target),
-		"leaf_weight": list(weight), "aggregate": aggregate, "base_values": list(base)}, nil
+		"leaf_weight": list(ir.F64, weight), "aggregate": aggregate, "base_values": list(ir.F64, base)}, nil
 }
 
 // trees emits the ensemble. x is f32 or f64 already.
@@ -390,48 +389,19 @@ func treeEnsemble(o *op) []*ir.Value {
 	return one(o.post(s, []string{"NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"}[kind], int(targets)))
 }
 
-// classFacts tells which classes leaves score, which every row scores, and whether a weight is negative.
-func (f *forest) classFacts() (used []int64, always map[int64]bool, allPositive bool) {
-	allPositive, always = true, map[int64]bool{}
-	seen := map[int64]bool{}
+// classFacts tells whether some leaf scores class 0 and class 1, and whether no weight is negative.
+func (f *forest) classFacts() (n0, n1, allPositive bool) {
+	allPositive = true
 	for _, l := range f.leaves {
 		for _, w := range l {
-			seen[w.target] = true
-			if w.weight < 0 {
-				allPositive = false
-			}
+			n0, n1 = n0 || w.target == 0, n1 || w.target == 1
+			allPositive = allPositive && w.weight >= 0
 		}
 	}
-	for c := range seen {
-		used = append(used, c)
-	}
-	sort.Slice(used, func(i, k int) bool { return used[i] < used[k] })
-	for _, root := range f.roots {
-		var in map[int64]bool
-		stack := []int64{root}
-		for steps := 0; len(stack) > 0 && steps <= 2*len(f.nodes)+1; steps++ {
-			r := stack[len(stack)-1]
-			stack = stack[:len(stack)-1]
-			if r >= 0 {
-				stack = append(stack, f.nodes[r].yes, f.nodes[r].no)
-				continue
-			}
-			has := map[int64]bool{}
-			for _, w := range f.leaves[^r] {
-				if in == nil || in[w.target] {
-					has[w.target] = true
-				}
-			}
-			in = has
-		}
-		for c := range in {
-			always[c] = true
-		}
-	}
-	return used, always, allPositive
+	return
 }
 
-// treeClassifier follows ONNX Runtime's rules, which go beyond the specification for two classes.
+// treeClassifier: with more than two classes the label is that of the first largest score; two have rules of their own.
 func treeClassifier(o *op) []*ir.Value {
 	f := o.readForest("class")
 	classes, base := o.classes("classlabels_int64s"), o.realAttr("base_values")
@@ -451,80 +421,54 @@ func treeClassifier(o *op) []*ir.Value {
 	if !ok {
 		return o.fail("%d base_values for %d classes", len(base), n)
 	}
-	s := o.trees(x, f, n, "SUM", base)
-	_, always, allPositive := f.classFacts()
-	ranked := s
-	if len(base) == 0 && !allPositive && int64(len(always)) < n {
-		// A class that no leaf scored must not win over negative scores.
-		hits := &forest{roots: f.roots, nodes: f.nodes}
-		for _, l := range f.leaves {
-			var h []leafWeight
-			for _, w := range l {
-				h = append(h, leafWeight{w.target, 1})
-			}
-			hits.leaves = append(hits.leaves, h)
-		}
-		h := o.trees(x, hits, n, "SUM", nil)
-		ranked = o.emit("Where", nil, o.emit("Greater", nil, h, o.like(h, 0)), s, o.like(s, math.Inf(-1)))
-	}
-	return []*ir.Value{o.labelOf(ranked, classes), o.post(o.cast(s, ir.F32), kind, int(n))}
+	s := o.cast(o.trees(x, f, n, "SUM", base), ir.F32)
+	return []*ir.Value{o.labelOf(s, classes), o.post(s, kind, int(n))}
 }
 
-// binaryTrees handles two labels. Most exporters score one class only ("binary case"): its raw score is compared with
-// 0.5 when no weight is negative, else with 0, and the scores become [1-s, s] or [-s, s] (LOGISTIC: their sigmoids).
+// binaryTrees handles two labels, by the rules of docs/numerics.md. Most exporters score class 0 only: its raw score is
+// compared with 0.5 when no weight is negative, else with 0, and the scores become [1-s, s] or [-s, s] (LOGISTIC: their
+// sigmoids).
 func (o *op) binaryTrees(x *ir.Value, f *forest, classes *ir.Data, base []float64, kind string) []*ir.Value {
-	used, always, allPositive := f.classFacts()
+	n0, n1, allPositive := f.classFacts()
 	if len(base) > 2 {
 		return o.fail("%d base_values for 2 classes", len(base))
 	}
-	has1 := len(used) > 0 && used[len(used)-1] == 1
-	if has1 && !always[1] {
-		return o.lacks("leaves that score the second class only for some rows")
-	}
-	binaryCase := len(used) == 1
-	raw := o.trees(x, f, 2, "SUM", nil)
-	d := raw.Type.DType
-	column := func(i int64) *ir.Value { return o.emit("Gather", ir.Attrs{"axis": 1}, raw, o.ints(i)) }
-	plus := func(v *ir.Value, b float64) *ir.Value { return o.emit("Add", nil, v, o.scalar(d, b)) }
-	s0, s1 := column(0), (*ir.Value)(nil)
-	switch {
-	case len(base) == 2 && has1:
-		s1 = plus(s0, base[1])
-		s0 = o.emit("Neg", nil, s1)
-	case len(base) == 2:
-		s1, s0 = plus(column(1), base[1]), plus(s0, base[0])
-	case len(base) == 1:
-		s0 = plus(s0, base[0])
-		fallthrough
-	default:
-		if has1 {
-			s1 = column(1)
-		}
-	}
-	pos := s0
-	if has1 {
-		pos = s1
-	}
-	limit := 0.0
 	yes, no := pick(classes, []int{1}), pick(classes, []int{0})
-	if binaryCase && allPositive {
+	join := func(a, b *ir.Value) *ir.Value { return o.emit("Concat", ir.Attrs{"axis": 1}, a, b) }
+	if n1 {
+		if len(base) == 1 {
+			base = append(base, 0)
+		}
+		s := o.cast(o.trees(x, f, 2, "SUM", base), ir.F32)
+		column := func(i int64) *ir.Value { return o.emit("Gather", ir.Attrs{"axis": 1}, s, o.ints(i)) }
+		other := o.like(s, 0)
+		if n0 {
+			other = column(0)
+		}
+		label := o.chooseLabel(o.emit("Greater", nil, column(1), other), yes, no)
+		return []*ir.Value{label, o.post(s, kind, 2)}
+	}
+	if len(base) == 2 {
+		base = base[1:]
+	}
+	s := o.cast(o.trees(x, f, 1, "SUM", base), ir.F32)
+	limit := 0.0
+	if allPositive {
 		limit = 0.5
-	} else if !binaryCase && classes.DType == ir.I64 {
-		yes, no = ir.I64s([]int64{1}, []int64{1}), ir.I64s([]int64{1}, []int64{0})
 	}
-	label := o.chooseLabel(o.emit("Greater", nil, pos, o.scalar(d, limit)), yes, no)
-	join := func(a, b *ir.Value) *ir.Value { return o.cast(o.emit("Concat", ir.Attrs{"axis": 1}, a, b), ir.F32) }
+	label := o.chooseLabel(o.emit("Greater", nil, s, o.like(s, limit)), yes, no)
+	var two *ir.Value
 	switch {
-	case s1 != nil:
-		return []*ir.Value{label, o.post(join(s0, s1), kind, 2)}
 	case kind == "PROBIT":
-		return o.lacks("PROBIT of a single score")
-	case binaryCase && allPositive:
-		return []*ir.Value{label, join(o.emit("Sub", nil, o.scalar(d, 1), s0), s0)}
-	}
-	two := join(o.emit("Neg", nil, s0), s0)
-	if kind == "LOGISTIC" {
-		two = o.post(two, kind, 2)
+		p := o.probit(s)
+		two = join(o.emit("Sub", nil, o.like(s, 1), p), p)
+	case allPositive:
+		two = join(o.emit("Sub", nil, o.like(s, 1), s), s)
+	default:
+		two = join(o.emit("Neg", nil, s), s)
+		if kind == "LOGISTIC" {
+			two = o.post(two, kind, 2)
+		}
 	}
 	return []*ir.Value{label, two}
 }

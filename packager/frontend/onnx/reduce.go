@@ -1,6 +1,8 @@
 package onnx
 
 import (
+	"math"
+
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -29,12 +31,16 @@ func reduceOps() map[string]handler {
 	return t
 }
 
-// logSumExp is max + log(sum(e^(x - max))).
+// logSumExp is max + log(sum(e^(x - max))), where an infinite max counts as 0.
 func logSumExp(o *op, x, axes *ir.Value, keep int64) *ir.Value {
-	m := o.emit("ReduceMax", ir.Attrs{"keepdims": 1}, x, axes)
+	finite := func(m *ir.Value) *ir.Value {
+		inf := o.emit("Equal", nil, o.emit("Abs", nil, m), o.like(m, math.Inf(1)))
+		return o.emit("Where", nil, inf, o.like(m, 0), m)
+	}
+	m := finite(o.emit("ReduceMax", ir.Attrs{"keepdims": 1}, x, axes))
 	s := o.emit("ReduceSum", ir.Attrs{"keepdims": keep}, o.emit("Exp", nil, o.emit("Sub", nil, x, m)), axes)
 	if keep == 0 {
-		m = o.emit("ReduceMax", ir.Attrs{"keepdims": 0}, x, axes)
+		m = finite(o.emit("ReduceMax", ir.Attrs{"keepdims": 0}, x, axes))
 	}
 	return o.emit("Add", nil, o.emit("Log", nil, s), m)
 }
