@@ -27,12 +27,13 @@ const (
 	mmBlock = 64 // columns of a unit
 )
 
-// rowProduct(pa, sak, pb, sbk, sbn, pc, n, kk) writes n elements of one output row: pc[j] = SEQ over k of a[k]*b[k][j]. Strides are in
-// bytes.
+// rowProduct(pa, sak, pb, sbk, sbn, pc, n, kk, cont) writes n elements of one output row: pc[j] = SEQ over k of a[k]*b[k][j], starting
+// at +0, or at pc[j] when cont is 1. Strides are in bytes.
 func (l *Lib) rowProduct(d DT) uint32 {
 	i32 := asm.I32
-	return l.Fn("row_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
+	return l.Fn("row_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
 		pa, sak, pb, sbk, sbn, pc, n, kk := f.Param(0), f.Param(1), f.Param(2), f.Param(3), f.Param(4), f.Param(5), f.Param(6), f.Param(7)
+		cont := f.Param(8)
 		a, b, k := f.Local(i32), f.Local(i32), f.Local(i32)
 		es := int64(1) << d.Shift
 		if d.ABI == abi.F32 || d.ABI == abi.F64 {
@@ -46,7 +47,7 @@ func (l *Lib) rowProduct(d DT) uint32 {
 					s := f.Local(asm.V128)
 					f.While(n.GeS(asm.C(int64(w)*lanes)), func() {
 						for i := range acc {
-							f.Set(acc[i], asm.VC(d.C, 0))
+							f.Set(acc[i], asm.Cond(cont.E, asm.MV.At(pc.E, uint32(16*i)), asm.VC(d.C, 0)))
 						}
 						f.Set(a, pa.E)
 						f.Set(b, pb.E)
@@ -72,7 +73,7 @@ func (l *Lib) rowProduct(d DT) uint32 {
 		}
 		x := f.Local(d.C)
 		f.While(n.GtS(asm.C(0)), func() {
-			f.Set(x, asm.Const(d.C, 0))
+			f.Set(x, asm.Cond(cont.E, l.load(d, pc.E, 0), asm.Const(d.C, 0)))
 			f.Set(a, pa.E)
 			f.Set(b, pb.E)
 			f.Set(k, kk.E)
@@ -199,7 +200,7 @@ func (k *K) productRange(d DT, lo, hi V, after func(pc, row, col, n V)) {
 			k.Set(pb, pb.Add(t.Mul(asm.L32(p.E, mmSB))))
 			k.Inc(p, 4)
 		})
-		k.CallStmt(k.L.rowProduct(d), da.Add(pa.ShlI(sh)), ak.ShlI(sh), db.Add(pb.ShlI(sh)), bk.ShlI(sh), bn.ShlI(sh), pc.E, w.E, kk.E)
+		k.CallStmt(k.L.rowProduct(d), da.Add(pa.ShlI(sh)), ak.ShlI(sh), db.Add(pb.ShlI(sh)), bk.ShlI(sh), bn.ShlI(sh), pc.E, w.E, kk.E, asm.C(0))
 		if after != nil {
 			after(pc, row, col, w)
 		}
