@@ -133,12 +133,12 @@ func (l *Lib) Use(k *Kernel) Indexes {
 		if k.Parallel {
 			x.Kind = KindParallel
 		}
-		x.Run = l.kfn(k.Name, k.NOut, sigRange, func(b *K) {
+		x.Run = l.kfn("range "+k.Name, k.NOut, sigRange, func(b *K) {
 			k.Range(b, b.Param(2), b.Param(3))
 			b.Return(asm.C(0))
 		})
 	default:
-		x.Run = l.kfn(k.Name, k.NOut, sigPrep, func(b *K) {
+		x.Run = l.kfn("run "+k.Name, k.NOut, sigPrep, func(b *K) {
 			k.Run(b)
 			b.Return(asm.C(0))
 		})
