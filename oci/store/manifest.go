@@ -142,6 +142,37 @@ func (s *Store) PutManifest(ctx context.Context, b []byte, mediaType string, o P
 	return d, err
 }
 
+// PutTree lists a manifest whose bytes are in the store as a blob already, after checking it and all that it needs, and
+// sets its tag unless ref is "".
+func (s *Store) PutTree(ctx context.Context, d artifact.Digest, ref string) (Doc, error) {
+	b, err := s.manifestBytes(d)
+	if err != nil {
+		return Doc{}, err
+	}
+	doc, err := ParseDoc(b, "")
+	if err != nil {
+		return Doc{}, diag.Wrap(diag.Failure, err, "read manifest %s from store %s", d, s.dir)
+	}
+	for _, c := range doc.Children {
+		cb, err := s.manifestBytes(c.Digest)
+		if err != nil {
+			return doc, err
+		}
+		cdoc, err := ParseDoc(cb, "")
+		if err != nil {
+			return doc, diag.Wrap(diag.Failure, err, "read manifest %s from store %s", c.Digest, s.dir)
+		}
+		if len(cdoc.Children) > 0 {
+			return doc, diag.New(diag.Failure, "index %s holds another index, %s", d, c.Digest)
+		}
+		if err := s.checkComplete(cdoc); err != nil {
+			return doc, err
+		}
+	}
+	_, err = s.PutManifest(ctx, b, "", PutOptions{Ref: ref})
+	return doc, err
+}
+
 func conflict(ref string, now, want artifact.Digest) error {
 	show := func(d artifact.Digest) string {
 		if d == "" {
