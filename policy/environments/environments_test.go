@@ -90,6 +90,7 @@ func TestBadYAML(t *testing.T) {
 		{"negative", "maxRegression: 0.005", "maxRegression: -1", "maxRegression: negative"},
 		{"no version", "version: 1\n", "", "version: must be 1 or more"},
 		{"null", "after: staging", "after:", "a text is expected, this is nothing"},
+		{"two documents", "    targets:\n", "---\nversion: 2\nx:\n", "only one YAML document"},
 		{"broken", "after: staging", "after: [", "not valid YAML"},
 		{"second metric", "name: log_loss, max", "name: roc_auc, max", "a second threshold for roc_auc"},
 	} {

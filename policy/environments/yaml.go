@@ -1,15 +1,16 @@
 package environments
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
 	"gopkg.in/yaml.v3"
 
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -21,9 +22,16 @@ func ParseYAML(file string, raw []byte) (*Document, error) {
 	if len(raw) > MaxBytes {
 		return nil, diag.New(diag.Usage, "%s has %d bytes, limit %d", file, len(raw), MaxBytes)
 	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(raw, &root); err != nil {
+	var root, more yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(raw))
+	if err := dec.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
 		return nil, yamlError(file, err)
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		if err != nil {
+			return nil, yamlError(file, err)
+		}
+		return nil, diag.New(diag.Usage, "only one YAML document is allowed").At(diag.Loc{File: file, Line: more.Line, Col: more.Column})
 	}
 	if root.Kind != yaml.DocumentNode || len(root.Content) != 1 {
 		return nil, diag.New(diag.Usage, "%s is empty", file).Hint("waybill env init")
@@ -177,23 +185,13 @@ func (w *walker) object(n *yaml.Node, v reflect.Value, path string) error {
 		i, ok := fields[k.Value]
 		if !ok {
 			err := diag.New(diag.Usage, "%s: unknown key", join(path, k.Value)).At(w.loc(k))
-			if s := nearestWord(k.Value, names); s != "" {
+			if s := diag.Nearest(k.Value, names); s != "" {
 				return err.Hint("did you mean %q?", s)
 			}
 			return err.Hint("known keys here: %s", strings.Join(names, ", "))
 		}
 		return w.decode(c, v.Field(i), join(path, k.Value))
 	})
-}
-
-func nearestWord(s string, words []string) string {
-	best, at := "", len(s)/2+1
-	for _, x := range words {
-		if d := levenshtein.ComputeDistance(strings.ToLower(s), strings.ToLower(x)); d < at {
-			best, at = x, d
-		}
-	}
-	return best
 }
 
 func (w *walker) dict(n *yaml.Node, v reflect.Value, path string) error {

@@ -73,7 +73,7 @@ func close2(got, want artifact.GoldenTensor, tol artifact.Tolerance, depth int) 
 		if math.IsNaN(g[i]) && math.IsNaN(w[i]) || g[i] == w[i] {
 			continue
 		}
-		if d := math.Abs(g[i] - w[i]); !(d <= tol.ATol+tol.RTol*math.Abs(w[i])) {
+		if d := math.Abs(g[i] - w[i]); math.IsInf(w[i], 0) || !(d <= tol.ATol+tol.RTol*math.Abs(w[i])) {
 			return fmt.Errorf("element %d is %g, the reference %g: over the tolerance (rtol %g, atol %g)", i, g[i], w[i], tol.RTol, tol.ATol)
 		}
 	}
