@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/edge-runtime/probe"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/packager/build"
+)
+
+// runner runs compiled modules with the engine that devices run them with. It implements build.Runner.
+type runner struct{ config engine.Config }
+
+// loaded is a model in an engine of its own.
+type loaded struct {
+	*engine.Model
+	engine *engine.Engine
+}
+
+// Close frees model and engine.
+func (l *loaded) Close(ctx context.Context) error { return l.engine.Close(ctx) }
+
+func (r runner) load(ctx context.Context, m build.Module) (*loaded, error) {
+	e, err := engine.New(ctx, r.config)
+	if err != nil {
+		return nil, fmt.Errorf("start the engine: %w", err)
+	}
+	model, err := e.Load(ctx, m.Code, engine.WeightsSource{Bytes: m.Weights}, m.Interface)
+	if err != nil {
+		_ = e.Close(ctx) // the first error is the one that matters
+		return nil, fmt.Errorf("load the module: %w", err)
+	}
+	return &loaded{model, e}, nil
+}
+
+// Run implements build.Runner.
+func (r runner) Run(ctx context.Context, m build.Module, calls [][]artifact.GoldenTensor) ([][]artifact.GoldenTensor, error) {
+	l, err := r.load(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]artifact.GoldenTensor, len(calls))
+	for i, c := range calls {
+		if out[i], err = l.call(ctx, c); err != nil {
+			break
+		}
+	}
+	if cerr := l.Close(ctx); err == nil {
+		err = cerr
+	}
+	return out, err
+}
+
+// call runs one inference on named tensors.
+func (l *loaded) call(ctx context.Context, named []artifact.GoldenTensor) ([]artifact.GoldenTensor, error) {
+	f := l.Interface()
+	ins, err := ordered(f.Inputs, named)
+	if err != nil {
+		return nil, err
+	}
+	outs, err := l.Run(ctx, ins)
+	if err != nil {
+		return nil, err
+	}
+	got := make([]artifact.GoldenTensor, len(outs))
+	for i, o := range outs {
+		got[i] = probe.ToGolden(f.Outputs[i].Name, o)
+	}
+	return got, nil
+}
+
+// ordered puts named tensors into the order of the ports; every port needs one, and there may be no others.
+func ordered(ports []artifact.Port, named []artifact.GoldenTensor) ([]engine.Tensor, error) {
+	by := map[string]artifact.GoldenTensor{}
+	for _, t := range named {
+		if _, dup := by[t.Name]; dup {
+			return nil, fmt.Errorf("input %q is given twice", t.Name)
+		}
+		by[t.Name] = t
+	}
+	out := make([]engine.Tensor, len(ports))
+	var names []string
+	for i, p := range ports {
+		names = append(names, p.Name)
+		t, ok := by[p.Name]
+		if !ok {
+			return nil, fmt.Errorf("input %q is missing", p.Name)
+		}
+		delete(by, p.Name)
+		var err error
+		if out[i], err = probe.FromGolden(t); err != nil {
+			return nil, fmt.Errorf("input %q: %w", p.Name, err)
+		}
+	}
+	for n := range by {
+		return nil, fmt.Errorf("the model has no input %q, its inputs are %q", n, names)
+	}
+	return out, nil
+}
