@@ -17,6 +17,11 @@ func commands() []Command {
 func buildCommands() []Command {
 	return []Command{
 		initCommand(),
+		packCommand(),
+		compileCommand(),
+		testCommand(),
+		predictCommand(),
+		benchCommand(),
 	}
 }
 

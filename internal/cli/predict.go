@@ -1,0 +1,254 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/oip"
+	"github.com/waybill-ml/waybill/internal/ui"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+func predictCommand() Command {
+	return Command{
+		Name: "predict", Group: Build, Summary: "run a model on rows or tensors, as a device would",
+		Args: "[MODEL|PROJECT|REF] INPUT", Min: 1, Max: 2,
+		Long: `INPUT is a file or - for stdin: an inference request of the Open Inference Protocol V2 (JSON), or CSV rows with a
+header. Columns of CSV fill the features that waybill.yaml lists, or the inputs of the same name. With text output
+there is one line per row, else one per tensor; with --output json it is a V2 response.`,
+		Examples: []string{
+			"waybill predict churn:1.0 customers.csv",
+			`echo '{"inputs":[{"name":"X","datatype":"FP32","shape":[1,2],"data":[1,2]}]}' | waybill predict model.onnx -`,
+			"waybill predict reg.example/ml/churn:1.0 request.json --output json",
+		},
+		Flags: []ucli.Flag{
+			&ucli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the input: auto, json or csv"},
+			engineFlag(),
+		},
+		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.Registry, diag.NotFound},
+		See:   []string{"test", "bench"},
+		Run:   runPredict,
+	}
+}
+
+func engineFlag() ucli.Flag {
+	return &ucli.StringFlag{Name: "engine", Value: "auto", Usage: "`MODE` of execution: auto, compiler or interpreter; the answers are the same"}
+}
+
+func engineConfig(c *Call) (engine.Config, error) {
+	m, err := engine.ParseMode(c.String("engine"))
+	if err != nil {
+		return engine.Config{}, diag.Wrap(diag.Usage, err, "--engine")
+	}
+	return engine.Config{Mode: m}, nil
+}
+
+type v2Request struct {
+	ID         string          `json:"id,omitempty"`
+	Parameters json.RawMessage `json:"parameters,omitempty"`
+	Inputs     []oip.Tensor    `json:"inputs"`
+	Outputs    []struct {
+		Name string `json:"name"`
+	} `json:"outputs,omitempty"`
+}
+
+type v2Response struct {
+	ModelName    string       `json:"model_name"`
+	ModelVersion string       `json:"model_version"`
+	ID           string       `json:"id,omitempty"`
+	Outputs      []oip.Tensor `json:"outputs"`
+}
+
+func runPredict(ctx context.Context, c *Call) error {
+	cfg, err := engineConfig(c)
+	if err != nil {
+		return err
+	}
+	what, input := "", c.Args[0]
+	if len(c.Args) == 2 {
+		what, input = c.Args[0], c.Args[1]
+	}
+	t, err := openTarget(ctx, c, what)
+	if err != nil {
+		return err
+	}
+	data, err := readInput(c, input)
+	if err != nil {
+		return err
+	}
+	var req v2Request
+	format := c.String("format")
+	if format == "auto" {
+		format = "csv"
+		if b := bytes.TrimSpace(data); strings.HasSuffix(input, ".json") || len(b) > 0 && b[0] == '{' {
+			format = "json"
+		}
+	}
+	var ins []artifact.GoldenTensor
+	switch format {
+	case "json":
+		ins, err = readRequest(data, &req, t.Interface.Inputs)
+	case "csv":
+		var ignored []string
+		ins, ignored, err = readRows(bytes.NewReader(data), t.Interface.Inputs)
+		if len(ignored) > 0 {
+			c.UI.Say("ignored columns: %s", strings.Join(ignored, ", "))
+		}
+	default:
+		return diag.New(diag.Usage, "--format %s: not one of auto, json, csv", format)
+	}
+	if err != nil {
+		return diag.Wrap(diag.Usage, err, "predict: %s", input)
+	}
+	l, err := runner{cfg}.load(ctx, t.Module)
+	if err != nil {
+		return err
+	}
+	defer l.Close(context.WithoutCancel(ctx))
+	outs, err := l.call(ctx, ins)
+	if err != nil {
+		return runError(ctx, err, "predict: "+input)
+	}
+	res := v2Response{ModelName: t.Interface.Name, ModelVersion: t.Interface.Version, ID: req.ID, Outputs: []oip.Tensor{}}
+	for _, o := range outs {
+		if len(req.Outputs) > 0 && !wanted(req, o.Name) {
+			continue
+		}
+		x, err := oip.Encode(o)
+		if err != nil {
+			return diag.Wrap(diag.Failure, err, "predict")
+		}
+		res.Outputs = append(res.Outputs, x)
+	}
+	if c.UI.JSON {
+		return c.UI.PrintJSON(res)
+	}
+	return printOutputs(c.UI, res.Outputs)
+}
+
+// runError tells the caller's fault from others.
+func runError(ctx context.Context, err error, what string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var in *engine.InputError
+	var g *engine.GuestError
+	if errors.As(err, &in) || errors.As(err, &g) && g.InputFault() {
+		return diag.Wrap(diag.Usage, err, "%s", what)
+	}
+	return diag.Wrap(diag.Failure, err, "%s", what)
+}
+
+func wanted(r v2Request, name string) bool {
+	for _, o := range r.Outputs {
+		if o.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func readInput(c *Call, name string) ([]byte, error) {
+	r := c.Env.Stdin
+	if name != "-" {
+		f, err := os.Open(c.Abs(name))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, diag.New(diag.NotFound, "input %s does not exist", name)
+		}
+		if err != nil {
+			return nil, diag.Wrap(diag.Failure, err, "read input")
+		}
+		defer f.Close()
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "read input %s", name)
+	}
+	if len(b) > maxInput {
+		return nil, diag.New(diag.Usage, "input %s has more than %d bytes", name, maxInput)
+	}
+	return b, nil
+}
+
+// readRequest reads a V2 request. A tensor may be of a wider float or integer type than the port: JSON numbers are read
+// as the port's type.
+func readRequest(b []byte, req *v2Request, ports []artifact.Port) ([]artifact.GoldenTensor, error) {
+	if err := json.Unmarshal(b, req); err != nil {
+		return nil, fmt.Errorf("not an inference request: %w", err)
+	}
+	if len(req.Inputs) == 0 {
+		return nil, errors.New("not an inference request: no inputs")
+	}
+	var out []artifact.GoldenTensor
+	for _, t := range req.Inputs {
+		for _, p := range ports {
+			if want := oip.Datatype(p.DType); p.Name == t.Name && want != "" && want != t.Datatype {
+				return nil, fmt.Errorf("input %q is %s, the model wants %s", t.Name, t.Datatype, want)
+			}
+		}
+		g, err := oip.Decode(t)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, g)
+	}
+	return out, nil
+}
+
+// printOutputs prints a line per row when all outputs have the same first dimension, else a line per tensor.
+func printOutputs(u *ui.UI, outs []oip.Tensor) error {
+	values := make([][]json.RawMessage, len(outs))
+	rows := int64(-1)
+	for i, o := range outs {
+		if err := json.Unmarshal(o.Data, &values[i]); err != nil {
+			return fmt.Errorf("output %s: %w", o.Name, err)
+		}
+		n := int64(-2)
+		if len(o.Shape) > 0 {
+			n = o.Shape[0]
+		}
+		if i > 0 && n != rows {
+			n = -2
+		}
+		rows = n
+	}
+	if rows < 0 {
+		for i, o := range outs {
+			u.Data("%s %s%v %s", o.Name, o.Datatype, o.Shape, join(values[i]))
+		}
+		return nil
+	}
+	table := [][]string{{}}
+	for _, o := range outs {
+		table[0] = append(table[0], o.Name)
+	}
+	for r := int64(0); r < rows; r++ {
+		var line []string
+		for i := range outs {
+			per := int64(len(values[i])) / rows
+			line = append(line, join(values[i][r*per:(r+1)*per]))
+		}
+		table = append(table, line)
+	}
+	ui.Table(u.Out, true, table)
+	return nil
+}
+
+func join(v []json.RawMessage) string {
+	s := make([]string, len(v))
+	for i, x := range v {
+		s[i] = string(x)
+	}
+	return strings.Join(s, " ")
+}

@@ -1,0 +1,71 @@
+package build
+
+import (
+	"errors"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/packager/codegen"
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+// Options of Compile.
+type Options struct {
+	Name    string // of the model, for the interface document
+	Version string
+	State   []ir.State // streaming state that the file does not know of itself
+	Columns []string   // names of the columns of the only two-dimensional input
+	Limits  artifact.Limits
+	Codegen codegen.Options
+}
+
+// Model is a compiled model in memory.
+type Model struct {
+	Module
+	Source   ir.Graph // the graph as imported: what the reference interpreter runs
+	Kind     string   // "ONNX, opset 17"
+	Producer string
+	Imported int            // nodes as imported
+	Compiled int            // nodes after the passes
+	Notes    []codegen.Note // what the compiler did to single nodes
+}
+
+// Compile turns a model file into a module and its interface document. Errors are *diag.Error; what the compiler lacks
+// has code Unsupported.
+func Compile(s Source, o Options) (*Model, error) {
+	oracle, err := Import(s)
+	if err != nil {
+		return nil, err
+	}
+	g, err := Import(s) // the passes change their graph; the oracle must see the one that was read
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range o.State {
+		oracle.State = append(oracle.State, st)
+		g.State = append(g.State, st)
+	}
+	m := &Model{Source: *oracle, Kind: Kind(g), Producer: g.Producer, Imported: Nodes(g)}
+	if err := optimize(g); err != nil {
+		return nil, modelError(s.Path, err)
+	}
+	m.Compiled = Nodes(g)
+	c, err := codegen.Compile(g, o.Codegen)
+	if err != nil {
+		var u *codegen.Unsupported
+		if errors.As(err, &u) {
+			return nil, diag.Wrap(diag.Unsupported, err, "compile %s", s.Path).Hint("replace %s in the model, or leave that part out of the export", u.Op)
+		}
+		return nil, modelError(s.Path, err)
+	}
+	m.Notes = c.Notes
+	m.Module = Module{Interface: makeInterface(o.Name, o.Version, g, c), Code: c.Module, Weights: c.Weights}
+	m.Interface.Limits = o.Limits
+	if err := checkState(m.Interface); err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "state")
+	}
+	if err := SetColumns(m.Interface, o.Columns); err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "features")
+	}
+	return m, nil
+}

@@ -1,0 +1,193 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/store"
+	"github.com/waybill-ml/waybill/packager/codegen"
+	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/project"
+)
+
+// AnnotationEpoch carries the security epoch on the manifest; absent means 0.
+const AnnotationEpoch = "dev.waybill.epoch"
+
+// Store is where Pack writes to; *store.Store is one.
+type Store interface {
+	PutBytes(ctx context.Context, mediaType string, b []byte) (artifact.Descriptor, error)
+	PutManifest(ctx context.Context, b []byte, mediaType string, o store.PutOptions) (artifact.Descriptor, error)
+}
+
+// PackOptions refine Pack.
+type PackOptions struct {
+	WithoutSource bool   // leave the model as trained out of the bundle
+	Tag           string // of the local store, instead of the project's version
+}
+
+// Packed is a bundle in the store.
+type Packed struct {
+	Digest artifact.Digest
+	Ref    string // name:tag
+	Files  int
+	Bytes  int64
+}
+
+// Input is a project whose files have been read, each once.
+type Input struct {
+	Project *project.Project
+	Source  Source
+	golden  []byte
+	docs    map[string][]byte
+}
+
+// Read reads all files of a project that go into its bundle.
+func Read(ctx context.Context, p *project.Project) (*Input, error) {
+	if len(p.Steps) > 0 {
+		return nil, diag.New(diag.Unsupported, "steps: this version bundles no pre- or postprocessing modules").At(p.Steps[0].Loc).
+			Hint("export the preprocessing into the ONNX model")
+	}
+	in := &Input{Project: p, docs: map[string][]byte{}}
+	f, err := p.Open(p.Model.Path)
+	if err != nil {
+		return nil, fmt.Errorf("read model: %w", err)
+	}
+	defer f.Close()
+	if in.Source, err = ReadSource(ctx, p.Model.Path, p.Dir, f); err != nil {
+		return nil, err
+	}
+	if p.Golden != nil {
+		if in.golden, err = readFile(p, p.Golden.Path, artifact.MaxGolden); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range p.Docs {
+		if in.docs[d], err = readFile(p, d, maxDoc); err != nil {
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+const maxDoc = 64 << 20
+
+func readFile(p *project.Project, name string, limit int64) ([]byte, error) {
+	f, err := p.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, diag.New(diag.Usage, "%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// Vectors parses the project's golden file; nil when it has none.
+func (in *Input) Vectors() (*Vectors, error) {
+	if in.Project.Golden == nil {
+		return nil, nil
+	}
+	v, err := ParseVectors(in.golden)
+	if err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "%s", in.Project.Golden.Path)
+	}
+	return v, nil
+}
+
+// Compile compiles the project's model.
+func (in *Input) Compile(opt codegen.Options) (*Model, error) {
+	p := in.Project
+	o := Options{
+		Name: p.Name, Version: p.Version, Columns: p.Features, Codegen: opt,
+		Limits: artifact.Limits{TimeoutMS: p.Limits.Timeout.Milliseconds(), MaxBatch: p.Limits.MaxBatch},
+	}
+	for _, s := range p.State {
+		o.State = append(o.State, ir.State{Input: s.Input, Output: s.Output})
+	}
+	return Compile(in.Source, o)
+}
+
+// Pack writes the bundle into st and tags it name:version. Nothing is tagged unless everything is in the store. golden
+// may be nil.
+func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st Store, o PackOptions) (*Packed, error) {
+	p := in.Project
+	iface, err := artifact.Canonical(m.Interface)
+	if err != nil {
+		return nil, err
+	}
+	type file struct {
+		layer artifact.Layer
+		data  []byte
+	}
+	files := []file{
+		{artifact.Layer{Role: artifact.RoleModule, Path: pathModule, Target: artifact.TargetAny}, m.Code},
+		{artifact.Layer{Role: artifact.RoleInterface, Path: pathInterface}, iface},
+	}
+	if m.Weights != nil {
+		files = append(files, file{artifact.Layer{Role: artifact.RoleWeights, Path: pathWeights}, m.Weights})
+	}
+	if golden != nil {
+		b, err := artifact.Canonical(golden)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{artifact.Layer{Role: artifact.RoleGolden, Path: pathGolden, Personal: p.Golden.PersonalData}, b})
+	}
+	if !o.WithoutSource {
+		files = append(files, file{artifact.Layer{Role: artifact.RoleSource, Path: path.Join("source", p.Model.Path), Personal: p.Model.PersonalData}, in.Source.Data})
+	}
+	for _, d := range p.Docs {
+		files = append(files, file{artifact.Layer{Role: artifact.RoleDoc, Path: path.Join("docs", d)}, in.docs[d]})
+	}
+	out := &Packed{Files: len(files)}
+	layers := make([]artifact.Layer, len(files))
+	for i, f := range files {
+		d, err := st.PutBytes(ctx, f.layer.Descriptor().MediaType, f.data)
+		if err != nil {
+			return nil, fmt.Errorf("store %s: %w", f.layer.Path, err)
+		}
+		layers[i] = f.layer
+		layers[i].Digest, layers[i].Size = d.Digest, d.Size
+		out.Bytes += d.Size
+	}
+	cfg := artifact.Config{
+		Descriptor: artifact.ModelDescriptor{Name: p.Name, Version: p.Version, Licenses: []string{p.License}},
+		Model:      artifact.ModelConfig{Format: "wasm"},
+	}
+	if p.Owner != "" {
+		cfg.Descriptor.Authors = []string{p.Owner}
+	}
+	var notes map[string]string
+	if p.Epoch > 0 {
+		notes = map[string]string{AnnotationEpoch: strconv.FormatInt(p.Epoch, 10)}
+	}
+	manifest, config, err := artifact.BuildModel(cfg, layers, notes)
+	if err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "bundle %s", p.Name)
+	}
+	if _, err := st.PutBytes(ctx, artifact.MediaTypeConfig, config); err != nil {
+		return nil, fmt.Errorf("store the config: %w", err)
+	}
+	tag := o.Tag
+	if tag == "" {
+		tag = p.Version
+	}
+	out.Ref = p.Name + ":" + tag
+	d, err := st.PutManifest(ctx, manifest, artifact.MediaTypeManifest, store.PutOptions{Ref: out.Ref})
+	if err != nil {
+		return nil, fmt.Errorf("store the manifest: %w", err)
+	}
+	out.Digest = d.Digest
+	out.Bytes += int64(len(config)) + int64(len(manifest))
+	return out, nil
+}
