@@ -18,6 +18,7 @@ type CopyOptions struct {
 	Tag         string      // to set at the destination; "" sets none
 	NoReferrers bool        // leave attached evidence behind
 	Jobs        int         // blobs at a time; 0: 4
+	DryRun      bool        // send nothing; the result tells what would be sent
 	Progress    func(Event) // called concurrently; may be nil
 }
 
@@ -56,7 +57,7 @@ func Copy(ctx context.Context, dst, src Repository, ref string, o CopyOptions) (
 		return c.res, err
 	}
 	c.res.Descriptor, c.res.Referrers = desc, []artifact.Descriptor{}
-	if err := c.tree(ctx, desc.Digest, ""); err != nil {
+	if err := c.tree(ctx, desc.Digest); err != nil {
 		return c.res, err
 	}
 	if !o.NoReferrers {
@@ -64,7 +65,7 @@ func Copy(ctx context.Context, dst, src Repository, ref string, o CopyOptions) (
 			return c.res, err
 		}
 	}
-	if o.Tag != "" { // last: who sees the tag finds the evidence too
+	if o.Tag != "" && !o.DryRun { // last: who sees the tag finds the evidence too
 		b, desc, err := src.Manifest(ctx, desc.Digest)
 		if err != nil {
 			return c.res, err
@@ -96,7 +97,7 @@ func (c *copier) first(d artifact.Digest) bool {
 }
 
 // tree copies a manifest after all that it needs.
-func (c *copier) tree(ctx context.Context, d artifact.Digest, tag string) error {
+func (c *copier) tree(ctx context.Context, d artifact.Digest) error {
 	if !c.first(d) {
 		return nil
 	}
@@ -109,7 +110,7 @@ func (c *copier) tree(ctx context.Context, d artifact.Digest, tag string) error 
 		return diag.Wrap(diag.Failure, err, "copy %s", d)
 	}
 	for _, child := range doc.Children {
-		if err := c.tree(ctx, child.Digest, ""); err != nil {
+		if err := c.tree(ctx, child.Digest); err != nil {
 			return err
 		}
 	}
@@ -123,12 +124,35 @@ func (c *copier) tree(ctx context.Context, d artifact.Digest, tag string) error 
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	_, err = c.dst.PushManifest(ctx, b, desc.MediaType, tag)
+	if c.o.DryRun {
+		return nil
+	}
+	_, err = c.dst.PushManifest(ctx, b, desc.MediaType, "")
 	return err
+}
+
+// haser is what the places here can do besides: look for a blob without touching it.
+type haser interface {
+	has(ctx context.Context, d artifact.Descriptor) (bool, error)
 }
 
 func (c *copier) blob(ctx context.Context, d artifact.Descriptor) error {
 	how := "present"
+	if c.o.DryRun {
+		h, ok := c.dst.(haser)
+		if !ok {
+			return diag.New(diag.Failure, "dry run: %T cannot look for a blob", c.dst)
+		}
+		ok, err := h.has(ctx, d)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			how = "sent"
+		}
+		c.count(d, how)
+		return nil
+	}
 	if c.mount != nil {
 		r := c.dst.(*Remote)
 		ok, err := r.has(ctx, d)
@@ -186,7 +210,7 @@ func (c *copier) referrers(ctx context.Context, d artifact.Digest) error {
 			if c.seen(r.Digest) {
 				continue
 			}
-			if err := c.tree(ctx, r.Digest, ""); err != nil {
+			if err := c.tree(ctx, r.Digest); err != nil {
 				return err
 			}
 			c.res.Referrers = append(c.res.Referrers, r)

@@ -81,12 +81,17 @@ func (l *Local) Blob(ctx context.Context, d artifact.Descriptor) (io.ReadCloser,
 	return l.s.Blob(ctx, d)
 }
 
+func (l *Local) has(_ context.Context, d artifact.Descriptor) (bool, error) {
+	size, ok, err := l.s.Has(d.Digest)
+	return ok && size == d.Size, err
+}
+
 // PushBlob implements Repository.
 func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func() (io.ReadCloser, error)) error {
 	if err := l.s.Hold(ctx); err != nil { // a blob that no manifest names yet must stay until one does
 		return err
 	}
-	if size, ok, err := l.s.Has(d.Digest); err != nil || (ok && size == d.Size) {
+	if ok, err := l.has(ctx, d); ok || err != nil {
 		return err
 	}
 	rc, err := open()

@@ -227,3 +227,58 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestExtract(t *testing.T) {
+	r := local(t, "churn")
+	m := newModel(t, "1.0")
+	m.push(t, r, "1.0")
+	model, _, err := registry.ReadModel(t.Context(), r, "1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer := t.TempDir()
+	dir := filepath.Join(outer, "new", "out")
+	if err := registry.Extract(t.Context(), r, model.Layers, dir, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range model.Layers {
+		b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(l.Path)))
+		if err != nil || !bytes.Equal(b, m.layers[l.Digest]) {
+			t.Errorf("%s: %v", l.Path, err)
+		}
+	}
+	if err := registry.Extract(t.Context(), r, model.Layers, dir, false); diag.CodeOf(err) != diag.Usage {
+		t.Errorf("over existing files: %v", err)
+	}
+	if err := registry.Extract(t.Context(), r, model.Layers, dir, true); err != nil {
+		t.Error(err)
+	}
+	// An altered blob leaves no file, under no name.
+	src := model.ByRole(artifact.RoleSource)[0]
+	if err := os.WriteFile(r.Store().BlobPath(src.Digest), make([]byte, src.Size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir2 := filepath.Join(outer, "two")
+	if err := registry.Extract(t.Context(), r, []artifact.Layer{src}, dir2, false); diag.CodeOf(err) != diag.Verification {
+		t.Errorf("altered: %v", err)
+	}
+	if es, err := os.ReadDir(filepath.Join(dir2, "source")); err != nil || len(es) != 0 {
+		t.Errorf("left behind: %v %v", es, err)
+	}
+	// A link that waits in the folder does not lead out of it.
+	dir3 := filepath.Join(outer, "three")
+	if err := os.MkdirAll(dir3, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outer, filepath.Join(dir3, "source")); err != nil {
+		t.Skip("no symbolic links here:", err)
+	}
+	good := model.ByRole(artifact.RoleInterface)[0]
+	good.Path = "source/interface.json"
+	if err := registry.Extract(t.Context(), r, []artifact.Layer{good}, dir3, true); err == nil {
+		t.Error("wrote through a symbolic link")
+	}
+	if _, err := os.Stat(filepath.Join(outer, "interface.json")); err == nil {
+		t.Error("a file was written outside the folder")
+	}
+}
