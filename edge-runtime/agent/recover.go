@@ -99,6 +99,9 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 			continue
 		}
 		l, err := f.load(ctx, s)
+		for try := 1; try < 3 && err != nil && transient(err) && ctx.Err() == nil; try++ {
+			l, err = f.load(ctx, s) // one failed read is no reason to leave the committed artifact
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
 			f.a.Log.Error("a committed artifact can't be served", "channel", f.cfg.Name, "digest", string(s.Digest), "error", err)
@@ -114,10 +117,11 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		e := f.about(KindFallback, s, c.Seq, why)
 		e.From = c.Current.Digest
 		f.unsent = true
+		now := f.a.now().Truncate(time.Second)
 		err = f.change(func(c *state.Channel) error {
 			broken := *c.Current
-			promote(c, s, f.a.now().Truncate(time.Second), nil)
-			c.LastRollback = &state.Note{At: f.a.now().Truncate(time.Second), From: broken.Digest, To: s.Digest, Seq: c.Seq, Reason: why}
+			promote(c, s, now, nil)
+			c.LastRollback = &state.Note{At: now, From: broken.Digest, To: s.Digest, Seq: c.Seq, Reason: why}
 			c.Tag = "" // the channel's target is activated anew: fetched again, probed again
 			if q := c.Previous; q != nil && q.Digest == broken.Digest {
 				c.Previous = nil
