@@ -39,7 +39,7 @@ type Environment struct {
 	Namespace            string            `json:"namespace"` // of the models; part of the verdict's resourceUri
 	Channel              string            `json:"channel"`   // default: the environment's name
 	Policy               Policy            `json:"policy"`    //
-	Trust                string            `json:"trust"`     // trust file, relative to this one
+	Trust                Trust             `json:"trust"`     //
 	NotAfterDays         int               `json:"notAfterDays"`
 	DeviceClasses        []DeviceClass     `json:"deviceClasses"`
 	Metrics              []Threshold       `json:"metrics"`
@@ -61,6 +61,11 @@ type Environment struct {
 type Policy struct {
 	Digest artifact.Digest `json:"digest"`
 	Source string          `json:"source"`
+}
+
+// Trust tells which trust documents are good enough: an old one may still list keys that were revoked since.
+type Trust struct {
+	MinVersion int `json:"minVersion"` // default 1
 }
 
 // DeviceClass is a kind of device.
@@ -129,6 +134,9 @@ func (d *Document) fill() {
 		}
 		if e.NotAfterDays == 0 {
 			e.NotAfterDays = 90
+		}
+		if e.Trust.MinVersion == 0 {
+			e.Trust.MinVersion = 1
 		}
 		if e.Signers == 0 {
 			e.Signers = 1
@@ -206,6 +214,9 @@ func (d *Document) validate(at, name string, e Environment) error {
 	}
 	if e.Signers < 1 {
 		return bad(at+".signers", "at least one publisher has to sign")
+	}
+	if e.Trust.MinVersion < 1 {
+		return bad(at+".trust.minVersion", "below 1")
 	}
 	if e.MaxEvaluationAgeDays < 0 {
 		return bad(at+".maxEvaluationAgeDays", "negative")
@@ -321,7 +332,7 @@ func (d *Document) Facts(name string) (input.Environment, error) {
 		return input.Environment{}, fmt.Errorf("%w: %q (there are: %v)", ErrUnknown, name, d.Names())
 	}
 	f := input.Environment{
-		Name: name, Namespace: e.Namespace, Channel: e.Channel, PolicyDigest: string(e.Policy.Digest), NotAfterDays: e.NotAfterDays,
+		Name: name, MinTrust: e.Trust.MinVersion, Namespace: e.Namespace, Channel: e.Channel, PolicyDigest: string(e.Policy.Digest), NotAfterDays: e.NotAfterDays,
 		Slices: slices.Clone(e.Slices), Licenses: input.Licenses{Models: slices.Clone(e.Licenses.Models), Datasets: slices.Clone(e.Licenses.Datasets)},
 		Approvals: input.ApprovalDemand{Minimum: e.Approvals.Minimum, Roles: slices.Clone(e.Approvals.Roles)},
 		Signers:   e.Signers, After: e.After, MaxEvaluationAgeDays: e.MaxEvaluationAgeDays, PrivacyRole: e.PrivacyRole,

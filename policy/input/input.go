@@ -76,6 +76,7 @@ type Environment struct {
 	Namespace            string          `json:"namespace"`
 	Channel              string          `json:"channel"`
 	PolicyDigest         string          `json:"policyDigest"`
+	MinTrust             int             `json:"minTrust"` // lowest version of the trust document that is good enough
 	NotAfterDays         int             `json:"notAfterDays"`
 	DeviceClasses        []DeviceClass   `json:"deviceClasses"`
 	Metrics              []Threshold     `json:"metrics"`

@@ -36,3 +36,11 @@ fail contains {"msg": sprintf("no valid approval in role %s", [r]), "evidence": 
 	some r in input.environment.approvals.roles
 	not filled(r)
 }
+
+# Why an attached approval does not count.
+fail contains {"msg": sprintf("an attached approval does not count: %s", [a.reason]), "evidence": [a.bundle]} if {
+	not pass
+	some a in input.attestations
+	endswith(a.predicateType, "/approval/v1")
+	a.verified == false
+}

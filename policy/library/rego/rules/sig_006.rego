@@ -18,10 +18,12 @@ default pass := false
 
 pass if {
 	input.environment.verified == true
-	input.trust.version >= 1
+	input.trust.version >= input.environment.minTrust
 	lib.now < lib.ns(input.trust.expires)
 }
 
 fail contains {"msg": sprintf("environment %s is not proven: %s", [input.environment.name, input.environment.reason]), "evidence": [input.environment.digest]} if input.environment.verified == false
+
+fail contains {"msg": sprintf("trust document version %d is too old: the environment asks for version %d", [input.trust.version, input.environment.minTrust]), "evidence": [input.trust.digest]} if input.trust.version < input.environment.minTrust
 
 fail contains {"msg": sprintf("trust document version %d expired on %s", [input.trust.version, input.trust.expires]), "evidence": [input.trust.digest]} if lib.now >= lib.ns(input.trust.expires)
