@@ -8,7 +8,18 @@ import (
 func nnLowering() map[string]lowerer {
 	return map[string]lowerer{
 		"MatMul": simple(kernel.MatMul),
-		"Gemm":   lowerGemm,
+		"RNN":    lowerRNN(kernel.RNN),
+		"GRU":    lowerRNN(kernel.GRU),
+		"LSTM":   lowerRNN(kernel.LSTM),
+		"BatchNormalization": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[0])
+			if err != nil {
+				return err
+			}
+			c.step(kernel.BatchNorm(d), c.outs(n), c.ins(n), af(n.Float("epsilon")))
+			return nil
+		},
+		"Gemm": lowerGemm,
 		"Conv": func(c *compiler, n *ir.Node) error {
 			d, err := c.dt(n, n.Ins[0])
 			if err != nil {
@@ -96,6 +107,12 @@ func (c *compiler) transposed(d *ir.Data) *ir.Data {
 	if t, ok := c.turned[d]; ok {
 		return t
 	}
+	t := &ir.Data{DType: d.DType, Dims: []int64{d.Dims[1], d.Dims[0]}, Bytes: transpose2(d)}
+	c.turned[d] = t
+	return t
+}
+
+func transpose2(d *ir.Data) []byte {
 	r, q := int(d.Dims[0]), int(d.Dims[1])
 	es := d.DType.Bits() / 8
 	out := make([]byte, len(d.Bytes))
@@ -104,7 +121,5 @@ func (c *compiler) transposed(d *ir.Data) *ir.Data {
 			copy(out[(j*r+i)*es:(j*r+i+1)*es], d.Bytes[(i*q+j)*es:])
 		}
 	}
-	t := &ir.Data{DType: d.DType, Dims: []int64{int64(q), int64(r)}, Bytes: out}
-	c.turned[d] = t
-	return t
+	return out
 }

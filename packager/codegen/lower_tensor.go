@@ -49,6 +49,23 @@ func tensorLowering() map[string]lowerer {
 		"Slice":     elems(kernel.Slice),
 		"Concat":    elems(kernel.Concat, "axis"),
 		"Gather":    elems(kernel.Gather, "axis"),
+		"Tile":      elems(kernel.Tile),
+		"Range":     elems(kernel.Range),
+		"OneHot": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[2])
+			if err != nil {
+				return err
+			}
+			c.step(kernel.OneHot(d), c.outs(n), c.ins(n), ai(n.Int("axis")))
+			return nil
+		},
+		"Pad": func(c *compiler, n *ir.Node) error {
+			mode, ok := map[string]int{"constant": kernel.PadConstant, "edge": kernel.PadEdge, "reflect": kernel.PadReflect, "wrap": kernel.PadWrap}[n.Str("mode")]
+			if !ok {
+				return unsupported(n, "mode %q", n.Str("mode"))
+			}
+			return elems(func(d kernel.DT) *kernel.Kernel { return kernel.Pad(mode, d) })(c, n)
+		},
 		"Transpose": func(c *compiler, n *ir.Node) error {
 			d, err := c.dt(n, n.Ins[0])
 			if err != nil {

@@ -1,0 +1,168 @@
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/packager/codegen/asm"
+)
+
+// Layout of a tree ensemble in the data segment. Children are byte offsets of nodes, or ~leaf.
+const (
+	TreeFeature = 0 // u32 byte offset of the feature in a row
+	TreeFlags   = 4 // mode | missing << 8
+	TreeTrue    = 8
+	TreeFalse   = 12
+	TreeThresh  = 16 // f32 or f64
+	TreeNode    = 24
+
+	LeafTarget = 0 // u32 byte offset of the target's accumulator
+	LeafWeight = 8 // f64
+	LeafEntry  = 16
+)
+
+// Attribute slots of TreeEnsemble.
+const (
+	TreeAttrNodes = iota
+	TreeAttrRoots // u32: byte offset of a node, or ~leaf
+	TreeAttrNRoots
+	TreeAttrBegins  // u32 per leaf and one more: byte offsets of entries; unused with one entry per leaf
+	TreeAttrEntries // LeafEntry each
+	TreeAttrTargets
+	TreeAttrBase // f64 per target, or 0
+	TreeAttrFeatures
+	TreeAttrCost
+)
+
+// TreeVariant chooses the kernel of an ensemble.
+type TreeVariant struct {
+	Mode    int  // the one mode of all nodes, or -1
+	Missing bool // some node sends NaN to the true side
+	Single  bool // each leaf has exactly one entry
+	Agg     string
+}
+
+// TreeEnsemble walks tables; sums are f64 per target in the order of the trees. Output 1 holds the accumulators.
+func TreeEnsemble(v TreeVariant, d DT) *Kernel {
+	return &Kernel{
+		Name: fmt.Sprintf("trees.%d.%t.%t.%s.%s", v.Mode, v.Missing, v.Single, v.Agg, d.Name), NOut: 2, Parallel: true,
+		PrepName: "trees." + d.Name,
+		Prep: func(k *K) {
+			x, y, acc := k.In(0), k.Out(0), k.Out(1)
+			k.Check(Rank(x).EqI(2), abi.ErrRank, Rank(x).ExtU(), asm.CL(2))
+			k.Check(DimC(x, 1).GeS(k.Attr(TreeAttrFeatures)), abi.ErrShape, DimC(x, 1), k.Attr(TreeAttrFeatures))
+			for i, o := range []V{y, acc} {
+				k.SetRank(o, asm.C(2))
+				k.SetDimC(o, 0, DimC(x, 0))
+				k.SetDimC(o, 1, k.Attr(TreeAttrTargets))
+				k.Alloc(o, []DT{d, dtOf(abi.F64)}[i])
+			}
+			k.Work(DimC(x, 0), k.Attr(TreeAttrCost))
+		},
+		Range: func(k *K, lo, hi V) {
+			x, y, acc := k.In(0), k.Out(0), k.Out(1)
+			a := func(i int) V { return k.Let(k.Attr32(i)) }
+			nodes, roots, nroots, begins, entries, targets, base := a(TreeAttrNodes), a(TreeAttrRoots), a(TreeAttrNRoots),
+				a(TreeAttrBegins), a(TreeAttrEntries), a(TreeAttrTargets), a(TreeAttrBase)
+			width := k.Let(DimC(x, 1).Wrap().ShlI(d.Shift))
+			row := k.Let(Data(x).Add(lo.Mul(width.E)))
+			u := k.Let(lo.E)
+			L := func() V { return k.Local(asm.I32) }
+			node, p, pa, py, j, r, e, end, at := L(), L(), L(), L(), L(), L(), L(), L(), L()
+			val := k.Local(d.C)
+			w, s := k.Local(asm.F64), k.Local(asm.F64)
+			rend := k.Let(roots.Add(nroots.ShlI(2)))
+			start := 0.0
+			if v.Agg == "MIN" || v.Agg == "MAX" {
+				start = negInf - negInf // NaN: no leaf has named the target yet
+			}
+			add := func() {
+				k.Set(w, asm.MF64.At(e.E, LeafWeight))
+				k.Set(at, pa.Add(asm.L32(e.E, LeafTarget)))
+				k.Set(s, asm.MF64.At(at.E, 0))
+				switch v.Agg {
+				case "MIN":
+					k.Set(s, asm.Select(s.Ne(s.E).Or(w.Lt(s.E)), w.E, s.E))
+				case "MAX":
+					k.Set(s, asm.Select(s.Ne(s.E).Or(w.Gt(s.E)), w.E, s.E))
+				default:
+					k.Set(s, s.Add(w.E))
+				}
+				k.Put(asm.MF64, at.E, 0, s.E)
+			}
+			thr := func() E { return d.Mem.At(p.E, TreeThresh) }
+			compare := func(mode int) E {
+				switch mode {
+				case 0:
+					return val.Le(thr())
+				case 1:
+					return val.Lt(thr())
+				case 2:
+					return val.Ge(thr())
+				case 3:
+					return val.Gt(thr())
+				case 4:
+					return val.Eq(thr())
+				}
+				return val.Ne(thr())
+			}
+			c := L()
+			k.While(u.LtU(hi.E), func() {
+				k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
+				k.Up(j, targets.E, func() { k.Put(asm.MF64, pa.Add(j.ShlI(3)), 0, asm.CD(start)) })
+				k.Set(r, roots.E)
+				k.While(r.LtU(rend.E), func() {
+					k.Set(node, asm.L32(r.E, 0))
+					k.While(node.GeS(asm.C(0)), func() {
+						k.Set(p, nodes.Add(node.E))
+						k.Set(val, d.Mem.At(row.Add(asm.L32(p.E, TreeFeature)), 0))
+						if v.Mode >= 0 {
+							k.Set(c, compare(v.Mode))
+						} else {
+							m := k.Let(asm.L32(p.E, TreeFlags).AndI(255))
+							k.Set(c, compare(5))
+							for i := 4; i >= 0; i-- {
+								k.If(m.EqI(int64(i)), func() { k.Set(c, compare(i)) })
+							}
+						}
+						if v.Missing {
+							k.If(asm.And2(val.Ne(val.E), asm.L32(p.E, TreeFlags).ShrUI(8)), func() { k.Set(c, asm.C(1)) })
+						}
+						k.Set(node, asm.L32(p.Add(c.Eqz().ShlI(2)), TreeTrue))
+					})
+					k.Set(node, node.Xor(asm.C(-1)))
+					if v.Single {
+						k.Set(e, entries.Add(node.ShlI(4)))
+						add()
+					} else {
+						k.Set(e, entries.Add(asm.L32(begins.Add(node.ShlI(2)), 0)))
+						k.Set(end, entries.Add(asm.L32(begins.Add(node.ShlI(2)), 4)))
+						k.While(e.LtU(end.E), func() {
+							add()
+							k.Inc(e, LeafEntry)
+						})
+					}
+					k.Inc(r, 4)
+				})
+				k.Set(py, Data(y).Add(u.Mul(targets.E).ShlI(d.Shift)))
+				k.Up(j, targets.E, func() {
+					k.Set(s, asm.MF64.At(pa.Add(j.ShlI(3)), 0))
+					switch v.Agg {
+					case "MIN", "MAX":
+						k.If(s.Ne(s.E), func() { k.Set(s, asm.CD(0)) })
+					case "AVERAGE":
+						k.Set(s, s.Div(nroots.ToF(asm.F64, false)))
+					}
+					k.If(base.E, func() { k.Set(s, s.Add(asm.MF64.At(base.Add(j.ShlI(3)), 0))) })
+					if d.C == asm.F32 {
+						k.Put(d.Mem, py.Add(j.ShlI(2)), 0, s.Demote())
+					} else {
+						k.Put(d.Mem, py.Add(j.ShlI(3)), 0, s.E)
+					}
+				})
+				k.Set(row, row.Add(width.E))
+				k.Inc(u, 1)
+			})
+		},
+	}
+}

@@ -1,0 +1,92 @@
+package codegen
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/waybill-ml/waybill/packager/codegen/kernel"
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+func mlLowering() map[string]lowerer {
+	return map[string]lowerer{
+		"ml.TreeEnsemble": lowerTrees,
+	}
+}
+
+func lowerTrees(c *compiler, n *ir.Node) error {
+	d, err := c.dt(n, n.Ins[0])
+	if err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	feat, mode, tr, fa, miss := n.Ints("node_feature"), n.Ints("node_mode"), n.Ints("node_true"), n.Ints("node_false"), n.Ints("node_missing_true")
+	thr := n.Data("node_threshold")
+	v := kernel.TreeVariant{Mode: -1, Single: true, Agg: n.Str("aggregate")}
+	if len(mode) > 0 {
+		v.Mode = int(mode[0])
+	} else {
+		v.Mode = 0
+	}
+	if int64(len(feat))*kernel.TreeNode > math.MaxInt32 {
+		return unsupported(n, "%d tree nodes", len(feat))
+	}
+	child := func(i int64) uint32 {
+		if i >= 0 {
+			return uint32(i * kernel.TreeNode)
+		}
+		return uint32(int32(i))
+	}
+	nodes := make([]byte, len(feat)*kernel.TreeNode)
+	features := int64(0)
+	for i, f := range feat {
+		b := nodes[i*kernel.TreeNode:]
+		features = max(features, f+1)
+		if int(mode[i]) != v.Mode {
+			v.Mode = -1
+		}
+		v.Missing = v.Missing || miss[i] != 0
+		le.PutUint32(b[kernel.TreeFeature:], uint32(f<<d.Shift))
+		le.PutUint32(b[kernel.TreeFlags:], uint32(mode[i]|miss[i]<<8))
+		le.PutUint32(b[kernel.TreeTrue:], child(tr[i]))
+		le.PutUint32(b[kernel.TreeFalse:], child(fa[i]))
+		es := 1 << d.Shift
+		copy(b[kernel.TreeThresh:], thr.Bytes[i*es:(i+1)*es])
+	}
+	begin, target, weight := n.Ints("leaf_begin"), n.Ints("leaf_target"), n.Data("leaf_weight")
+	for i := 0; i+1 < len(begin); i++ {
+		if begin[i+1]-begin[i] != 1 {
+			v.Single = false
+		}
+	}
+	begins := make([]byte, 4*len(begin))
+	for i, b := range begin {
+		le.PutUint32(begins[4*i:], uint32(b*kernel.LeafEntry))
+	}
+	entries := make([]byte, len(target)*kernel.LeafEntry)
+	for i, t := range target {
+		le.PutUint32(entries[i*kernel.LeafEntry+kernel.LeafTarget:], uint32(8*t))
+		le.PutUint64(entries[i*kernel.LeafEntry+kernel.LeafWeight:], math.Float64bits(weight.Float(i)))
+	}
+	var roots []byte
+	for _, r := range n.Ints("roots") {
+		roots = le.AppendUint32(roots, child(r))
+	}
+	base := attr{}
+	if b := n.Data("base_values"); b.Len() > 0 {
+		var bb []byte
+		for _, x := range b.Floats() {
+			bb = le.AppendUint64(bb, math.Float64bits(x))
+		}
+		base = ab(c.blob(bb, 16))
+	}
+	acc := c.newSlot()
+	outs := append(c.outs(n), acc)
+	trees := int64(len(n.Ints("roots")))
+	s := c.step(kernel.TreeEnsemble(v, d), outs, c.ins(n),
+		ab(c.blob(nodes, 16)), ab(c.blob(roots, 16)), ai(trees), ab(c.blob(begins, 16)), ab(c.blob(entries, 16)),
+		ai(n.Int("n_targets")), base, ai(features), ai(trees*30+20))
+	s.frees = append(s.frees, acc.slot)
+	c.note(n, "%d trees, %d nodes, %d leaves: %d bytes of tables", trees, len(feat), max(len(begin)-1, 0), len(nodes)+len(entries)+len(begins)+len(roots))
+	return nil
+}
