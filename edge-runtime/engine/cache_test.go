@@ -201,7 +201,7 @@ func TestPlantedEntryIsDropped(t *testing.T) {
 		if g.info, err = checkModule(g.compiled, code, true); err != nil {
 			t.Fatal(err)
 		}
-		outs, err := g.run(t.Context(), []Tensor{Of([]float32{21})})
+		outs, _, err := g.run(t.Context(), []Tensor{Of([]float32{21})})
 		if err != nil {
 			t.Fatal(err)
 		}

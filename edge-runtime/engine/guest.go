@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -314,12 +315,13 @@ func (g *guest) shutdown() {
 	}
 }
 
-// run performs one call: ins in, outputs out.
-func (g *guest) run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
+// run performs one call: ins in, outputs out, and the time it took once an instance was free.
+func (g *guest) run(ctx context.Context, ins []Tensor) ([]Tensor, time.Duration, error) {
 	inst, err := g.acquire(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	start := time.Now()
 	healthy := false
 	defer func() { g.release(inst, healthy) }()
 	c := call{g: g, inst: inst}
@@ -327,5 +329,5 @@ func (g *guest) run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 	var trap *TrapError
 	var proto *ProtocolError
 	healthy = !errors.As(err, &trap) && !errors.As(err, &proto)
-	return outs, err
+	return outs, time.Since(start), err
 }

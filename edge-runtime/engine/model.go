@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -171,8 +172,15 @@ func (m *Model) PeakMemory() uint64 {
 // (a step of the user's is interrupted at once). Errors: *InputError and *GuestError with InputFault for what the
 // caller did wrong, ErrMemoryLimit, *TrapError, *ProtocolError, ErrClosed.
 func (m *Model) Run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
+	outs, _, err := m.RunTimed(ctx, ins)
+	return outs, err
+}
+
+// RunTimed is Run that also tells how long the modules worked: without the wait for a free instance, also when the call
+// failed.
+func (m *Model) RunTimed(ctx context.Context, ins []Tensor) (_ []Tensor, busy time.Duration, _ error) {
 	if err := m.checkInputs(ins); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	values := make([]Tensor, m.slots)
 	copy(values, ins)
@@ -181,13 +189,14 @@ func (m *Model) Run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 		for i, s := range l.from {
 			args[i] = values[s]
 		}
-		outs, err := l.run(ctx, args)
+		outs, took, err := l.run(ctx, args)
+		busy += took
 		if err != nil {
-			return nil, err
+			return nil, busy, err
 		}
 		for i := range outs {
 			if err := checkKind(&l.out[i], &outs[i]); err != nil {
-				return nil, &ProtocolError{l.name, fmt.Errorf("output %q: %w", l.out[i].Name, err)}
+				return nil, busy, &ProtocolError{l.name, fmt.Errorf("output %q: %w", l.out[i].Name, err)}
 			}
 			values[l.to+i] = outs[i]
 		}
@@ -196,7 +205,7 @@ func (m *Model) Run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 	for i, s := range m.outs {
 		outs[i] = values[s]
 	}
-	return outs, nil
+	return outs, busy, nil
 }
 
 // Close waits for running calls and frees the model. Later calls of Run return ErrClosed. When ctx ends first, Close

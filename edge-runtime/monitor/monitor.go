@@ -28,7 +28,7 @@ func (m *Metrics) Request(model, digest string, status int) {
 	m.set.GetOrCreateCounter(series("waybill_requests_total", "model", model, "digest", digest, "code", fmt.Sprint(status))).Inc()
 }
 
-// Inference records the time that one successful inference took, from the wait for an instance to the outputs.
+// Inference records the time that one successful inference took, without queueing and network.
 func (m *Metrics) Inference(model, digest string, d time.Duration) {
 	s := d.Seconds()
 	l := []string{"model", model, "digest", digest}

@@ -119,6 +119,25 @@ func Run(ctx context.Context, r Runner, g *artifact.Golden) (Report, error) {
 	return rep, nil
 }
 
+// Call runs the model once on tensors in the golden document's form, which are found by name; the outputs have that form
+// too, in the order of the interface document.
+func Call(ctx context.Context, r Runner, named []artifact.GoldenTensor) ([]artifact.GoldenTensor, error) {
+	iface := r.Interface()
+	ins, err := inputs(named, iface.Inputs)
+	if err != nil {
+		return nil, &engine.InputError{Err: err}
+	}
+	outs, err := r.Run(ctx, ins)
+	if err != nil {
+		return nil, err
+	}
+	res := make([]artifact.GoldenTensor, len(outs))
+	for i := range outs {
+		res[i] = ToGolden(iface.Outputs[i].Name, outs[i])
+	}
+	return res, nil
+}
+
 // inputs puts named tensors into the order of the ports; every port needs one, and there may be no others.
 func inputs(named []artifact.GoldenTensor, ports []artifact.Port) ([]engine.Tensor, error) {
 	by := map[string]*artifact.GoldenTensor{}

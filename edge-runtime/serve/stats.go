@@ -9,7 +9,7 @@ import (
 )
 
 // Stats are the counters of one activation of a model. A trial compares them with its budgets. Latencies are those of
-// answered inferences, from the wait for an instance to the outputs, over the last Config.Window of them.
+// inferences alone, without queueing and network, over the last Config.Window answered ones.
 type Stats struct {
 	Digest  artifact.Digest `json:"digest"`
 	Since   time.Time       `json:"since"`
