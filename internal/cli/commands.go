@@ -27,7 +27,16 @@ func buildCommands() []Command {
 
 // shipCommands move artifacts.
 func shipCommands() []Command {
-	return []Command{}
+	return []Command{
+		inspectCommand(),
+		pushCommand(),
+		pullCommand(),
+		copyCommand(),
+		saveCommand(),
+		loadCommand(),
+		storeCommand(),
+		registryCommand(),
+	}
 }
 
 // trustCommands make and check evidence.

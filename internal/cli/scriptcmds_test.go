@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -19,6 +21,8 @@ import (
 //	json FILE PATH [VALUE]        the JSON in FILE ("stdout" too) has PATH (a.b.0.c), with VALUE when given
 //	setenvfrom NAME FILE          set NAME to the last line of FILE ("stdout" too)
 //	flip FILE OFFSET              invert one byte
+//	waitfile FILE                 wait until FILE is there
+//	alter LAYOUT FILE PATH        invert a byte of the blob in LAYOUT whose digest the JSON in FILE has at PATH
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"exitcode": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -55,6 +59,33 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			if ok == neg {
 				ts.Fatalf("%s: %s is %q (%v)", args[0], args[1], got, err)
 			}
+		},
+		"waitfile": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 1 {
+				ts.Fatalf("usage: waitfile FILE")
+			}
+			for range 3000 {
+				if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			ts.Fatalf("%s does not appear", args[0])
+		},
+		"alter": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 3 {
+				ts.Fatalf("usage: alter LAYOUT FILE PATH")
+			}
+			var v any
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &v))
+			digest, err := walk(v, strings.Split(args[2], "."))
+			ts.Check(err)
+			name := filepath.Join(ts.MkAbs(args[0]), "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
+			b, err := os.ReadFile(name)
+			ts.Check(err)
+			b[len(b)/2] ^= 0xff
+			ts.Check(os.Chmod(name, 0o600))
+			ts.Check(os.WriteFile(name, b, 0o600))
 		},
 		"setenvfrom": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 2 {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
-	"github.com/waybill-ml/waybill/oci/store"
 	"github.com/waybill-ml/waybill/packager/build"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/project"
@@ -84,24 +82,6 @@ func openProject(ctx context.Context, _ *Call, dir string) (*target, error) {
 	return &target{Module: m.Module, Name: p.Name + " " + p.Version, Input: in, Model: m}, nil
 }
 
-// storeDir is the folder of the local store: WAYBILL_HOME/store.
-func (c *Call) storeDir() (string, error) {
-	d, err := c.Env.DataDir()
-	if err != nil {
-		return "", diag.Wrap(diag.Failure, err, "find the local store")
-	}
-	return filepath.Join(d, "store"), nil
-}
-
-// openStore opens the local store, making it when asked.
-func (c *Call) openStore(ctx context.Context, create bool) (*store.Store, error) {
-	d, err := c.storeDir()
-	if err != nil {
-		return nil, err
-	}
-	return store.Open(ctx, d, store.Options{Create: create})
-}
-
 func openRef(ctx context.Context, c *Call, arg string) (*target, error) {
 	ref, err := registry.ParseRef(arg)
 	if err != nil {
@@ -152,30 +132,4 @@ func openRef(ctx context.Context, c *Call, arg string) (*target, error) {
 		}
 	}
 	return t, nil
-}
-
-// place opens the repository of a reference. Without a registry that allows it, plain http is for loopback only.
-func (c *Call) place(ctx context.Context, ref registry.Ref) (*openPlace, error) {
-	dir, err := c.storeDir()
-	if err != nil {
-		return nil, err
-	}
-	if ref.Path != "" {
-		ref.Path = c.Abs(ref.Path)
-	}
-	p, err := registry.Open(ctx, ref, registry.Options{StoreDir: dir})
-	if err != nil {
-		return nil, err
-	}
-	return &openPlace{p}, nil
-}
-
-// openPlace is a repository that may hold a store open.
-type openPlace struct{ registry.Place }
-
-// Close lets go of a store; a registry has nothing to close.
-func (p *openPlace) Close() {
-	if x, ok := p.Place.(io.Closer); ok {
-		_ = x.Close() // nothing was written
-	}
 }

@@ -58,11 +58,11 @@ func (l *Local) Resolve(ctx context.Context, tagOrDigest string) (artifact.Descr
 }
 
 func (l *Local) notFound(ctx context.Context, target string) error {
-	sep := ":"
+	sep, why := ":", "no such tag"
 	if strings.HasPrefix(target, "sha256:") {
-		sep = "@"
+		sep, why = "@", "no such digest"
 	}
-	e := diag.Wrap(diag.NotFound, fs.ErrNotExist, "%s%s%s is not in %s", l.label, sep, target, l.s.Dir())
+	e := diag.Wrap(diag.NotFound, notFoundError{errors.New(why)}, "%s%s%s is not in %s", l.label, sep, target, l.s.Dir())
 	if tags, err := l.Tags(ctx); err == nil && len(tags) > 0 {
 		for _, t := range tags[:min(len(tags), 8)] {
 			_ = e.Line("there is %s:%s", l.label, t)

@@ -301,11 +301,12 @@ func refine(err error, repo, target string) error {
 	if strings.HasPrefix(target, "sha256:") {
 		sep = "@"
 	}
+	why := "the registry says 404"
 	var te *transport.Error
-	if errors.As(err, &te) {
-		err = notFoundError{te}
+	if errors.As(err, &te) && len(te.Errors) == 1 {
+		why = "the registry says " + string(te.Errors[0].Code)
 	}
-	return diag.Wrap(diag.NotFound, err, "%s%s%s does not exist", repo, sep, target).
+	return diag.Wrap(diag.NotFound, notFoundError{errors.New(why)}, "%s%s%s does not exist", repo, sep, target).
 		Hint("waybill push NAME:TAG %s:TAG", repo)
 }
 

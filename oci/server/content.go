@@ -187,6 +187,14 @@ func (s *Server) putManifest(w http.ResponseWriter, r *http.Request, repo, ref s
 		return
 	}
 	d, err := st.PutManifest(r.Context(), b, mt, o)
+	if errors.Is(err, fs.ErrNotExist) {
+		for _, n := range append(doc.Blobs, doc.Children...) {
+			if _, ok, herr := st.Has(n.Digest); herr == nil && !ok {
+				fail(w, http.StatusNotFound, "MANIFEST_BLOB_UNKNOWN", string(n.Digest)+" is not in this repository")
+				return
+			}
+		}
+	}
 	if err != nil {
 		failErr(w, err, "MANIFEST_BLOB_UNKNOWN")
 		return

@@ -348,7 +348,7 @@ func failErr(w http.ResponseWriter, err error, missing string) {
 	case errors.As(err, &tooBig), errors.Is(err, errTooLarge):
 		fail(w, http.StatusRequestEntityTooLarge, "SIZE_INVALID", err.Error())
 	case errors.Is(err, fs.ErrNotExist):
-		fail(w, http.StatusNotFound, missing, err.Error())
+		fail(w, http.StatusNotFound, missing, "it is not here")
 	case errors.Is(err, store.ErrConflict):
 		fail(w, http.StatusPreconditionFailed, "DENIED", err.Error())
 	case diag.CodeOf(err) == diag.Verification:

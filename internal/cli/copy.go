@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/ui"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/registry"
+)
+
+func copyFlags(more ...ucli.Flag) []ucli.Flag {
+	return placeFlags(append(more,
+		&ucli.BoolFlag{Name: "no-evidence", Usage: "leave attached evidence (signatures, verdicts, ...) behind"},
+		&ucli.BoolFlag{Name: "dry-run", Usage: "send nothing, show what would be sent"},
+		&ucli.IntFlag{Name: "jobs", Value: 4, Usage: "transfers at a time"})...)
+}
+
+func pushCommand() Command {
+	return Command{
+		Name: "push", Group: Ship, Summary: "copy an artifact and its evidence to a registry",
+		Args: "REF DEST", Min: 2, Max: 2,
+		Long: `Sends what the registry does not have yet, then everything that is attached to the artifact, and sets the tag
+last: who sees the tag finds all of it. Pushing again completes a push that broke off. Without a tag, DEST gets
+that of REF.`,
+		Examples: []string{
+			"waybill push churn:1.0 reg.example/ml/churn:1.0",
+			"waybill push churn:1.0 127.0.0.1:5000/ml/churn --dry-run",
+		},
+		Flags: copyFlags(),
+		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
+		See:   []string{"pull", "copy", "registry serve"},
+		Run: func(ctx context.Context, c *Call) error {
+			r, err := registry.ParseRef(c.Args[1])
+			if err != nil {
+				return err
+			}
+			if r.Kind == registry.KindLocal {
+				return diag.New(diag.Usage, "push: %s names no registry", c.Args[1]).
+					Hint("waybill push %s HOST/%s", c.Args[0], c.Args[1]).Hint("waybill copy %s %s", c.Args[0], c.Args[1])
+			}
+			return runCopy(ctx, c, "push", c.Args[0], r)
+		},
+	}
+}
+
+func copyCommand() Command {
+	return Command{
+		Name: "copy", Group: Ship, Summary: "copy an artifact and its evidence between any two places",
+		Args: "SRC DEST", Min: 2, Max: 2,
+		Long: `SRC and DEST are each a name in the local store, a repository in a registry, or layout:PATH. The copy is byte
+for byte, so digests and signatures stay valid. Inside one registry blobs are mounted, not sent.`,
+		Examples: []string{
+			"waybill copy reg.example/ml/churn:1.0 mirror.example/ml/churn:1.0",
+			"waybill copy reg.example/ml/churn@sha256:7c1f... layout:./stick:1.0",
+		},
+		Flags: copyFlags(),
+		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
+		See:   []string{"push", "pull", "save"},
+		Run: func(ctx context.Context, c *Call) error {
+			r, err := registry.ParseRef(c.Args[1])
+			if err != nil {
+				return err
+			}
+			return runCopy(ctx, c, "copy", c.Args[0], r)
+		},
+	}
+}
+
+func pullCommand() Command {
+	return Command{
+		Name: "pull", Group: Ship, Summary: "bring an artifact and its evidence to the local store, or its files to a folder",
+		Args: "REF [NAME]", Min: 1, Max: 2,
+		Long: `Into the local store the artifact goes as NAME, by default the last part of the repository's name with the same
+tag. With --out its files go into a folder instead, --role picks which. Everything is hashed; what does not have its
+digest is refused and leaves no file. Signatures are checked by waybill verify.`,
+		Examples: []string{
+			"waybill pull reg.example/ml/churn:1.0",
+			"waybill pull reg.example/ml/churn:1.0 candidate:1.0",
+			"waybill pull reg.example/ml/churn:1.0 --out ./churn --role module --role interface",
+		},
+		Flags: copyFlags(
+			&ucli.StringFlag{Name: "out", Usage: "write the files into `DIR`, not into the store"},
+			&ucli.StringSliceFlag{Name: "role", Usage: "with --out: only files of `ROLE` (module, weights, interface, step, golden, baseline, source, doc)"},
+			&ucli.BoolFlag{Name: "force", Usage: "with --out: overwrite files"}),
+		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
+		See:   []string{"push", "verify", "inspect"},
+		Run:   runPull,
+	}
+}
+
+func runPull(ctx context.Context, c *Call) error {
+	src, err := registry.ParseRef(c.Args[0])
+	if err != nil {
+		return err
+	}
+	if c.String("out") != "" {
+		if len(c.Args) > 1 {
+			return diag.New(diag.Usage, "pull: NAME and --out exclude each other")
+		}
+		return runExtract(ctx, c)
+	}
+	if len(c.Strings("role")) > 0 || c.Bool("force") {
+		return diag.New(diag.Usage, "pull: --role and --force need --out").Hint("waybill pull %s --out DIR", c.Args[0])
+	}
+	dst := registry.Ref{Kind: registry.KindLocal, Repo: path.Base(src.Repo), Tag: src.Tag}
+	switch {
+	case len(c.Args) > 1:
+		if dst, err = registry.ParseRef(c.Args[1]); err != nil {
+			return err
+		}
+		if dst.Kind != registry.KindLocal {
+			return diag.New(diag.Usage, "pull: %s is not a name in the local store", c.Args[1]).Hint("waybill copy %s %s", c.Args[0], c.Args[1])
+		}
+	case src.Kind == registry.KindLocal:
+		return diag.New(diag.Usage, "pull: %s is in the local store already", c.Args[0]).Hint("waybill inspect %s", c.Args[0])
+	case src.Kind == registry.KindLayout:
+		return diag.New(diag.Usage, "pull: a layout has no name; say which name it gets").Hint("waybill pull %s NAME:TAG", c.Args[0])
+	}
+	return runCopy(ctx, c, "pull", c.Args[0], dst)
+}
+
+type copyJSON struct {
+	Schema    string          `json:"schema"`
+	Ref       string          `json:"ref"` // destination, by digest
+	Digest    artifact.Digest `json:"digest"`
+	Tag       string          `json:"tag,omitempty"`
+	DryRun    bool            `json:"dryRun"`
+	Referrers []evidenceJSON  `json:"evidence"`
+	Sent      int             `json:"blobsSent"`
+	SentBytes int64           `json:"bytesSent"`
+	Mounted   int             `json:"blobsMounted"`
+	Present   int             `json:"blobsPresent"`
+}
+
+type evidenceJSON struct {
+	Digest        artifact.Digest `json:"digest"` // of the manifest that carries it
+	ArtifactType  string          `json:"artifactType"`
+	PredicateType string          `json:"predicateType,omitempty"` // as declared, not verified
+}
+
+func evidenceList(ds []artifact.Descriptor) []evidenceJSON {
+	out := []evidenceJSON{}
+	for _, d := range ds {
+		out = append(out, evidenceJSON{d.Digest, d.ArtifactType, d.Annotations[artifact.AnnotationBundlePredicate]})
+	}
+	return out
+}
+
+func runCopy(ctx context.Context, c *Call, verb, srcArg string, dstRef registry.Ref) error {
+	srcRef, src, err := c.openArg(ctx, srcArg)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if dstRef.Digest != "" {
+		return diag.New(diag.Usage, "%s: a digest cannot be chosen at the destination", verb).Hint("waybill %s %s %s", verb, srcArg, dstRef.Name())
+	}
+	if dstRef.Tag == "" && srcRef.Digest == "" {
+		dstRef.Tag = srcRef.Target()
+	}
+	dst, err := c.openPlace(ctx, dstRef, !c.Bool("dry-run"))
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	p := c.UI.Progress(verb, 0, c.Env.Now)
+	res, err := registry.Copy(ctx, dst.Place, src.Place, srcRef.Target(), registry.CopyOptions{
+		Tag: dstRef.Tag, NoReferrers: c.Bool("no-evidence"), Jobs: c.Int("jobs"), DryRun: c.Bool("dry-run"),
+		Progress: func(e registry.Event) { p.Add(e.Descriptor.Size) },
+	})
+	p.Done()
+	if err != nil {
+		return err
+	}
+	out := copyJSON{
+		Schema: schemaBase + verb + "/v1", Ref: dstRef.WithDigest(res.Descriptor.Digest).String(), Digest: res.Descriptor.Digest, Tag: dstRef.Tag,
+		DryRun: c.Bool("dry-run"), Referrers: evidenceList(res.Referrers),
+		Sent: res.Sent, SentBytes: res.SentBytes, Mounted: res.Mounted, Present: res.Present,
+	}
+	if c.UI.JSON {
+		return c.UI.PrintJSON(out)
+	}
+	head := ""
+	if out.DryRun {
+		head = "dry run: "
+	}
+	c.UI.Say("%s%s -> %s", head, srcRef, dstRef)
+	parts := []string{ui.Plural(res.Sent, "blob") + " sent, " + ui.Bytes(res.SentBytes)}
+	if res.Mounted > 0 {
+		parts = append(parts, ui.Plural(res.Mounted, "blob")+" mounted")
+	}
+	if res.Present > 0 {
+		parts = append(parts, ui.Count(int64(res.Present))+" already there")
+	}
+	c.UI.Field("content", "%s", strings.Join(parts, "; "))
+	if !c.Bool("no-evidence") {
+		c.UI.Field("evidence", "%s attached", ui.Plural(len(res.Referrers), "statement"))
+	}
+	c.UI.Data("%s", out.Ref)
+	return nil
+}
+
+type extractJSON struct {
+	Schema string          `json:"schema"`
+	Ref    string          `json:"ref"`
+	Digest artifact.Digest `json:"digest"`
+	Dir    string          `json:"dir"`
+	DryRun bool            `json:"dryRun"`
+	Files  []layerJSON     `json:"files"`
+}
+
+func runExtract(ctx context.Context, c *Call) error {
+	ref, r, err := c.openArg(ctx, c.Args[0])
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	m, d, err := registry.ReadModel(ctx, r, ref.Target())
+	if err != nil {
+		return err
+	}
+	layers := m.Layers
+	if roles := c.Strings("role"); len(roles) > 0 {
+		layers = nil
+		for _, role := range roles {
+			found := m.ByRole(artifact.Role(role))
+			if len(found) == 0 {
+				return diag.New(diag.NotFound, "%s has no file of role %s", ref, role).Hint("waybill inspect %s", c.Args[0])
+			}
+			layers = append(layers, found...)
+		}
+	}
+	out := extractJSON{Schema: schemaBase + "pull/v1", Ref: ref.WithDigest(d.Digest).String(), Digest: d.Digest, Dir: c.String("out"),
+		DryRun: c.Bool("dry-run"), Files: layerList(layers)}
+	if !out.DryRun {
+		if err := registry.Extract(ctx, r, layers, c.Abs(c.String("out")), c.Bool("force")); err != nil {
+			return err
+		}
+	}
+	if c.UI.JSON {
+		return c.UI.PrintJSON(out)
+	}
+	for _, l := range layers {
+		c.UI.Field(string(l.Role), "%s  %s", l.Path, ui.Bytes(l.Size))
+	}
+	c.UI.Data("%s", out.Ref)
+	return nil
+}

@@ -1,0 +1,342 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/ui"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/oci/store"
+	"github.com/waybill-ml/waybill/packager/build"
+	"github.com/waybill-ml/waybill/packager/project"
+)
+
+func inspectCommand() Command {
+	return Command{
+		Name: "inspect", Group: Ship, Summary: "show what is in an artifact: interface, files, attached evidence",
+		Args: "[MODEL|PROJECT|REF]", Max: 1,
+		Long: `Of a model file or a project it shows what the compiled model would be. Of an artifact: its inputs and outputs,
+its files with roles and digests, and what is attached. Everything read is hashed, but nobody's signature is checked:
+that is waybill verify.`,
+		Examples: []string{
+			"waybill inspect churn:1.0",
+			"waybill inspect reg.example/ml/churn@sha256:7c1f... --output json",
+			"waybill inspect model.onnx",
+		},
+		Flags: placeFlags(),
+		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.Registry, diag.NotFound},
+		See:   []string{"verify", "predict"},
+		Run:   runInspect,
+	}
+}
+
+type inspectJSON struct {
+	Schema       string               `json:"schema"`
+	Target       string               `json:"target"` // what was inspected
+	Ref          string               `json:"ref,omitempty"`
+	Digest       artifact.Digest      `json:"digest,omitempty"`
+	MediaType    string               `json:"mediaType,omitempty"`
+	ArtifactType string               `json:"artifactType,omitempty"`
+	Model        bool                 `json:"model"`            // it is a model that this version reads
+	Reason       string               `json:"reason,omitempty"` // why not
+	Name         string               `json:"name,omitempty"`
+	Version      string               `json:"version,omitempty"`
+	Bytes        int64                `json:"bytes"`
+	Config       *artifact.Config     `json:"config,omitempty"`
+	Interface    *artifact.Interface  `json:"interface,omitempty"`
+	Layers       []layerJSON          `json:"layers"`
+	Evidence     []attachedJSON       `json:"evidence"`
+	Subject      *artifact.Descriptor `json:"subject,omitempty"`
+}
+
+type layerJSON struct {
+	Role         artifact.Role   `json:"role,omitempty"`
+	Path         string          `json:"path,omitempty"`
+	MediaType    string          `json:"mediaType"`
+	Digest       artifact.Digest `json:"digest"`
+	Size         int64           `json:"size"`
+	Target       string          `json:"target,omitempty"`
+	PersonalData string          `json:"personalData,omitempty"`
+}
+
+// attachedJSON is one piece of evidence. Nothing about it is verified.
+type attachedJSON struct {
+	evidenceJSON
+	Bundle artifact.Digest `json:"bundle,omitempty"` // digest of the bundle itself
+	Size   int64           `json:"size"`
+}
+
+func layerList(ls []artifact.Layer) []layerJSON {
+	out := []layerJSON{}
+	for _, l := range ls {
+		out = append(out, layerJSON{l.Role, l.Path, l.Descriptor().MediaType, l.Digest, l.Size, l.Target, l.Personal})
+	}
+	return out
+}
+
+func runInspect(ctx context.Context, c *Call) error {
+	var out *inspectJSON
+	var err error
+	if local, lerr := isLocalModel(c); lerr != nil {
+		return lerr
+	} else if local {
+		out, err = inspectModel(ctx, c)
+	} else {
+		out, err = inspectRef(ctx, c, c.Args[0])
+	}
+	if err != nil {
+		return err
+	}
+	if c.UI.JSON {
+		return c.UI.PrintJSON(out)
+	}
+	printInspect(c, out)
+	return nil
+}
+
+// isLocalModel tells whether the argument is a file, a project or nothing, rather than a reference.
+func isLocalModel(c *Call) (bool, error) {
+	arg := c.Arg(0)
+	if arg == "" {
+		return true, nil
+	}
+	_, err := os.Stat(c.Abs(arg))
+	switch {
+	case err == nil:
+		return true, nil
+	case filepath.Ext(arg) == ".onnx" || filepath.Base(arg) == project.FileName:
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, diag.Wrap(diag.NotFound, err, "inspect")
+		}
+		return true, diag.Wrap(diag.Failure, err, "inspect")
+	}
+	return false, nil
+}
+
+func inspectModel(ctx context.Context, c *Call) (*inspectJSON, error) {
+	t, err := openTarget(ctx, c, c.Arg(0))
+	if err != nil {
+		return nil, err
+	}
+	in, version := t.Interface, ""
+	if t.Input != nil { // a bare file has no version
+		version = in.Version
+	}
+	return &inspectJSON{
+		Schema: schemaBase + "inspect/v1", Target: t.Name, Model: true, Name: in.Name, Version: version,
+		Bytes: int64(len(t.Code) + len(t.Weights)), Interface: in, Layers: []layerJSON{}, Evidence: []attachedJSON{},
+	}, nil
+}
+
+func inspectRef(ctx context.Context, c *Call, arg string) (*inspectJSON, error) {
+	ref, p, err := c.openArg(ctx, arg)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	d, err := p.Resolve(ctx, ref.Target())
+	if err != nil {
+		return nil, err
+	}
+	b, d, err := p.Manifest(ctx, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := store.ParseDoc(b, d.MediaType)
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "inspect %s", arg)
+	}
+	out := &inspectJSON{
+		Schema: schemaBase + "inspect/v1", Target: arg, Ref: ref.WithDigest(d.Digest).String(), Digest: d.Digest,
+		MediaType: d.MediaType, ArtifactType: d.ArtifactType, Bytes: d.Size, Layers: []layerJSON{}, Evidence: []attachedJSON{},
+	}
+	for _, bl := range doc.Blobs {
+		out.Bytes += bl.Size
+	}
+	switch m, err := artifact.ParseModel(b); {
+	case err == nil:
+		if err := describeModel(ctx, p, m, out); err != nil {
+			return nil, err
+		}
+	default:
+		out.Reason = err.Error()
+		for _, l := range append(doc.Blobs, doc.Children...) {
+			out.Layers = append(out.Layers, layerJSON{Role: artifact.Role(l.Annotations[artifact.AnnotationRole]),
+				Path: l.Annotations[artifact.AnnotationTitle], MediaType: l.MediaType, Digest: l.Digest, Size: l.Size})
+		}
+		if m, err := artifact.ParseManifest(b); err == nil {
+			out.Subject = m.Subject
+		}
+	}
+	refs, err := p.Referrers(ctx, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	list := evidenceList(refs)
+	for i, r := range refs {
+		a := attachedJSON{evidenceJSON: list[i], Size: r.Size}
+		rb, _, err := p.Manifest(ctx, r.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if m, err := artifact.ParseManifest(rb); err == nil && m.ArtifactType == artifact.MediaTypeBundle && len(m.Layers) == 1 {
+			a.Bundle, a.Size = m.Layers[0].Digest, m.Layers[0].Size
+		}
+		out.Evidence = append(out.Evidence, a)
+	}
+	return out, nil
+}
+
+func describeModel(ctx context.Context, p registry.Repository, m *artifact.Model, out *inspectJSON) error {
+	cb, err := registry.ReadBlob(ctx, p, m.Manifest.Config, artifact.MaxConfig)
+	if err != nil {
+		return err
+	}
+	cfg, err := artifact.ParseConfig(cb, m)
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "inspect %s", out.Target)
+	}
+	il, err := m.One(artifact.RoleInterface)
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "inspect %s", out.Target)
+	}
+	ib, err := registry.ReadBlob(ctx, p, il.Descriptor(), artifact.MaxInterface)
+	if err != nil {
+		return err
+	}
+	in, err := build.ParseInterface(ib)
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "inspect %s: interface document", out.Target)
+	}
+	out.Model, out.Config, out.Interface = true, &cfg, in
+	out.Name, out.Version, out.Layers = cfg.Descriptor.Name, cfg.Descriptor.Version, layerList(m.Layers)
+	return nil
+}
+
+func printInspect(c *Call, o *inspectJSON) {
+	u := c.UI
+	head := strings.TrimSpace(o.Name + " " + o.Version)
+	if head == "" {
+		head = o.Target
+	}
+	u.Data("%s  %s", u.Out.Bold(head), ui.Bytes(o.Bytes))
+	field := func(label, format string, args ...any) { u.Data("  %-10s %s", label, fmt.Sprintf(format, args...)) }
+	if !o.Model {
+		field("type", "%s", shortType(o.ArtifactType))
+		field("note", "not a model artifact that this version reads: %s", o.Reason)
+		if o.Subject != nil {
+			field("about", "%s", o.Subject.Digest)
+		}
+	}
+	if o.Config != nil && len(o.Config.Descriptor.Licenses) > 0 {
+		field("license", "%s", strings.Join(o.Config.Descriptor.Licenses, ", "))
+	}
+	if in := o.Interface; in != nil {
+		field("compiled", "%s, ABI %d, needs waybill-edge %s", in.Compiler, in.ABI, in.MinRuntime)
+		for i, p := range in.Inputs {
+			field([]string{"inputs", ""}[min(i, 1)], "%s", portText(p))
+		}
+		for i, p := range in.Outputs {
+			field([]string{"outputs", ""}[min(i, 1)], "%s", portText(p))
+		}
+		for i, s := range in.State {
+			field([]string{"state", ""}[min(i, 1)], "%s <- %s", s.Input, s.Output)
+		}
+		var steps []string
+		for _, s := range in.Steps {
+			if s.Kind == "step" {
+				steps = append(steps, s.Name)
+			}
+		}
+		if len(steps) > 0 {
+			field("steps", "%s", strings.Join(steps, ", "))
+		}
+		mem := fmt.Sprintf("at most %s", ui.Bytes(int64(in.Memory.Max)))
+		if in.Weights != nil {
+			mem += fmt.Sprintf(", weights %s mapped", ui.Bytes(in.Weights.Size))
+		}
+		field("memory", "%s", mem)
+	}
+	if len(o.Layers) > 0 {
+		u.Data("")
+		rows := [][]string{{"  ROLE", "SIZE", "DIGEST", "FILE"}}
+		for _, l := range o.Layers {
+			role, file := string(l.Role), l.Path
+			if role == "" {
+				role = "-"
+			}
+			if file == "" {
+				file = l.MediaType
+			}
+			if l.Target != "" {
+				role += " (" + l.Target + ")"
+			}
+			if l.PersonalData == artifact.PersonalYes {
+				file += "  personal data"
+			}
+			rows = append(rows, []string{"  " + role, ui.Bytes(l.Size), "sha256:" + l.Digest.Short(), file})
+		}
+		ui.Table(u.Out, true, rows)
+	}
+	if o.Ref == "" {
+		return
+	}
+	u.Data("")
+	if len(o.Evidence) == 0 {
+		u.Data("  no evidence attached")
+	} else {
+		rows := [][]string{{"  EVIDENCE (not verified)", "SIZE", "BUNDLE"}}
+		for _, e := range o.Evidence {
+			kind := e.PredicateType
+			if kind == "" {
+				kind = shortType(e.ArtifactType)
+			}
+			dig := e.Bundle
+			if dig == "" {
+				dig = e.Digest
+			}
+			rows = append(rows, []string{"  " + kind, ui.Bytes(e.Size), "sha256:" + dig.Short()})
+		}
+		ui.Table(u.Out, true, rows)
+	}
+	u.Data("")
+	u.Data("%s", o.Ref)
+}
+
+// portText writes a port as people do: "features  f32[N,30]".
+func portText(p artifact.Port) string {
+	if p.Name == "" {
+		return portType(p)
+	}
+	return p.Name + "  " + portType(p)
+}
+
+func portType(p artifact.Port) string {
+	switch {
+	case p.Kind == "map" && p.Elem != nil:
+		return "map<" + p.Key + "," + portType(*p.Elem) + ">"
+	case p.Elem != nil:
+		return p.Kind + "<" + portType(*p.Elem) + ">"
+	case !p.Ranked:
+		return p.DType + "[...]"
+	}
+	dims := make([]string, len(p.Shape))
+	for i, d := range p.Shape {
+		switch {
+		case d.Size >= 0:
+			dims[i] = fmt.Sprint(d.Size)
+		case d.Sym != "":
+			dims[i] = d.Sym
+		default:
+			dims[i] = "?"
+		}
+	}
+	return p.DType + "[" + strings.Join(dims, ",") + "]"
+}

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/version"
+	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/oci/store"
+)
+
+// placeFlags adds the flags of every verb that takes a REF to a registry.
+func placeFlags(more ...ucli.Flag) []ucli.Flag {
+	return append(more, &ucli.BoolFlag{Name: "plain-http", Usage: "talk plain http to registries on other machines", EnvVars: []string{"WAYBILL_PLAIN_HTTP"}})
+}
+
+// storeDir is the folder of the local store: WAYBILL_HOME/store.
+func (c *Call) storeDir() (string, error) {
+	d, err := c.Env.DataDir()
+	if err != nil {
+		return "", diag.Wrap(diag.Failure, err, "find the local store")
+	}
+	return filepath.Join(d, "store"), nil
+}
+
+// openStore opens the local store, or the layout of --store DIR where the verb has that flag; it makes it when asked.
+func (c *Call) openStore(ctx context.Context, create bool) (*store.Store, error) {
+	d := c.Abs(c.String("store"))
+	if d == "" {
+		var err error
+		if d, err = c.storeDir(); err != nil {
+			return nil, err
+		}
+	}
+	return store.Open(ctx, d, store.Options{Create: create})
+}
+
+// place opens the repository of a reference for reading. Plain http is for loopback, unless --plain-http.
+func (c *Call) place(ctx context.Context, ref registry.Ref) (*openPlace, error) {
+	return c.openPlace(ctx, ref, false)
+}
+
+// openPlace opens the repository of a reference; create makes a layout that does not exist. A local store that was
+// never used is an empty one.
+func (c *Call) openPlace(ctx context.Context, ref registry.Ref, create bool) (*openPlace, error) {
+	dir, err := c.storeDir()
+	if err != nil && ref.Kind == registry.KindLocal {
+		return nil, err
+	}
+	if ref.Path != "" {
+		ref.Path = c.Abs(ref.Path)
+	}
+	p, err := registry.Open(ctx, ref, registry.Options{
+		Create: create || ref.Kind == registry.KindLocal, StoreDir: dir,
+		Remote: registry.RemoteOptions{PlainHTTP: c.Bool("plain-http"), UserAgent: "waybill/" + version.Number},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &openPlace{p}, nil
+}
+
+// openArg parses a REF of the command line and opens its repository for reading.
+func (c *Call) openArg(ctx context.Context, arg string) (registry.Ref, *openPlace, error) {
+	ref, err := registry.ParseRef(arg)
+	if err != nil {
+		return ref, nil, err
+	}
+	p, err := c.place(ctx, ref)
+	return ref, p, err
+}
+
+// openPlace is a repository that may hold a store open.
+type openPlace struct{ registry.Place }
+
+// Close lets go of a store; a registry has nothing to close.
+func (p *openPlace) Close() {
+	if x, ok := p.Place.(io.Closer); ok {
+		_ = x.Close() // only locks are held
+	}
+}
