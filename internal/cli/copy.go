@@ -73,7 +73,7 @@ for byte, so digests and signatures stay valid. Inside one registry blobs are mo
 
 func pullCommand() Command {
 	return Command{
-		Name: "pull", Group: Ship, Summary: "bring an artifact and its evidence to the local store, or its files to a folder",
+		Name: "pull", Group: Ship, Summary: "bring an artifact and its evidence here: to the store, or files to a folder",
 		Args: "REF [NAME]", Min: 1, Max: 2,
 		Long: `Into the local store the artifact goes as NAME, by default the last part of the repository's name with the same
 tag. With --out its files go into a folder instead, --role picks which. Everything is hashed; what does not have its

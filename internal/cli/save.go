@@ -21,9 +21,9 @@ import (
 
 func saveCommand() Command {
 	return Command{
-		Name: "save", Group: Ship, Summary: "write artifacts with their evidence into one file, for places without a network",
+		Name: "save", Group: Ship, Summary: "write artifacts with their evidence into one file",
 		Args: "REF...", Min: 1, Max: -1,
-		Long: `The file is a tar of an OCI image layout, which other tools read too. The same artifacts give the same bytes.
+		Long: `For places without a network. The file is a tar of an OCI image layout, which other tools read too. The same artifacts give the same bytes.
 Use --out - to write to stdout.`,
 		Examples: []string{
 			"waybill save churn:1.0 --out churn.tar",
