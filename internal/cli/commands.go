@@ -46,7 +46,12 @@ func trustCommands() []Command {
 
 // governCommands decide and answer for it.
 func governCommands() []Command {
-	return []Command{}
+	return []Command{
+		factsCommand(),
+		gateCommand(),
+		policyCommand(),
+		envCommand(),
+	}
 }
 
 // fleetCommands say what runs where.

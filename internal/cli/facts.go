@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/version"
+	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/policy/facts"
+	"github.com/waybill-ml/waybill/policy/gate"
+)
+
+func factsCommand() Command {
+	return Command{
+		Name: "facts", Group: Govern, Summary: "show what the gate knows about an artifact, before any rule is asked",
+		Args: "REF", Min: 1, Max: 1,
+		Long: `Reads every layer, verifies every attached signature, looks up what the channel runs now, and prints the
+document that the rules would see: policy-input/v1. Evidence that does not verify stands in it with the reason. Nothing is
+signed and nothing is written.`,
+		Examples: []string{
+			"waybill facts reg.example/ml/churn@sha256:7c1f... --env prod",
+			"waybill facts churn:1.0 --env staging",
+		},
+		Flags: environmentFlags(),
+		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
+		See:   []string{"gate", "policy", "env"},
+		Run:   runFacts,
+	}
+}
+
+func runFacts(ctx context.Context, c *Call) error {
+	rq, place, err := c.gateRequest(ctx, c.Args[0])
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	src := facts.FromRepository(place)
+	r, err := gate.Facts(ctx, src, src, rq)
+	if err != nil {
+		return err
+	}
+	b, err := r.Input.Canonical()
+	if err != nil {
+		return err
+	}
+	if _, err := c.UI.Out.Write(b); err != nil {
+		return fmt.Errorf("write facts: %w", err)
+	}
+	return nil
+}
+
+// gateRequest opens everything that the gate's question needs, except the policy.
+func (c *Call) gateRequest(ctx context.Context, arg string) (gate.Request, *openPlace, error) {
+	doc, err := c.loadTrust()
+	if err != nil {
+		return gate.Request{}, nil, err
+	}
+	envs, err := c.loadEnvironments(doc)
+	if err != nil {
+		return gate.Request{}, nil, err
+	}
+	place, ref, d, err := c.openModel(ctx, arg)
+	if err != nil {
+		return gate.Request{}, nil, err
+	}
+	return gate.Request{
+		Ref: refText(ref), Pinned: ref.Digest != "", Digest: d.Digest, Environment: c.String("env"), Environments: envs,
+		Trust: doc, Now: c.Env.Now(), TimeSource: "host", Version: version.Number,
+	}, place, nil
+}
+
+// refText is the reference as the facts record it: without the place of a layout on this machine.
+func refText(r registry.Ref) string {
+	if r.Kind == registry.KindLayout {
+		t := r.Target()
+		if r.Digest != "" {
+			return "layout@" + t
+		}
+		return "layout:" + t
+	}
+	return r.String()
+}
