@@ -23,8 +23,8 @@ func saveCommand() Command {
 	return Command{
 		Name: "save", Group: Ship, Summary: "write artifacts with their evidence into one file",
 		Args: "REF...", Min: 1, Max: -1,
-		Long: `For places without a network. The file is a tar of an OCI image layout, which other tools read too. The same artifacts give the same bytes.
-Use --out - to write to stdout.`,
+		Long: `For places without a network. The file is a tar of an OCI image layout, which other tools read too. The same
+artifacts give the same bytes. Use --out - to write to stdout.`,
 		Examples: []string{
 			"waybill save churn:1.0 --out churn.tar",
 			"waybill save reg.example/ml/churn:1.0 reg.example/ml/ppe:3.1 --out stick.tar",
