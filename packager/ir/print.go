@@ -91,7 +91,7 @@ func (p *printer) node(n *Node) {
 		}
 	}
 	for _, k := range n.AttrNames() {
-		attrs = append(attrs, quoteIdent(k)+"="+attrString(n.Attrs[k]))
+		attrs = append(attrs, quoteIdent(k)+"="+FormatAttr(n.Attrs[k]))
 	}
 	s := strings.Join(outs, ", ") + " = " + quoteIdent(n.Op) + "(" + strings.Join(ins, ", ") + ")"
 	if len(attrs) > 0 {
@@ -109,7 +109,8 @@ func (p *printer) node(n *Node) {
 	}
 }
 
-func attrString(a Attr) string {
+// FormatAttr gives the text form of an attribute value.
+func FormatAttr(a Attr) string {
 	join := func(n int, f func(int) string) string {
 		s := make([]string, n)
 		for i := range s {
