@@ -10,38 +10,66 @@ type DTypeInfo struct {
 
 // DTypes is the closed table of element types, in the order of their numbers.
 func DTypes() []DTypeInfo {
-	return []DTypeInfo{
-		{F32, "f32", 32, "FP32"},
-		{U8, "u8", 8, "UINT8"},
-		{I8, "i8", 8, "INT8"},
-		{U16, "u16", 16, "UINT16"},
-		{I16, "i16", 16, "INT16"},
-		{I32, "i32", 32, "INT32"},
-		{I64, "i64", 64, "INT64"},
-		{String, "string", 0, "BYTES"},
-		{Bool, "bool", 8, "BOOL"},
-		{F16, "f16", 16, "FP16"},
-		{F64, "f64", 64, "FP64"},
-		{U32, "u32", 32, "UINT32"},
-		{U64, "u64", 64, "UINT64"},
-		{BF16, "bf16", 16, "BF16"},
-		{F8E4M3FN, "f8e4m3fn", 8, ""},
-		{F8E4M3FNUZ, "f8e4m3fnuz", 8, ""},
-		{F8E5M2, "f8e5m2", 8, ""},
-		{F8E5M2FNUZ, "f8e5m2fnuz", 8, ""},
-		{U4, "u4", 4, ""},
-		{I4, "i4", 4, ""},
+	var t []DTypeInfo
+	for d := F32; d <= I4; d++ {
+		if i, ok := d.Info(); ok {
+			t = append(t, i)
+		}
 	}
+	return t
 }
 
 // Info returns d's row of the table; ok is false for a number that is no element type.
 func (d DType) Info() (info DTypeInfo, ok bool) {
-	for _, i := range DTypes() {
-		if i.DType == d {
-			return i, true
-		}
+	name, oip := d.names()
+	return DTypeInfo{d, name, d.Bits(), oip}, name != ""
+}
+
+// names is a switch, not a table: it runs for every tensor of every call.
+func (d DType) names() (name, oip string) {
+	switch d {
+	case F32:
+		return "f32", "FP32"
+	case U8:
+		return "u8", "UINT8"
+	case I8:
+		return "i8", "INT8"
+	case U16:
+		return "u16", "UINT16"
+	case I16:
+		return "i16", "INT16"
+	case I32:
+		return "i32", "INT32"
+	case I64:
+		return "i64", "INT64"
+	case String:
+		return "string", "BYTES"
+	case Bool:
+		return "bool", "BOOL"
+	case F16:
+		return "f16", "FP16"
+	case F64:
+		return "f64", "FP64"
+	case U32:
+		return "u32", "UINT32"
+	case U64:
+		return "u64", "UINT64"
+	case BF16:
+		return "bf16", "BF16"
+	case F8E4M3FN:
+		return "f8e4m3fn", ""
+	case F8E4M3FNUZ:
+		return "f8e4m3fnuz", ""
+	case F8E5M2:
+		return "f8e5m2", ""
+	case F8E5M2FNUZ:
+		return "f8e5m2fnuz", ""
+	case U4:
+		return "u4", ""
+	case I4:
+		return "i4", ""
 	}
-	return DTypeInfo{}, false
+	return "", ""
 }
 
 // Bits returns the size of one element in bits: 0 for String and for unknown numbers.
@@ -63,17 +91,17 @@ func (d DType) Bits() int {
 
 // String returns the name of d, or "dtype(N)".
 func (d DType) String() string {
-	if i, ok := d.Info(); ok {
-		return i.Name
+	if name, _ := d.names(); name != "" {
+		return name
 	}
 	return "dtype(" + utoa(uint32(d)) + ")"
 }
 
 // ParseDType is the inverse of String for the types of the table.
 func ParseDType(s string) (DType, bool) {
-	for _, i := range DTypes() {
-		if i.Name == s {
-			return i.DType, true
+	for d := F32; d <= I4; d++ {
+		if name, _ := d.names(); name == s && s != "" {
+			return d, true
 		}
 	}
 	return 0, false

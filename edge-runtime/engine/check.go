@@ -16,6 +16,7 @@ import (
 type guestInfo struct {
 	heap       bool // waybill_heap: the host lays memory out; else waybill_alloc
 	initialize bool // exports _initialize, as WASI reactors do
+	weights    bool // exports waybill_weights
 	minMemory  uint64
 	maxMemory  uint64 // 0 when the module declares none
 }
@@ -93,6 +94,9 @@ func checkModule(c wazero.CompiledModule, code []byte, ours bool) (guestInfo, er
 		return g, fmt.Errorf("the module exports neither %s nor %s: it is no Waybill guest", abi.ExportHeap, abi.ExportAlloc)
 	}
 	g.heap = heap
+	if _, g.weights = fns[abi.ExportWeights]; g.weights {
+		want[abi.ExportWeights] = signature{nil, 1}
+	}
 	for _, n := range sortedKeys(want) {
 		f, ok := fns[n]
 		if !ok {

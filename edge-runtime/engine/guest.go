@@ -178,13 +178,25 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 		return nil, &ProtocolError{g.name, fmt.Errorf("heap %d and context %d differ from the interface document's %d and %d",
 			inst.heap, inst.ctxSize, g.want.Heap, g.want.Context)}
 	}
-	return inst, g.placeWeights(inst, lm)
+	return inst, g.placeWeights(ctx, inst, lm)
 }
 
 // placeWeights makes the memory hold the weights image.
-func (g *guest) placeWeights(inst *instance, lm linearMemory) error {
+func (g *guest) placeWeights(ctx context.Context, inst *instance, lm linearMemory) error {
 	if g.weights == nil {
+		if g.info.weights {
+			return &ProtocolError{g.name, errors.New("it wants a weights image, the interface document names none")}
+		}
 		return nil
+	}
+	if g.info.weights {
+		at, err := g.constant(ctx, inst, abi.ExportWeights)
+		if err != nil {
+			return err
+		}
+		if at != g.weights.base {
+			return &ProtocolError{g.name, fmt.Errorf("it wants its weights at %d, the interface document says %d", at, g.weights.base)}
+		}
 	}
 	end := g.weights.base + g.weights.size
 	if inst.heap < end {
@@ -326,8 +338,13 @@ func (g *guest) run(ctx context.Context, ins []Tensor) ([]Tensor, time.Duration,
 	defer func() { g.release(inst, healthy) }()
 	c := call{g: g, inst: inst}
 	outs, err := c.do(ctx, ins)
+	healthy = err == nil || !broken(err)
+	return outs, time.Since(start), err
+}
+
+// broken tells whether an error leaves the instance in an unknown state.
+func broken(err error) bool {
 	var trap *TrapError
 	var proto *ProtocolError
-	healthy = !errors.As(err, &trap) && !errors.As(err, &proto)
-	return outs, time.Since(start), err
+	return errors.As(err, &trap) || errors.As(err, &proto)
 }

@@ -23,6 +23,8 @@ type Model struct {
 	chain []link
 	slots int   // values of a call: chain inputs first, then every link's outputs
 	outs  []int // slot of each chain output
+
+	direct bool // one link, whose inputs and outputs are the chain's in the same order
 }
 
 // link is one member of the chain with its wiring.
@@ -98,6 +100,7 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 		}
 		g.release(inst, true)
 	}
+	m.direct = m.isDirect()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -154,6 +157,35 @@ func (m *Model) wire() error {
 	return nil
 }
 
+// isDirect tells whether the chain is the model alone.
+func (m *Model) isDirect() bool {
+	if len(m.chain) != 1 || len(m.chain[0].from) != len(m.iface.Inputs) || len(m.chain[0].out) != len(m.outs) {
+		return false
+	}
+	l := &m.chain[0]
+	for i, s := range l.from {
+		if s != i {
+			return false
+		}
+	}
+	for i, s := range m.outs {
+		if s != l.to+i {
+			return false
+		}
+	}
+	return true
+}
+
+// checkOutputs compares what a link gave with its ports.
+func (l *link) checkOutputs(outs []Tensor) error {
+	for i := range outs {
+		if err := checkKind(&l.out[i], &outs[i]); err != nil {
+			return &ProtocolError{l.name, fmt.Errorf("output %q: %w", l.out[i].Name, err)}
+		}
+	}
+	return nil
+}
+
 // Interface returns the interface document; do not change it.
 func (m *Model) Interface() *artifact.Interface { return m.iface }
 
@@ -182,6 +214,17 @@ func (m *Model) RunTimed(ctx context.Context, ins []Tensor) (_ []Tensor, busy ti
 	if err := m.checkInputs(ins); err != nil {
 		return nil, 0, err
 	}
+	if m.direct { // no steps around the model: nothing to wire
+		l := &m.chain[0]
+		outs, busy, err := l.run(ctx, ins)
+		if err == nil {
+			err = l.checkOutputs(outs)
+		}
+		if err != nil {
+			return nil, busy, err
+		}
+		return outs, busy, nil
+	}
 	values := make([]Tensor, m.slots)
 	copy(values, ins)
 	for _, l := range m.chain {
@@ -194,12 +237,10 @@ func (m *Model) RunTimed(ctx context.Context, ins []Tensor) (_ []Tensor, busy ti
 		if err != nil {
 			return nil, busy, err
 		}
-		for i := range outs {
-			if err := checkKind(&l.out[i], &outs[i]); err != nil {
-				return nil, busy, &ProtocolError{l.name, fmt.Errorf("output %q: %w", l.out[i].Name, err)}
-			}
-			values[l.to+i] = outs[i]
+		if err := l.checkOutputs(outs); err != nil {
+			return nil, busy, err
 		}
+		copy(values[l.to:], outs)
 	}
 	outs := make([]Tensor, len(m.outs))
 	for i, s := range m.outs {

@@ -141,6 +141,18 @@ func TestWeightsRefused(t *testing.T) {
 			}
 		})
 	}
+	// The module's own word about the address must agree too.
+	own := adder()
+	own.fns = append(own.fns, fn{abi.ExportWeights, 0, 1, 0, con(wBase + 65536)})
+	if _, err := newEngine(t, Config{}).Load(t.Context(), own.bytes(), file(w), weightedIface(own.bytes(), w)); err == nil ||
+		!strings.Contains(err.Error(), "wants its weights at") {
+		t.Errorf("error %v", err)
+	}
+	ifc := vectorIface(own.bytes())
+	ifc.Memory.Heap = wBase + wSize
+	if _, err := newEngine(t, Config{}).Load(t.Context(), own.bytes(), WeightsSource{}, ifc); err == nil || !strings.Contains(err.Error(), "names none") {
+		t.Errorf("error %v", err)
+	}
 	// What the check is for: without it the flipped image is served.
 	src := file(flipped)
 	src.Trusted = true

@@ -141,6 +141,9 @@ class Guest {
     if (x.waybill_heap) {
       this.heap = x.waybill_heap() >>> 0;
       const w = this.ours ? this.iface.weights : null;
+      if (x.waybill_weights && (x.waybill_weights() >>> 0) !== w?.base) {
+        throw new WaybillError(`${this.step.name}: the module wants its weights at ${x.waybill_weights() >>> 0}`);
+      }
       if (w) {
         if (this.heap < w.base + w.size) throw new WaybillError(`${this.step.name}: the heap starts inside the weights`);
         this.ensure(x, w.base + w.size);
