@@ -23,6 +23,7 @@ import (
 //	flip FILE OFFSET              invert one byte
 //	waitfile FILE                 wait until FILE is there
 //	alter LAYOUT FILE PATH        invert a byte of the blob in LAYOUT whose digest the JSON in FILE has at PATH
+//	truncate FILE SIZE            cut a file
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"exitcode": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -93,6 +94,14 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			}
 			lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[1])), "\n")
 			ts.Setenv(args[0], lines[len(lines)-1])
+		},
+		"truncate": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 2 {
+				ts.Fatalf("usage: truncate FILE SIZE")
+			}
+			n, err := strconv.ParseInt(args[1], 10, 64)
+			ts.Check(err)
+			ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
 		},
 		"flip": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 2 {

@@ -61,9 +61,6 @@ func Compile(s Source, o Options) (*Model, error) {
 	m.Notes = c.Notes
 	m.Module = Module{Interface: makeInterface(o.Name, o.Version, g, c), Code: c.Module, Weights: c.Weights}
 	m.Interface.Limits = o.Limits
-	if err := checkState(m.Interface); err != nil {
-		return nil, diag.Wrap(diag.Usage, err, "state")
-	}
 	if err := SetColumns(m.Interface, o.Columns); err != nil {
 		return nil, diag.Wrap(diag.Usage, err, "features")
 	}

@@ -1,8 +1,6 @@
 package build
 
 import (
-	"fmt"
-
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -67,26 +65,6 @@ func makeInterface(name, ver string, g *ir.Graph, c *codegen.Result) *artifact.I
 		f.Weights = w
 	}
 	return f
-}
-
-// checkState demands that state variables name an input and an output of the same element type, each once.
-func checkState(f *artifact.Interface) error {
-	seen := map[string]bool{}
-	for _, s := range f.State {
-		in, out := find(f.Inputs, s.Input), find(f.Outputs, s.Output)
-		switch {
-		case in == nil:
-			return fmt.Errorf("the model has no input %q", s.Input)
-		case out == nil:
-			return fmt.Errorf("the model has no output %q", s.Output)
-		case in.DType != out.DType:
-			return fmt.Errorf("input %q is %s, output %q is %s", s.Input, in.DType, s.Output, out.DType)
-		case seen["i"+s.Input] || seen["o"+s.Output]:
-			return fmt.Errorf("%q and %q: each may stand once", s.Input, s.Output)
-		}
-		seen["i"+s.Input], seen["o"+s.Output] = true, true
-	}
-	return nil
 }
 
 func find(ports []artifact.Port, name string) *artifact.Port {
