@@ -427,3 +427,9 @@ func clip(s string) string {
 	}
 	return s
 }
+
+// IsRolledBack tells whether err says that an activation was undone, after it was loaded or on trial.
+func IsRolledBack(err error) bool {
+	var f *failedTrial
+	return errors.As(err, &f)
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/edge-runtime/probe"
+	"github.com/waybill-ml/waybill/edge-runtime/serve"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/internal/strictjson"
+	"github.com/waybill-ml/waybill/internal/version"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/devicekey"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/registry"
+	"golang.org/x/mod/semver"
+)
+
+// carrier brings bytes from a registry.
+type carrier struct{ repo *registry.Remote }
+
+// Resolve implements agent.Carrier.
+func (c carrier) Resolve(ctx context.Context, tag string) (artifact.Digest, error) {
+	return c.repo.HeadTag(ctx, tag)
+}
+
+// Open implements agent.Carrier.
+func (c carrier) Open(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
+	if d.MediaType == artifact.MediaTypeManifest {
+		raw, _, err := c.repo.GetBounded(ctx, string(d.Digest), artifact.MaxManifest)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(bytes.NewReader(raw[min(offset, int64(len(raw))):])), nil
+	}
+	r, err := c.repo.Blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, offset); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// reporter attaches status bundles to the digest that runs.
+type reporter struct{ repo *registry.Remote }
+
+// Report implements agent.Reporter.
+func (r reporter) Report(ctx context.Context, slot state.Slot, bundle []byte) error {
+	subject := artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: slot.Digest, Size: slot.Size, ArtifactType: artifact.ArtifactType}
+	_, err := r.repo.Attach(ctx, subject, bundle, evidence.TypeStatus)
+	return err
+}
+
+// runtime loads artifacts with the engine.
+type runtime struct{ engine *engine.Engine }
+
+// model is a loaded artifact with the vectors that it must reproduce.
+type model struct {
+	*engine.Model
+	golden *artifact.Golden
+}
+
+// Load implements agent.Runtime.
+func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) {
+	var (
+		iface   artifact.Interface
+		golden  artifact.Golden
+		module  []byte
+		steps   []engine.StepModule
+		weights engine.WeightsSource
+	)
+	for _, l := range b.Layers {
+		if l.Role == artifact.RoleWeights {
+			weights.Path = b.Path(l.Digest) // mapped, not read
+			continue
+		}
+		if l.Role == artifact.RoleBaseline {
+			continue // for drift, which this version does not watch
+		}
+		raw, err := b.Read(l)
+		if err != nil {
+			return nil, err
+		}
+		switch l.Role {
+		case artifact.RoleModule:
+			module = raw
+		case artifact.RoleStep:
+			steps = append(steps, engine.StepModule{Path: l.Path, Code: raw})
+		case artifact.RoleInterface:
+			if err := strictjson.DecodeOpen(raw, &iface); err != nil {
+				return nil, fmt.Errorf("interface document: %w", err)
+			}
+		case artifact.RoleGolden:
+			if err := json.Unmarshal(raw, &golden); err != nil {
+				return nil, fmt.Errorf("golden vectors: %w", err)
+			}
+			if golden.Schema != artifact.GoldenSchema {
+				return nil, fmt.Errorf("golden vectors: schema is %q, this version reads %q", golden.Schema, artifact.GoldenSchema)
+			}
+		}
+	}
+	if need := iface.MinRuntime; need != "" && semver.Compare("v"+version.Number, "v"+need) < 0 {
+		return nil, fmt.Errorf("it needs waybill-edge %s, this is %s", need, version.Number)
+	}
+	m, err := r.engine.Load(ctx, module, weights, &iface, steps...)
+	if err != nil {
+		return nil, err
+	}
+	return &model{Model: m, golden: &golden}, nil
+}
+
+// Probe implements agent.Model.
+func (m *model) Probe(ctx context.Context) error {
+	r, err := probe.Run(ctx, m.Model, m.golden)
+	if err != nil {
+		return err
+	}
+	return r.Err()
+}
+
+// lease is what the server gets: it hands the model back instead of closing it, since the agent may need it again.
+type lease struct{ *model }
+
+// Close ends the lease; the agent closes the model.
+func (lease) Close(context.Context) error { return nil }
+
+// server swaps models for the agent.
+type server struct{ *serve.Server }
+
+// Swap implements agent.Server.
+func (s server) Swap(name string, slot state.Slot, m agent.Model) (<-chan struct{}, error) {
+	if m == nil {
+		_, released := s.Server.Remove(name)
+		return released, nil
+	}
+	x, ok := m.(*model)
+	if !ok {
+		return nil, fmt.Errorf("serve %s: a model of type %T", name, m)
+	}
+	_, released := s.Server.Swap(name, serve.Model{Digest: slot.Digest, Runner: lease{x}})
+	return released, nil
+}
+
+// Stats implements agent.Server.
+func (s server) Stats(name string) agent.Stats {
+	st, ok := s.Server.Stats(name)
+	if !ok {
+		return agent.Stats{}
+	}
+	return agent.Stats{Requests: int64(st.OK + st.Failed), Errors: int64(st.Failed), P99: st.P99}
+}
+
+// journalKey signs and checks journal checkpoints with the device key.
+type journalKey struct{ key *devicekey.Key }
+
+const journalPurpose = "journal"
+
+// ID implements journal.Signer.
+func (k journalKey) ID() string { return k.key.KeyID() }
+
+// Sign implements journal.Signer.
+func (k journalKey) Sign(m []byte) ([]byte, error) { return k.key.SignRaw(journalPurpose, m), nil }
+
+// Check implements journal.Checker.
+func (k journalKey) Check(device string, message, signature []byte) error {
+	if device != k.key.KeyID() {
+		return fmt.Errorf("signed by device %.12s, this is device %.12s", device, k.key.KeyID())
+	}
+	pub, err := k.key.Public()
+	if err != nil {
+		return err
+	}
+	return devicekey.VerifyRaw(pub, journalPurpose, message, signature)
+}
+
+// clock is the real one.
+type clock struct{}
+
+// Now implements agent.Clock.
+func (clock) Now() time.Time { return time.Now() }
+
+// Sleep implements agent.Clock.
+func (clock) Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/strictjson"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/registry"
+)
+
+// Schemas of the files that enroll and run read and write.
+const (
+	schemaConfig       = "waybill.dev/edge-config/v1"
+	schemaProvisioning = "waybill.dev/edge-provisioning/v1"
+	schemaRequest      = "waybill.dev/edge-request/v1"
+)
+
+const maxConfig = 4 << 20
+
+// config is what `run` needs. Paths are relative to the file.
+type config struct {
+	Schema   string            `json:"schema,omitempty"`
+	State    string            `json:"state"`
+	Key      string            `json:"key"`
+	Listen   string            `json:"listen"`
+	Control  string            `json:"control,omitempty"`
+	Trust    trustConfig       `json:"trust"`
+	Class    string            `json:"class"`
+	Labels   map[string]string `json:"labels"`
+	Channels []channelConfig   `json:"channels"`
+	Engine   engineConfig      `json:"engine,omitzero"`
+}
+
+type trustConfig struct {
+	File    string          `json:"file"`
+	Version int             `json:"version"`
+	Digest  artifact.Digest `json:"digest"`
+}
+
+type channelConfig struct {
+	Name        string      `json:"name"`
+	Env         string      `json:"env"`
+	Registry    string      `json:"registry"`
+	Repo        string      `json:"repo"`
+	PlainHTTP   bool        `json:"plain_http,omitempty"` // allow http to hosts other than this machine
+	Model       string      `json:"model"`
+	ResourceURI string      `json:"resource_uri"`
+	Interval    duration    `json:"interval"`
+	Trial       trialConfig `json:"trial"`
+	NoReports   bool        `json:"no_reports,omitempty"` // keep status reports on the device
+}
+
+type trialConfig struct {
+	Duration     duration `json:"duration"`
+	MinRequests  int64    `json:"min_requests"`
+	MaxErrorRate float64  `json:"max_error_rate"`
+	P99          duration `json:"p99"`
+}
+
+type engineConfig struct {
+	Mode        string `json:"mode,omitempty"` // auto, compiler, interpreter
+	MemoryLimit uint64 `json:"memory_limit,omitempty"`
+	Instances   int    `json:"instances,omitempty"`
+	Threads     int    `json:"threads,omitempty"`
+}
+
+// duration is a time.Duration written as "1m30s".
+type duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v < 0 {
+		err = fmt.Errorf("duration %s is negative", v)
+	}
+	*d = duration(v)
+	return err
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// provisioning is what the operator gives to a device: whom to trust and what to follow.
+type provisioning struct {
+	Schema   string            `json:"schema"`
+	Trust    provisionedTrust  `json:"trust"`
+	Class    string            `json:"class,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Listen   string            `json:"listen,omitempty"`
+	Channels []channelConfig   `json:"channels"`
+}
+
+// provisionedTrust holds the signed trust document itself or names its file, relative to the provisioning file.
+type provisionedTrust struct {
+	File    string          `json:"file,omitempty"`
+	Bundle  artifact.Base64 `json:"bundle,omitempty"`
+	Version int             `json:"version"`
+	Digest  artifact.Digest `json:"digest"`
+}
+
+// decode reads JSON strictly into v: an unknown key is an error with the nearest known one.
+func decode(path string, raw []byte, v any) error {
+	fail := func(err error) *diag.Error {
+		e := diag.Wrap(diag.Usage, err, "read %s", path)
+		var syn *json.SyntaxError
+		if errors.As(err, &syn) {
+			before := raw[:min(int64(len(raw)), syn.Offset)]
+			e.At(diag.Loc{File: path, Line: bytes.Count(before, []byte("\n")) + 1, Col: len(before) - bytes.LastIndexByte(before, '\n')})
+		}
+		return e
+	}
+	if err := strictjson.Check(raw); err != nil {
+		var probe any
+		if jerr := json.Unmarshal(raw, &probe); jerr != nil {
+			return fail(jerr)
+		}
+		return fail(err)
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		return nil
+	}
+	e := fail(err)
+	if _, quoted, ok := strings.Cut(err.Error(), "unknown field "); ok {
+		key := strings.Trim(quoted, `"`)
+		if at := bytes.Index(raw, []byte(quoted)); at >= 0 {
+			e.At(diag.Loc{File: path, Line: bytes.Count(raw[:at], []byte("\n")) + 1})
+		}
+		if near := diag.Nearest(key, knownKeys()); near != "" {
+			e.Hint("did you mean %q?", near)
+		}
+	}
+	return e
+}
+
+func knownKeys() []string {
+	return []string{"schema", "state", "key", "listen", "control", "trust", "class", "labels", "channels", "engine", "file", "version",
+		"digest", "bundle", "name", "env", "registry", "repo", "plain_http", "model", "resource_uri", "interval", "trial", "no_reports",
+		"duration", "min_requests", "max_error_rate", "p99", "mode", "memory_limit", "instances", "threads"}
+}
+
+func readFile(path string, max int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > max {
+		return nil, diag.New(diag.Usage, "read %s: %d bytes, the limit is %d", path, info.Size(), max)
+	}
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "read %s", path)
+	}
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "read %s", path)
+	}
+	return b, nil
+}
+
+// loadConfig reads and checks a configuration, making its paths absolute.
+func loadConfig(path string) (*config, error) {
+	raw, err := readFile(path, maxConfig)
+	if err != nil {
+		var e *diag.Error
+		if errors.As(err, &e) && e.Code == diag.NotFound {
+			e.Hint("waybill-edge enroll --out %s --class CLASS --provision provisioning.json", filepath.Dir(path))
+		}
+		return nil, err
+	}
+	c := &config{}
+	if err := decode(path, raw, c); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "read %s", path)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "read %s", path)
+	}
+	for _, p := range []*string{&c.State, &c.Key, &c.Control, &c.Trust.File} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(abs), *p)
+		}
+	}
+	if c.Control == "" {
+		if c.Control, err = controlPath(c.State); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *config) check() error {
+	if c.Schema != "" && c.Schema != schemaConfig {
+		return fmt.Errorf("schema is %q, this version reads %q", c.Schema, schemaConfig)
+	}
+	for name, v := range map[string]string{"state": c.State, "listen": c.Listen, "class": c.Class, "trust.file": c.Trust.File} {
+		if v == "" {
+			return fmt.Errorf("%s is missing", name)
+		}
+	}
+	if c.Key == "" {
+		c.Key = "device.key"
+	}
+	if _, err := artifact.ParseDigest(string(c.Trust.Digest)); err != nil {
+		return fmt.Errorf("trust.digest: %w", err)
+	}
+	if c.Trust.Version < 1 {
+		return errors.New("trust.version is missing")
+	}
+	return checkChannels(c.Channels)
+}
+
+func checkChannels(cs []channelConfig) error {
+	if len(cs) == 0 {
+		return errors.New("channels: none is given")
+	}
+	for i := range cs {
+		c := &cs[i]
+		at := fmt.Sprintf("channels[%d]", i)
+		if err := channel.ValidName(c.Name); err != nil {
+			return fmt.Errorf("%s.name: %w", at, err)
+		}
+		for _, f := range []struct{ name, v string }{{"env", c.Env}, {"registry", c.Registry}, {"model", c.Model}, {"resource_uri", c.ResourceURI}} {
+			if f.v == "" {
+				return fmt.Errorf("%s.%s is missing", at, f.name)
+			}
+		}
+		if !registry.ValidRepo(c.Repo) {
+			return fmt.Errorf("%s.repo: %q is not a repository name", at, c.Repo)
+		}
+		if c.Interval == 0 {
+			c.Interval = duration(5 * time.Minute)
+		}
+		if c.Trial.Duration == 0 {
+			c.Trial.Duration = duration(time.Minute)
+		}
+		if r := c.Trial.MaxErrorRate; r < 0 || r > 1 {
+			return fmt.Errorf("%s.trial.max_error_rate: %v is not between 0 and 1", at, r)
+		}
+		if c.Trial.MinRequests < 0 {
+			return fmt.Errorf("%s.trial.min_requests is negative", at)
+		}
+	}
+	return nil
+}

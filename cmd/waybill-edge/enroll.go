@@ -1,0 +1,210 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/devicekey"
+	"github.com/waybill-ml/waybill/oci/verify"
+)
+
+// request is what a device asks the operator with: who it is, and what it says of itself.
+type request struct {
+	Schema string            `json:"schema"`
+	Device string            `json:"device"` // hash of the public key
+	Public string            `json:"public"` // PEM
+	Class  string            `json:"class"`
+	Labels map[string]string `json:"labels"`
+}
+
+// labelFlag collects --label key=value.
+type labelFlag map[string]string
+
+func (l labelFlag) String() string { return "" }
+
+func (l labelFlag) Set(s string) error {
+	k, v, ok := strings.Cut(s, "=")
+	if !ok || k == "" || v == "" {
+		return fmt.Errorf("%q is not KEY=VALUE", s)
+	}
+	l[k] = v
+	return nil
+}
+
+// enroll makes the device key, unless there is one, and the request for the operator; with a provisioning file also the
+// configuration. Running it again changes nothing that is there but what the provisioning file says anew.
+func enroll(args []string, stdout, stderr io.Writer) error {
+	f := newFlags("enroll", "enroll --out DIR --class CLASS [--label KEY=VALUE]... [--provision FILE] [--listen ADDR]", stderr)
+	out := f.String("out", "", "`DIR` for the key, the request and the configuration (made with mode 0700)")
+	class := f.String("class", "", "device `CLASS`, as gates and channels name it")
+	listen := f.String("listen", "", "`ADDR` to serve on (default 127.0.0.1:8080, or what the provisioning file says)")
+	provision := f.String("provision", "", "`FILE` from the operator: trust document, channels")
+	labels := labelFlag{}
+	f.Var(labels, "label", "a `KEY=VALUE` of this device; may be given again")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if *out == "" {
+		return diag.New(diag.Usage, "enroll: --out is missing").Hint("waybill-edge enroll --out DIR --class edge-s")
+	}
+	var p provisioning
+	var trustFile []byte
+	if *provision != "" {
+		var err error
+		if p, trustFile, err = readProvisioning(*provision); err != nil {
+			return err
+		}
+		if *class == "" {
+			*class = p.Class
+		}
+		merged := maps.Clone(p.Labels)
+		if merged == nil {
+			merged = map[string]string{}
+		}
+		maps.Copy(merged, labels)
+		labels = merged
+	}
+	if *class == "" {
+		return diag.New(diag.Usage, "enroll: --class is missing").Hint("waybill-edge enroll --out %s --class edge-s", *out)
+	}
+	fsys := fsx.OS{}
+	if err := fsys.MkdirAll(*out, 0o700); err != nil {
+		return diag.Wrap(diag.Failure, err, "enroll")
+	}
+	key, err := deviceKey(fsys, filepath.Join(*out, "device.key"))
+	if err != nil {
+		return err
+	}
+	public, err := key.Public()
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "enroll")
+	}
+	req := request{Schema: schemaRequest, Device: key.KeyID(), Public: string(public), Class: *class, Labels: labels}
+	files := []struct {
+		name string
+		v    any
+	}{{"device.pub", public}, {"request.json", req}}
+	if *provision != "" {
+		c := config{
+			Schema: schemaConfig, State: "state", Key: "device.key", Listen: first(*listen, p.Listen, "127.0.0.1:8080"),
+			Trust: trustConfig{File: "trust.jsonl", Version: p.Trust.Version, Digest: p.Trust.Digest},
+			Class: *class, Labels: labels, Channels: p.Channels,
+		}
+		if err := c.check(); err != nil {
+			return diag.Wrap(diag.Usage, err, "read %s", *provision)
+		}
+		files = append(files, struct {
+			name string
+			v    any
+		}{"trust.jsonl", trustFile}, struct {
+			name string
+			v    any
+		}{"config.json", c})
+	}
+	for _, file := range files {
+		b, ok := file.v.([]byte)
+		if !ok {
+			if b, err = artifact.Canonical(file.v); err != nil {
+				return diag.Wrap(diag.Failure, err, "enroll")
+			}
+		}
+		if err := fsx.WriteFileAtomic(fsys, filepath.Join(*out, file.name), b, 0o600); err != nil {
+			return diag.Wrap(diag.Failure, err, "enroll")
+		}
+	}
+	fmt.Fprintln(stdout, key.KeyID())
+	fmt.Fprintf(stderr, "device %s, class %s\n", key.KeyID()[:12], *class)
+	if *provision == "" {
+		fmt.Fprintf(stderr, "give %s to the operator, then: waybill-edge enroll --out %s --class %s --provision FILE\n", filepath.Join(*out, "request.json"), *out, *class)
+	} else {
+		fmt.Fprintf(stderr, "next: waybill-edge run --config %s\n", filepath.Join(*out, "config.json"))
+	}
+	return nil
+}
+
+// readProvisioning reads the operator's file and checks the trust document against the version and digest that it gives.
+func readProvisioning(path string) (provisioning, []byte, error) {
+	var p provisioning
+	raw, err := readFile(path, maxConfig)
+	if err != nil {
+		return p, nil, err
+	}
+	if err := decode(path, raw, &p); err != nil {
+		return p, nil, err
+	}
+	if p.Schema != schemaProvisioning {
+		return p, nil, diag.New(diag.Usage, "read %s: schema is %q, this version reads %q", path, p.Schema, schemaProvisioning)
+	}
+	file := []byte(p.Trust.Bundle)
+	if (len(file) == 0) == (p.Trust.File == "") {
+		return p, nil, diag.New(diag.Usage, "read %s: trust needs either file or bundle", path)
+	}
+	if p.Trust.File != "" {
+		name := p.Trust.File
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(path), name)
+		}
+		if file, err = readFile(name, artifact.MaxBundle); err != nil {
+			return p, nil, err
+		}
+	}
+	if _, err := verify.TrustPinned(file, p.Trust.Version, p.Trust.Digest); err != nil {
+		return p, nil, fmt.Errorf("trust document in %s: %w", path, err)
+	}
+	return p, file, nil
+}
+
+// deviceKey reads the key, or makes it when there is none.
+func deviceKey(fsys fsx.FS, path string) (*devicekey.Key, error) {
+	key, err := readKey(fsys, path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if key, err = devicekey.Generate(nil); err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "make the device key")
+	}
+	pem, err := key.Encode()
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "make the device key")
+	}
+	if err := fsx.WriteFileAtomic(fsys, path, pem, 0o600); err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "make the device key")
+	}
+	return key, nil
+}
+
+func readKey(fsys fsx.FS, path string) (*devicekey.Key, error) {
+	raw, err := fsx.ReadFile(fsys, path, 64<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "read the device key %s", path).Hint("waybill-edge enroll --out %s --class CLASS", filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "read the device key")
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
+		return nil, diag.New(diag.Failure, "the device key %s may be read by others (mode %04o)", path, info.Mode().Perm()).Hint("chmod 600 %s", path)
+	}
+	key, err := devicekey.Parse(raw)
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "read the device key %s", path)
+	}
+	return key, nil
+}
+
+func first(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

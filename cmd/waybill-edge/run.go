@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/monitor"
+	"github.com/waybill-ml/waybill/edge-runtime/serve"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/internal/version"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/devicekey"
+	"github.com/waybill-ml/waybill/oci/registry"
+)
+
+// grace is how long running requests may take once the process is asked to stop.
+const grace = 10 * time.Second
+
+// device is everything of one process, wired.
+type device struct {
+	cfg    *config
+	key    *devicekey.Key
+	agent  *agent.Agent
+	server *serve.Server
+	engine *engine.Engine
+	log    *journal.Journal
+	unlock func() error
+}
+
+// open takes the state directory and wires the parts. Nothing serves yet.
+func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err error) {
+	d := &device{cfg: cfg}
+	defer func() {
+		if err != nil {
+			_ = d.close(context.WithoutCancel(ctx)) // the first error is the one to tell
+		}
+	}()
+	fsys := fsx.OS{}
+	if d.key, err = readKey(fsys, cfg.Key); err != nil {
+		return nil, err
+	}
+	trustFile, err := readFile(cfg.Trust.File, artifact.MaxBundle)
+	if err != nil {
+		return nil, err
+	}
+	if d.unlock, err = state.Lock(cfg.State); err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "start").Hint("waybill-edge status")
+	}
+	store, err := state.Open(fsys, cfg.State)
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "open the state")
+	}
+	for _, n := range store.Notes() {
+		log.Error("state", "note", n)
+	}
+	if err := store.Clean(func(string) bool { return true }); err != nil {
+		log.Warn("clean the state directory", "error", err)
+	}
+	var damaged error
+	d.log, damaged, err = journal.Open(fsys, filepath.Join(cfg.State, "journal.log"), store.Doc().Journal, journalKey{d.key}, time.Now())
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "open the journal")
+	}
+	if damaged != nil {
+		log.Error("journal", "error", damaged)
+	}
+	if d.engine, err = newEngine(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	d.server = serve.New(serve.Config{Metrics: monitor.New(), Log: func(line string) { log.Error("serve", "line", line) }})
+	ac := agent.Config{
+		Class: cfg.Class, Labels: cfg.Labels, Version: version.Number,
+		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
+	}
+	for _, c := range cfg.Channels {
+		repo, err := registry.NewRemote(c.Registry, c.Repo, registry.RemoteOptions{PlainHTTP: c.PlainHTTP, UserAgent: "waybill-edge/" + version.Number})
+		if err != nil {
+			return nil, err
+		}
+		ch := agent.Channel{
+			Name: c.Name, Env: c.Env, Model: c.Model, ResourceURI: c.ResourceURI, Interval: time.Duration(c.Interval), Carrier: carrier{repo},
+			Trial: agent.Trial{
+				Duration: time.Duration(c.Trial.Duration), MinRequests: c.Trial.MinRequests, MaxErrorRate: c.Trial.MaxErrorRate, P99: time.Duration(c.Trial.P99),
+			},
+		}
+		if !c.NoReports {
+			ch.Reporter = reporter{repo}
+		}
+		ac.Channels = append(ac.Channels, ch)
+	}
+	d.agent, err = agent.New(ctx, ac, agent.Deps{
+		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	return d, nil
+}
+
+func newEngine(ctx context.Context, cfg *config, log *slog.Logger) (*engine.Engine, error) {
+	mode, err := engine.ParseMode(cfg.Engine.Mode)
+	if err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "engine.mode")
+	}
+	ec := engine.Config{
+		Mode: mode, MemoryLimit: cfg.Engine.MemoryLimit, Instances: cfg.Engine.Instances, Threads: cfg.Engine.Threads,
+		Log: func(step, line string) { log.Info("model", "step", step, "line", line) },
+	}
+	cache := filepath.Join(cfg.State, "cache")
+	err = os.MkdirAll(cache, 0o700)
+	if err == nil {
+		ec.CacheSecret, err = engine.CacheSecret(filepath.Join(cfg.State, "cache.secret"))
+	}
+	if err == nil {
+		ec.CacheDir = cache
+	} else {
+		log.Warn("models are compiled at every start", "error", err) // a full disk must not keep the device from serving
+	}
+	e, err := engine.New(ctx, ec)
+	if err != nil {
+		return nil, diag.Wrap(diag.Failure, err, "start the engine")
+	}
+	return e, nil
+}
+
+// close frees everything in the reverse order.
+func (d *device) close(ctx context.Context) error {
+	var errs []error
+	if d.agent != nil {
+		errs = append(errs, d.agent.Close(ctx))
+	}
+	if d.server != nil {
+		errs = append(errs, d.server.Close(ctx))
+	}
+	if d.engine != nil {
+		errs = append(errs, d.engine.Close(ctx))
+	}
+	if d.log != nil {
+		errs = append(errs, d.log.Close())
+	}
+	if d.unlock != nil {
+		errs = append(errs, d.unlock())
+	}
+	return errors.Join(errs...)
+}
+
+func newLog(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// runAgent is the command run: until SIGTERM or an interrupt.
+func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	f := newFlags("run", "run [--config FILE] [-v]", stderr)
+	path := f.configFlag()
+	verbose := f.Bool("v", false, "log more")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(*path)
+	if err != nil {
+		return err
+	}
+	log := newLog(stderr, *verbose)
+	d, err := open(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		if cerr := d.close(ctx); err == nil && cerr != nil {
+			log.Warn("stop", "error", cerr)
+		}
+	}()
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "listen on %s", cfg.Listen).Hint("set \"listen\" in %s to a free port, or to port 0", *path)
+	}
+	control, err := listenControl(cfg.Control)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+	// Nothing served is a state that status shows; the agent stays and follows its channels out of it.
+	if err := d.agent.Start(ctx); err != nil {
+		log.Error("start", "error", err)
+	}
+	addr := filepath.Join(cfg.State, "addr")
+	if err := fsx.WriteFileAtomic(fsx.OS{}, addr, []byte(listener.Addr().String()+"\n"), 0o600); err != nil {
+		log.Warn("write the address", "error", err)
+	}
+	defer func() {
+		if err := os.Remove(addr); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Warn("remove the address", "error", err)
+		}
+	}()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	done := make(chan error, 3)
+	go func() { done <- d.agent.Run(ctx) }()
+	go func() { done <- serveControl(ctx, control, d.agent) }()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				if err := d.agent.Poll(ctx); err != nil && ctx.Err() == nil {
+					log.Warn("poll", "error", err)
+				}
+			}
+		}
+	}()
+	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
+	serveErr := d.server.Serve(ctx, listener, grace)
+	stop()
+	err = errors.Join(<-done, <-done)
+	if serveErr != nil {
+		err = diag.Wrap(diag.Failure, serveErr, "serve on %s", cfg.Listen)
+	}
+	log.Info("stopped")
+	return err
+}
