@@ -8,20 +8,23 @@ import (
 
 type lowerer func(c *compiler, n *ir.Node) error
 
-// lowering finds the lowerer of an operator. The families' tables are functions, so that nothing is registered or
-// shared.
-func lowering(op string) lowerer {
+// lowerings joins the families' tables.
+func lowerings() map[string]lowerer {
+	all := map[string]lowerer{}
 	for _, t := range []map[string]lowerer{mathLowering(), tensorLowering(), nnLowering(), reduceLowering(), controlLowering(), mlLowering(), textLowering()} {
-		if l, ok := t[op]; ok {
-			return l
+		for op, l := range t {
+			if _, dup := all[op]; dup {
+				panic("codegen: operator " + op + " has two lowerings")
+			}
+			all[op] = l
 		}
 	}
-	return nil
+	return all
 }
 
 // Supported tells whether the compiler has kernels for an operator of ir's table. Some variants may still give
 // an *Unsupported.
-func Supported(op string) bool { return lowering(op) != nil }
+func Supported(op string) bool { return lowerings()[op] != nil }
 
 // region lowers the nodes of r and releases each value after its last use. Results stay alive: the caller
 // moves them out and releases them.
@@ -77,7 +80,7 @@ func (c *compiler) region(r *ir.Region) error {
 		}
 	}
 	for i, n := range r.Nodes {
-		l := lowering(n.Op)
+		l := c.table[n.Op]
 		if l == nil {
 			return unsupported(n, "the compiler has no kernel for it")
 		}
@@ -153,12 +156,7 @@ func mathLowering() map[string]lowerer {
 			return nil
 		},
 		"Where": func(c *compiler, n *ir.Node) error {
-			d, err := c.dt(n, n.Ins[1])
-			if err != nil {
-				return err
-			}
-			c.step(kernel.Where(d), c.outs(n), c.ins(n))
-			return nil
+			return c.moved(n, []int{1, 2}, kernel.Where)
 		},
 		"Mod": func(c *compiler, n *ir.Node) error {
 			return simple(func(d kernel.DT) *kernel.Kernel { return kernel.Binary(kernel.Mod(n.Int("fmod") != 0), d) })(c, n)
@@ -178,6 +176,17 @@ func mathLowering() map[string]lowerer {
 	}
 	for name, op := range kernel.Op2s() {
 		t[name] = simple(func(d kernel.DT) *kernel.Kernel { return kernel.Binary(op, d) })
+	}
+	equal := t["Equal"]
+	t["Equal"] = func(c *compiler, n *ir.Node) error {
+		if !isString(n.Ins[0]) {
+			return equal(c, n)
+		}
+		tm := &temps{c: c}
+		ins := c.ins(n)
+		ins[0], ins[1] = tm.explode(ins[0]), tm.explode(ins[1])
+		tm.free(c.step(kernel.EqualStrings(), c.outs(n), ins))
+		return nil
 	}
 	for name, op := range kernel.Op1s() {
 		t[name] = simple(func(d kernel.DT) *kernel.Kernel { return kernel.Unary(op, d) })

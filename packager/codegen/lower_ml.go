@@ -11,6 +11,23 @@ import (
 func mlLowering() map[string]lowerer {
 	return map[string]lowerer{
 		"ml.TreeEnsemble": lowerTrees,
+		"ml.LabelEncoder": lowerLabelEncoder,
+		"ml.OneHotEncoder": func(c *compiler, n *ir.Node) error {
+			cats := n.Data("cats")
+			t := &temps{c: c}
+			x, in, str, err := c.lookupInput(n, t)
+			if err != nil {
+				return err
+			}
+			table, cnt := c.lookupTable(cats, func(i int) uint64 { return uint64(i) }, nil)
+			t.free(c.step(kernel.HotRows(in, str), c.outs(n), []*operand{x}, ab(table), ai(int64(cnt)), ai(cats.Len()), ai(n.Int("zeros"))))
+			return nil
+		},
+		"ml.ZipMap": func(c *compiler, n *ir.Node) error {
+			cl := n.Data("classes")
+			c.step(kernel.ZipMap(), c.outs(n), c.ins(n), ab(c.constant(cl).desc), ai(cl.Len()), ai(int64(cl.DType)))
+			return nil
+		},
 	}
 }
 
@@ -88,5 +105,43 @@ func lowerTrees(c *compiler, n *ir.Node) error {
 		ai(n.Int("n_targets")), base, ai(features), ai(trees*30+20))
 	s.frees = append(s.frees, acc.slot)
 	c.note(n, "%d trees, %d nodes, %d leaves: %d bytes of tables", trees, len(feat), max(len(begin)-1, 0), len(nodes)+len(entries)+len(begins)+len(roots))
+	return nil
+}
+
+// lookupInput gives the operand, type and stringness of a node's input 0 as a lookup kernel takes it.
+func (c *compiler) lookupInput(n *ir.Node, t *temps) (*operand, kernel.DT, bool, error) {
+	x := c.ins(n)[0]
+	if isString(n.Ins[0]) {
+		return t.explode(x), u64DT(), true, nil
+	}
+	d, err := c.dt(n, n.Ins[0])
+	if err == nil && d.Half() {
+		err = unsupported(n, "keys of type %s", d.Name)
+	}
+	return x, d, false, err
+}
+
+func lowerLabelEncoder(c *compiler, n *ir.Node) error {
+	keys, vals, def := n.Data("keys"), n.Data("values"), n.Data("default")
+	t := &temps{c: c}
+	x, in, str, err := c.lookupInput(n, t)
+	if err != nil {
+		return err
+	}
+	if vals.DType == ir.String {
+		text, at := c.textBlob(append(append([]string{}, vals.Strings...), def.Strings...))
+		ref := func(i int) uint64 { return uint64(at[i][0]) | uint64(at[i][1])<<32 }
+		table, cnt := c.lookupTable(keys, ref, text)
+		refs := t.new()
+		c.step(kernel.Lookup(in, str, u64DT()), []*operand{refs}, []*operand{x}, ab(table), ai(int64(cnt)), attr{v: ref(len(vals.Strings)), b: text})
+		t.free(c.step(kernel.Implode(), c.outs(n), []*operand{refs}))
+		return nil
+	}
+	out, err := c.dt(n, n.Outs[0])
+	if err != nil {
+		return err
+	}
+	table, cnt := c.lookupTable(keys, func(i int) uint64 { return elemBits(vals, i) }, nil)
+	t.free(c.step(kernel.Lookup(in, str, out), c.outs(n), []*operand{x}, ab(table), ai(int64(cnt)), attr{v: elemBits(def, 0)}))
 	return nil
 }

@@ -62,6 +62,7 @@ type step struct {
 
 type compiler struct {
 	g      *ir.Graph
+	table  map[string]lowerer
 	opt    Options
 	mod    *wasmenc.Module
 	lib    *kernel.Lib
@@ -87,11 +88,16 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 		opt.ParallelMin = 8 * kernel.DefaultBudget
 	}
 	m := wasmenc.New()
-	c := &compiler{g: g, opt: opt, mod: m, lib: kernel.NewLib(m), slots: map[*ir.Value]*operand{},
+	c := &compiler{g: g, table: lowerings(), opt: opt, mod: m, lib: kernel.NewLib(m), slots: map[*ir.Value]*operand{},
 		consts: map[*ir.Data]*operand{}, turned: map[*ir.Data]*ir.Data{}, syms: map[string]int{}, nodes: []string{"inputs"}}
 	table, err := c.inputs()
 	if err != nil {
 		return nil, err
+	}
+	for i, v := range g.Body.Params {
+		if isString(v) {
+			c.step(kernel.CheckStrings(), nil, []*operand{c.operand(v)}, ai(int64(i)))
+		}
 	}
 	if err := c.region(g.Body); err != nil {
 		return nil, err

@@ -1,3 +1,0 @@
-package codegen
-
-func textLowering() map[string]lowerer { return map[string]lowerer{} }
