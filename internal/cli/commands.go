@@ -41,7 +41,14 @@ func shipCommands() []Command {
 
 // trustCommands make and check evidence.
 func trustCommands() []Command {
-	return []Command{}
+	return []Command{
+		keysCommand(),
+		trustCommand(),
+		signCommand(),
+		attestCommand(),
+		approveCommand(),
+		verifyCommand(),
+	}
 }
 
 // governCommands decide and answer for it.
@@ -56,7 +63,9 @@ func governCommands() []Command {
 
 // fleetCommands say what runs where.
 func fleetCommands() []Command {
-	return []Command{}
+	return []Command{
+		channelCommand(),
+	}
 }
 
 // otherCommands are about the tool itself.

@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/trust"
+)
+
+func signCommand() Command {
+	return Command{
+		Name: "sign", Group: Trust, Summary: "sign an artifact as its publisher",
+		Args: "REF", Min: 1, Max: 1,
+		Long: `Signs the digest of the artifact with a publisher key and stores the signature, a sigstore bundle, beside the artifact.
+It says "built by us", not "approved": approval is waybill approve, the verdict is waybill gate. Stock cosign verifies it
+with the publisher's public key. Nothing of the artifact changes.`,
+		Examples: []string{
+			"waybill sign churn:1.0 --key publisher.key",
+			"waybill sign reg.example/ml/churn@sha256:... --key publisher.key --output json",
+		},
+		Flags: placeFlags(keyFlag("publisher"), dryRunFlag()),
+		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
+		See:   []string{"attest", "approve", "verify", "keys generate"},
+		Run:   runSign,
+	}
+}
+
+func dryRunFlag() ucli.Flag {
+	return &ucli.BoolFlag{Name: "dry-run", Usage: "check everything and say what would be written, but write nothing"}
+}
+
+func runSign(ctx context.Context, c *Call) error {
+	return c.attest(ctx, "sign", evidence.TypeRelease, struct{}{}, trust.RolePublisher)
+}
+
+// attest is the common run of sign, attest and approve: load the key, resolve the subject, sign, store.
+func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate any, roles ...trust.Role) error {
+	k, err := c.key(roles...)
+	if err != nil {
+		return err
+	}
+	s, err := c.subject(ctx, c.Args[0])
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if c.Bool("dry-run") {
+		if _, err := evidence.NewStatement(predicateType, s.Name, s.Desc.Digest, predicate); err != nil {
+			return diag.Wrap(diag.Usage, err, "make the statement")
+		}
+		c.UI.Say("dry run: nothing was written")
+		return c.printAttached(verb, s, k, predicateType, "")
+	}
+	b, err := s.attach(ctx, k, predicateType, predicate)
+	if err != nil {
+		return err
+	}
+	return c.printAttached(verb, s, k, predicateType, b)
+}

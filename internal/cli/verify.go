@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/ui"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/publish"
+	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify"
+	"github.com/waybill-ml/waybill/policy/facts"
+)
+
+func verifyCommand() Command {
+	return Command{
+		Name: "verify", Group: Trust, Summary: "verify content and evidence of an artifact against the trust document",
+		Args: "REF", Min: 1, Max: 1,
+		Long: `Reads every file of the artifact and compares its digest, then verifies every statement attached to it against the
+trust document: signature, role, scope, subject, type and time. It fails (exit code 3) unless a publisher has released
+this digest. With --env it also demands a passing, unexpired verdict of the gate for that environment (else exit
+code 4). Nothing is asked of a network but the artifact itself.`,
+		Examples: []string{
+			"waybill verify reg.example/ml/churn@sha256:...",
+			"waybill verify churn:1.0 --trust trust.signed --env prod",
+		},
+		Flags: append(trustFlags(), environmentsFlag(),
+			&ucli.StringFlag{Name: "env", Usage: "demand a verdict for environment `ENV` too"},
+			&ucli.BoolFlag{Name: "no-content", Usage: "verify statements only, do not read the files"},
+		),
+		Exits: []diag.Code{diag.Verification, diag.Denied, diag.Registry, diag.NotFound},
+		See:   []string{"trust show", "sign", "gate", "audit"},
+		Run:   runVerify,
+	}
+}
+
+type verifyJSON struct {
+	Schema   string           `json:"schema"`
+	Ref      string           `json:"ref"`
+	Subject  artifact.Digest  `json:"subject"`
+	Model    string           `json:"model"`
+	Version  string           `json:"version"`
+	OK       bool             `json:"ok"`
+	Trust    int              `json:"trustVersion"`
+	Files    int              `json:"files"`
+	Verified []verifiedJSON   `json:"verified"`
+	Failed   []failedJSON     `json:"failed"`
+	Verdict  *artifact.Digest `json:"verdict,omitempty"`
+}
+
+type verifiedJSON struct {
+	PredicateType string          `json:"predicateType"`
+	Bundle        artifact.Digest `json:"bundle"`
+	KeyID         string          `json:"keyId"`
+	KeyName       string          `json:"keyName"`
+	Role          trust.Role      `json:"role"`
+}
+
+type failedJSON struct {
+	PredicateType string          `json:"predicateType"` // claimed
+	Bundle        artifact.Digest `json:"bundle"`
+	Reason        verify.Reason   `json:"reason"`
+	Text          string          `json:"text"`
+}
+
+func runVerify(ctx context.Context, c *Call) error {
+	doc, _, err := c.trustFile()
+	if err != nil {
+		return err
+	}
+	s, err := c.subject(ctx, c.Args[0])
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	out := verifyJSON{
+		Schema: schemaBase + "verify/v1", Ref: s.Pinned(), Subject: s.Desc.Digest, Model: s.Name, Version: s.Version, Trust: doc.Version,
+		Verified: []verifiedJSON{}, Failed: []failedJSON{},
+	}
+	if !c.Bool("no-content") {
+		if out.Files, err = c.content(ctx, s); err != nil {
+			return err
+		}
+	}
+	bundles, err := publish.Bundles(ctx, s.Place, s.Desc.Digest)
+	if err != nil {
+		return err
+	}
+	// Where an approver or the gate may say something is asked with --env; here it matters who said it.
+	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now()})
+	for _, e := range ok {
+		out.Verified = append(out.Verified, verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role})
+	}
+	for _, f := range failed {
+		out.Failed = append(out.Failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
+	}
+	refusal := released(bundles, doc, s, c)
+	if env := c.String("env"); env != "" && refusal == nil {
+		var v artifact.Digest
+		if v, refusal = c.verdict(bundles, doc, s, env); refusal == nil {
+			out.Verdict = &v
+		}
+	}
+	out.OK = refusal == nil
+	if c.UI.JSON {
+		if err := c.UI.PrintJSON(out); err != nil {
+			return err
+		}
+		return refusal
+	}
+	c.printVerified(out)
+	if refusal != nil {
+		return refusal
+	}
+	c.UI.Data("%s", out.Ref)
+	return nil
+}
+
+func (c *Call) printVerified(out verifyJSON) {
+	c.UI.Field("model", "%s %s", out.Model, out.Version)
+	if out.Files > 0 {
+		c.UI.Field("content", "%s, every digest right", ui.Plural(out.Files, "file"))
+	}
+	for _, v := range out.Verified {
+		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s (%s key %s)", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.KeyName, v.Role, v.KeyID[:12])
+	}
+	for _, f := range out.Failed {
+		c.UI.Field(c.UI.Err.Red("refused"), "%-12s %s  %s", evidence.NameOf(f.PredicateType), f.Bundle.Short(), f.Text)
+	}
+}
+
+// released wants one release by a publisher in scope. Of several refusals, the one nearest to success is told.
+func released(bundles [][]byte, doc *trust.Document, s *subject, c *Call) error {
+	var best *verify.Error
+	for _, raw := range bundles {
+		_, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: s.Desc.Digest, Model: s.Name, Now: c.Env.Now()})
+		if err == nil {
+			return nil
+		}
+		var e *verify.Error
+		if errors.As(err, &e) && e.Reason != verify.WrongPredicate && (best == nil || e.Reason != verify.BadBundle) {
+			best = e
+		}
+	}
+	if best == nil {
+		return diag.Wrap(diag.Verification, errors.New("no release signature is attached"), "%s", s.Pinned()).
+			Hint("waybill sign %s --key publisher.key", s.Pinned())
+	}
+	return diag.Wrap(diag.Verification, best, "%s: release signature", s.Pinned())
+}
+
+// verdict wants the gate's verdict for an environment, whatever the channel's state is.
+func (c *Call) verdict(bundles [][]byte, doc *trust.Document, s *subject, name string) (artifact.Digest, error) {
+	env, err := c.environment(name, doc)
+	if err != nil {
+		return "", err
+	}
+	p, err := publish.Admit(bundles, doc, publish.Need{
+		Digest: s.Desc.Digest, Model: s.Name, Env: name, ResourceURI: facts.ResourceURI(env.Namespace, s.Name),
+		Policies: []artifact.Digest{env.Policy.Digest}, Releases: env.Signers,
+	}, c.Env.Now())
+	if err != nil {
+		return "", err
+	}
+	return p.Refs[len(p.Refs)-1].Digest, nil
+}
+
+// content reads every file of the artifact and its config; the reader compares size and digest.
+func (c *Call) content(ctx context.Context, s *subject) (int, error) {
+	var total int64
+	for _, l := range s.Model.Layers {
+		total += l.Size
+	}
+	bar := c.UI.Progress("verify", total, c.Env.Now)
+	defer bar.Done()
+	for i, l := range s.Model.Layers {
+		rc, err := s.Place.Blob(ctx, s.Model.Manifest.Layers[i])
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", l.Path, err)
+		}
+		n, err := io.Copy(io.Discard, rc)
+		if cerr := rc.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", l.Path, err)
+		}
+		bar.Add(n)
+	}
+	return len(s.Model.Layers), nil
+}

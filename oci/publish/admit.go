@@ -1,0 +1,203 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify"
+)
+
+// Referrers lists what is attached to a digest.
+type Referrers interface {
+	Reader
+	Referrers(ctx context.Context, d artifact.Digest) ([]artifact.Descriptor, error)
+}
+
+// Bundles reads every sigstore bundle attached to a digest, ordered by the digest of its manifest. A referrer whose bytes
+// are not what they claim proves nothing and is left out; one that can't be read for another reason is an error, since
+// it might be a denial.
+func Bundles(ctx context.Context, r Referrers, subject artifact.Digest) ([][]byte, error) {
+	refs, err := r.Referrers(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
+	if len(refs) > artifact.MaxReferrers {
+		return nil, diag.New(diag.Verification, "%s has %d referrers, more than the limit of %d", subject.Short(), len(refs), artifact.MaxReferrers)
+	}
+	var out [][]byte
+	for _, ref := range refs {
+		b, _, err := layer0(ctx, r, string(ref.Digest), artifact.MediaTypeBundle, artifact.MaxBundle)
+		if diag.CodeOf(err) == diag.Verification {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+// Need says what a target must prove before it may be published.
+type Need struct {
+	Digest      artifact.Digest
+	Model       string
+	Env         string
+	ResourceURI string
+	Policies    []artifact.Digest // nil: those of the trust document
+	Releases    int               // distinct publisher keys; 0 means 1
+	Bases       []evidence.Basis  // states of the channel that the verdict may rest on; nil: any earlier state (rollback)
+	Record      *channel.Record   // with Bases nil: the record that will pin the verdict
+	Late        bool              // accept a verdict past its notAfter (rollback)
+}
+
+// Proof is the evidence to pin: the releases, one per publisher key, then the verdict.
+type Proof struct {
+	Refs    []channel.EvidenceRef
+	Raw     [][]byte
+	Verdict *evidence.VSA
+}
+
+// Admit looks through the bundles of a target for the evidence that a device will demand. No release is a verification
+// failure (exit code 3); no verdict that allows this publication is a denial (exit code 4). The newest verdict of the
+// gate for the environment decides: a denial after a pass withdraws it.
+func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof, error) {
+	p := &Proof{}
+	keys := map[string]bool{}
+	var whyNot []string
+	for _, raw := range bundles {
+		e, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: n.Digest, Model: n.Model, Now: now})
+		if err != nil {
+			if r := verify.ReasonOf(err); r != verify.WrongPredicate {
+				whyNot = append(whyNot, artifact.DigestOf(raw).Short()+": "+err.Error())
+			}
+			continue
+		}
+		if !keys[e.KeyID] {
+			keys[e.KeyID] = true
+			p.add(raw, e)
+		}
+	}
+	if len(keys) < max(n.Releases, 1) {
+		d := diag.New(diag.Verification, "%s is released by %d publisher keys, %d are needed", n.Digest.Short(), len(keys), max(n.Releases, 1)).
+			Hint("waybill sign REF --key publisher.key").Hint("waybill trust show --role publisher")
+		for _, w := range whyNot {
+			d.Line("%s", w)
+		}
+		return nil, d
+	}
+	raw, vsa, err := verdict(bundles, doc, n, now)
+	if err != nil {
+		return nil, err
+	}
+	w := want(n, now)
+	var last error
+	for _, b := range bases(n) {
+		w.Basis = b
+		_, e, err := verify.VSA(raw, doc, w)
+		if err == nil {
+			p.add(raw, e)
+			p.Verdict = vsa
+			return p, nil
+		}
+		last = err
+	}
+	return nil, denied(last, n)
+}
+
+func (p *Proof) add(raw []byte, e *verify.Evidence) {
+	p.Raw = append(p.Raw, raw)
+	p.Refs = append(p.Refs, channel.EvidenceRef{PredicateType: e.PredicateType, Subject: e.Subject, Digest: e.Bundle, Size: int64(len(raw))})
+}
+
+// verdict finds the newest verdict of the gate on this digest for this environment, whatever it says.
+func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]byte, *evidence.VSA, error) {
+	var raw []byte
+	var newest *evidence.VSA
+	var others []string
+	for _, b := range bundles {
+		e, err := verify.Bundle(b, doc, verify.Want{PredicateType: evidence.TypeVSA, Subject: n.Digest, Model: n.Model, Env: n.Env, Now: now})
+		if err != nil {
+			if verify.ReasonOf(err) != verify.WrongPredicate {
+				others = append(others, artifact.DigestOf(b).Short()+": "+err.Error())
+			}
+			continue
+		}
+		v, err := evidence.ParseVSA(e.Predicate)
+		if err != nil {
+			return nil, nil, err
+		}
+		if v.Waybill.Environment != n.Env || v.ResourceURI != n.ResourceURI {
+			others = append(others, e.Bundle.Short()+": a verdict on "+v.ResourceURI+" for "+v.Waybill.Environment)
+			continue
+		}
+		if newest == nil || v.TimeVerified.After(newest.TimeVerified) {
+			raw, newest = b, v
+		}
+	}
+	if newest == nil {
+		d := denied(errors.New("there is no verdict of the gate"), n)
+		for _, o := range others {
+			d.Line("%s", o)
+		}
+		return nil, nil, d
+	}
+	return raw, newest, nil
+}
+
+func want(n Need, now time.Time) verify.VSAWant {
+	return verify.VSAWant{
+		Subject: n.Digest, ResourceURI: n.ResourceURI, Model: n.Model, Env: n.Env, PinnedPolicies: n.Policies, Now: now,
+		Record: n.Record, IgnoreExpiry: n.Late,
+	}
+}
+
+func bases(n Need) []*evidence.Basis {
+	if n.Bases == nil {
+		return []*evidence.Basis{nil}
+	}
+	var out []*evidence.Basis
+	for _, b := range slices.Clone(n.Bases) {
+		out = append(out, &b)
+	}
+	return out
+}
+
+func denied(cause error, n Need) *diag.Error {
+	return diag.Wrap(diag.Denied, cause, "%s may not ship to %s", n.Digest.Short(), n.Env).
+		Hint("waybill gate REF --env %s --key gate.key", n.Env)
+}
+
+// Bases lists the states that a verdict may rest on now: the head, and the records before it that the head only
+// refreshed, since a refresh changes nothing that the gate looks at.
+func Bases(ctx context.Context, r Reader, st *State, name string, doc *trust.Document, now time.Time) ([]evidence.Basis, error) {
+	if st.Head == nil {
+		return []evidence.Basis{{Channel: name}}, nil
+	}
+	var out []evidence.Basis
+	for e := st.Head; ; {
+		out = append(out, evidence.Basis{Channel: name, Seq: e.Record.Seq, Champion: e.Record.Target.Digest})
+		if e.Record.Seq == 1 || len(out) == 64 {
+			return out, nil
+		}
+		prev, err := Record(ctx, r, name, e.Record.Seq-1, doc, now)
+		if err != nil {
+			// What can't be verified any more, because of a rotation for example, is no state to rest on.
+			if diag.CodeOf(err) == diag.Verification || diag.CodeOf(err) == diag.NotFound {
+				return out, nil
+			}
+			return nil, err
+		}
+		if !channel.SameContent(prev.Record, e.Record) || prev.Bundle != e.Record.Prev {
+			return out, nil
+		}
+		e = prev
+	}
+}
