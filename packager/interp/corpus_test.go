@@ -77,22 +77,7 @@ func TestRealModels(t *testing.T) {
 
 func runSet(t *testing.T, g *ir.Graph, set string) {
 	t.Helper()
-	in := map[string]*ir.Val{}
-	for i, p := range g.Body.Params {
-		b, err := os.ReadFile(filepath.Join(set, fmt.Sprintf("input_%d.pb", i)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		name, v, err := onnx.ReadValue(b, p.Type)
-		if err != nil {
-			t.Fatalf("%s: input %q: %v", set, p.Name, err)
-		}
-		// Some vectors are numbered in another order than the model's inputs: the name inside decides.
-		if !hasInput(g, name) {
-			name = p.Name
-		}
-		in[name] = v
-	}
+	in := readInputs(t, g, set)
 	start := time.Now()
 	out, err := interp.Run(context.Background(), g, in)
 	if err != nil {

@@ -111,8 +111,9 @@ func pow(o *op) []*ir.Value {
 	}
 	d := b.Type.DType
 	if d != a.Type.DType && !(a.Type.DType.IsFloat() && (d == ir.I64 || d == ir.I32)) {
-		if a.Type.DType.IsInt() && d.IsFloat() {
-			return o.lacks("an integer base with a float exponent")
+		if a.Type.DType.IsInt() && d.IsFloat() { // in f64, and back by the rule of Cast
+			y := o.emit("Pow", nil, o.cast(a, ir.F64), o.cast(b, ir.F64))
+			return one(o.cast(y, a.Type.DType))
 		}
 		b = o.cast(b, a.Type.DType)
 	}

@@ -415,7 +415,7 @@ func (o *op) emitRegions(name string, a ir.Attrs, outs int, regions []*ir.Region
 		o.fresh[v] = true
 	}
 	o.r.Nodes = append(o.r.Nodes, n)
-	return n.Outs
+	return append([]*ir.Value(nil), n.Outs...)
 }
 
 // konst makes a constant.
