@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
@@ -25,7 +26,7 @@ var ErrConflict = errors.New("the tag has moved")
 // Doc is what a manifest or index says, as far as a store needs it.
 type Doc struct {
 	Descriptor artifact.Descriptor   // as in a referrers listing
-	Blobs      []artifact.Descriptor // config and layers
+	Blobs      []artifact.Descriptor // config and layers, without the layers that the specification says not to distribute
 	Children   []artifact.Descriptor // of an index
 	Subject    artifact.Digest       // or ""
 }
@@ -59,7 +60,7 @@ func ParseDoc(b []byte, mediaType string) (Doc, error) {
 		if err != nil {
 			return Doc{}, err
 		}
-		doc := Doc{Descriptor: artifact.DescriptorOf(b, m), Blobs: append([]artifact.Descriptor{m.Config}, m.Layers...)}
+		doc := Doc{Descriptor: artifact.DescriptorOf(b, m), Blobs: append([]artifact.Descriptor{m.Config}, distributable(m.Layers)...)}
 		if m.Subject != nil {
 			doc.Subject = m.Subject.Digest
 		}
@@ -84,7 +85,7 @@ func ParseDoc(b []byte, mediaType string) (Doc, error) {
 		if err := json.Unmarshal(b, &m); err != nil {
 			return Doc{}, fmt.Errorf("manifest is not valid JSON: %w", err)
 		}
-		doc := Doc{Children: m.Manifests, Blobs: m.Layers, Descriptor: artifact.Descriptor{MediaType: mediaType,
+		doc := Doc{Children: m.Manifests, Blobs: distributable(m.Layers), Descriptor: artifact.Descriptor{MediaType: mediaType,
 			Digest: artifact.DigestOf(b), Size: int64(len(b))}}
 		if m.Config != nil {
 			doc.Blobs = append(doc.Blobs, *m.Config)
@@ -97,6 +98,15 @@ func ParseDoc(b []byte, mediaType string) (Doc, error) {
 		return doc, nil
 	}
 	return Doc{}, fmt.Errorf("manifests of media type %q are not supported", mediaType)
+}
+
+// distributable leaves out layers that live at URLs elsewhere (image-spec, non-distributable layers): a registry takes a
+// manifest without them. No media type of a model is one of these.
+func distributable(ls []artifact.Descriptor) []artifact.Descriptor {
+	return slices.DeleteFunc(slices.Clone(ls), func(d artifact.Descriptor) bool {
+		return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.nondistributable.") ||
+			strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign.")
+	})
 }
 
 // PutOptions refine PutManifest.
