@@ -91,8 +91,17 @@ func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func()
 	if err := l.s.Hold(ctx); err != nil { // a blob that no manifest names yet must stay until one does
 		return err
 	}
-	if ok, err := l.has(ctx, d); ok || err != nil {
+	ok, err := l.has(ctx, d)
+	if err != nil {
 		return err
+	}
+	if ok { // a blob that was damaged here since is replaced
+		switch err := l.check(ctx, d); {
+		case err == nil:
+			return nil
+		case diag.CodeOf(err) != diag.Verification && !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
 	}
 	rc, err := open()
 	if err != nil {
@@ -100,6 +109,16 @@ func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func()
 	}
 	defer rc.Close()
 	_, _, err = l.s.PutBlob(ctx, rc, d)
+	return err
+}
+
+func (l *Local) check(ctx context.Context, d artifact.Descriptor) error {
+	rc, err := l.s.Blob(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	_, err = io.Copy(io.Discard, rc)
 	return err
 }
 

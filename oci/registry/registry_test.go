@@ -121,6 +121,23 @@ func testRepository(t *testing.T, r registry.Place) {
 		t.Fatalf("Tags: %v %v", tags, err)
 	}
 
+	// A digest becomes part of a file name or URL, and a size a limit.
+	for _, bad := range []artifact.Descriptor{{Digest: "sha256:../../../../../../../../../../etc/passwd", Size: 5}, {Digest: "1.0", Size: 5}, {Digest: m.digest, Size: -1}, {}} {
+		if rc, err := r.Blob(ctx, bad); err == nil {
+			_, err = io.ReadAll(rc)
+			rc.Close()
+			if diag.CodeOf(err) != diag.Verification {
+				t.Fatalf("Blob of %+v: %v", bad, err)
+			}
+		}
+		if _, _, err := r.Manifest(ctx, bad.Digest); err == nil && bad.Size >= 0 {
+			t.Fatalf("Manifest of %q", bad.Digest)
+		}
+		if err := r.PushBlob(ctx, bad, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil }); err == nil {
+			t.Fatalf("PushBlob of %+v", bad)
+		}
+	}
+
 	// A manifest whose blobs are not there is refused.
 	m3 := newModel(t, "3.0")
 	if _, err := r.PushManifest(ctx, m3.manifest, artifact.MediaTypeManifest, "3.0"); diag.CodeOf(err) != diag.NotFound {
@@ -265,6 +282,29 @@ func TestAlteredContent(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	})
+}
+
+// A blob that was damaged in the local store is healed by pulling again.
+func TestPullHeals(t *testing.T) {
+	host, _ := newServer(t, nil)
+	r := remote(t, host, "ml/churn")
+	m := newModel(t, "1.0")
+	m.push(t, r, "1.0")
+	dst := local(t, "churn")
+	for i := range 2 {
+		res, err := registry.Copy(t.Context(), dst, r, "1.0", registry.CopyOptions{Tag: "1.0"})
+		if err != nil || res.Sent != []int{4, 1}[i] {
+			t.Fatalf("%+v %v", res, err)
+		}
+		m.check(t, dst, "1.0")
+		for d, b := range m.layers {
+			if len(b) > 1000 { // same size, other content
+				if err := os.WriteFile(dst.Store().BlobPath(d), make([]byte, len(b)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
 }
 
 // A broken connection is continued with a range request, and the whole is hashed.

@@ -247,6 +247,9 @@ func (r *Remote) Resolve(ctx context.Context, tagOrDigest string) (artifact.Desc
 
 // Manifest implements Repository.
 func (r *Remote) Manifest(ctx context.Context, d artifact.Digest) ([]byte, artifact.Descriptor, error) {
+	if err := checkDescriptor(artifact.Descriptor{Digest: d}); err != nil { // a tag here would not be hashed
+		return nil, artifact.Descriptor{}, err
+	}
 	return r.GetBounded(ctx, string(d), artifact.MaxManifest)
 }
 

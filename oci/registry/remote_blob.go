@@ -16,11 +16,25 @@ import (
 
 // Blob implements Repository. A transfer that breaks goes on where it stopped, with a range request.
 func (r *Remote) Blob(ctx context.Context, d artifact.Descriptor) (io.ReadCloser, error) {
+	if err := checkDescriptor(d); err != nil {
+		return nil, err
+	}
 	b := &resuming{ctx: ctx, r: r, d: d, left: r.retry.Attempts}
 	if err := b.open(); err != nil {
 		return nil, err
 	}
 	return store.Verified(ctx, b, d, fmt.Sprintf("blob in registry %s, repository %s", r.host, r.repo)), nil
+}
+
+// checkDescriptor stands before everything that puts a digest into a URL.
+func checkDescriptor(d artifact.Descriptor) error {
+	if _, err := artifact.ParseDigest(string(d.Digest)); err != nil {
+		return diag.Wrap(diag.Verification, err, "descriptor")
+	}
+	if d.Size < 0 {
+		return diag.New(diag.Verification, "the descriptor of %s has the negative size %d", d.Digest, d.Size)
+	}
+	return nil
 }
 
 // resuming reads a blob over as many connections as it takes, within the attempts that are left.
@@ -108,10 +122,13 @@ func (r *Remote) has(ctx context.Context, d artifact.Descriptor) (bool, error) {
 
 // PushBlob implements Repository: HEAD, then POST and one PUT, which every registry takes.
 func (r *Remote) PushBlob(ctx context.Context, d artifact.Descriptor, open func() (io.ReadCloser, error)) error {
-	if ok, err := r.has(ctx, d); ok || err != nil {
+	if err := checkDescriptor(d); err != nil {
 		return err
 	}
-	var err error
+	ok, err := r.has(ctx, d)
+	if ok || err != nil {
+		return err
+	}
 	for attempt := 1; ; attempt++ {
 		if err = r.upload(ctx, d, open); err == nil {
 			return nil

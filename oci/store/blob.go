@@ -97,6 +97,9 @@ func (w *Writer) Close() error {
 // PutBlob stores what r gives, up to its end, and returns digest and size. When want has a digest, the content must
 // match it and its size.
 func (s *Store) PutBlob(ctx context.Context, r io.Reader, want artifact.Descriptor) (artifact.Digest, int64, error) {
+	if want.Digest != "" && want.Size < 0 {
+		return "", 0, diag.New(diag.Verification, "the descriptor of %s has the negative size %d", want.Digest, want.Size)
+	}
 	w, err := s.NewWriter(ctx)
 	if err != nil {
 		return "", 0, err
@@ -121,8 +124,19 @@ func (s *Store) PutBytes(ctx context.Context, mediaType string, b []byte) (artif
 	return d, err
 }
 
+// checkDigest stands before everything that makes a file name of a digest.
+func checkDigest(d artifact.Digest) error {
+	if _, err := artifact.ParseDigest(string(d)); err != nil {
+		return diag.Wrap(diag.Verification, err, "read from a store")
+	}
+	return nil
+}
+
 // Has tells whether a blob is there, and its size. It does not hash.
 func (s *Store) Has(d artifact.Digest) (size int64, ok bool, err error) {
+	if err := checkDigest(d); err != nil {
+		return 0, false, err
+	}
 	fi, err := s.fs.Stat(s.BlobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
@@ -145,6 +159,9 @@ func (s *Store) Blob(ctx context.Context, d artifact.Descriptor) (io.ReadCloser,
 
 // OpenRaw opens a blob without checking its content.
 func (s *Store) OpenRaw(d artifact.Digest) (fsx.File, error) {
+	if err := checkDigest(d); err != nil {
+		return nil, err
+	}
 	f, err := s.fs.Open(s.BlobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "store %s has no blob %s", s.dir, d)
@@ -159,6 +176,9 @@ func (s *Store) OpenRaw(d artifact.Digest) (fsx.File, error) {
 // returns an error of code diag.Verification, naming what was wanted and what came, instead of io.EOF when size or
 // digest differ. It returns ctx's error once ctx is done. what names the content in errors ("blob in store X").
 func Verified(ctx context.Context, r io.ReadCloser, d artifact.Descriptor, what string) io.ReadCloser {
+	if d.Size < 0 {
+		return &verified{r: r, ctx: ctx, err: diag.New(diag.Verification, "%s: the descriptor of %s has the negative size %d", what, d.Digest, d.Size)}
+	}
 	return &verified{ctx: ctx, r: r, d: d, what: what, h: sha256.New()}
 }
 
@@ -226,7 +246,7 @@ func sizeMismatch(want artifact.Descriptor, got int64, what string) error {
 // ReadAll reads a verified stream of a size that the caller has bounded.
 func ReadAll(r io.ReadCloser, d artifact.Descriptor, max int64) ([]byte, error) {
 	defer r.Close()
-	if d.Size > max {
+	if d.Size < 0 || d.Size > max {
 		return nil, diag.New(diag.Verification, "%s has %d bytes, more than the limit of %d", d.Digest, d.Size, max)
 	}
 	b := bytes.NewBuffer(make([]byte, 0, d.Size))

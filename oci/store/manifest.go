@@ -300,6 +300,9 @@ func (s *Store) Manifest(_ context.Context, d artifact.Digest) ([]byte, artifact
 }
 
 func (s *Store) manifestBytes(d artifact.Digest) ([]byte, error) {
+	if err := checkDigest(d); err != nil {
+		return nil, err
+	}
 	b, err := fsx.ReadFile(s.fs, s.BlobPath(d), artifact.MaxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "store %s has no manifest %s", s.dir, d)

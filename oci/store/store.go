@@ -192,7 +192,8 @@ func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// BlobPath is the file of a blob. Its content must not be trusted, nor changed.
+// BlobPath is the file of a blob, for a digest that artifact.ParseDigest took. Its content must not be trusted, nor
+// changed.
 func (s *Store) BlobPath(d artifact.Digest) string { return s.path("blobs", "sha256", d.Hex()) }
 
 // Entry is one line of the index: a manifest, and its tag or "".
