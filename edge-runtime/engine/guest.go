@@ -58,6 +58,12 @@ type instance struct {
 func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err error) {
 	cfg := e.runtimeConfig(g.ours, g.limit)
 	var entry *cacheEntry
+	defer func() {
+		if err != nil {
+			entry.discard()
+			g.closeRuntime(ctx)
+		}
+	}()
 	if e.cfg.CacheDir != "" && e.mode == Compiler {
 		if entry, err = e.openCache(code, g.ours); err != nil {
 			return fmt.Errorf("compile cache: %w", err)
@@ -66,12 +72,6 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 		cfg = cfg.WithCompilationCache(entry.cache)
 	}
 	g.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
-	defer func() {
-		if err != nil {
-			entry.discard()
-			g.closeRuntime(ctx)
-		}
-	}()
 	if !g.ours {
 		if err := instantiateHost(ctx, g.rt); err != nil {
 			return err
