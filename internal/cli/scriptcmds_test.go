@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +26,7 @@ import (
 //	alter LAYOUT FILE PATH        invert a byte of the blob in LAYOUT whose digest the JSON in FILE has at PATH
 //	truncate FILE SIZE            cut a file
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
-	return map[string]func(*testscript.TestScript, bool, []string){
+	cmds := map[string]func(*testscript.TestScript, bool, []string){
 		"exitcode": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) < 2 {
 				ts.Fatalf("usage: exitcode N cmd args...")
@@ -117,6 +118,8 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			ts.Check(os.WriteFile(name, b, 0o600))
 		},
 	}
+	maps.Copy(cmds, governScriptCommands())
+	return cmds
 }
 
 func walk(v any, path []string) (string, error) {

@@ -85,8 +85,9 @@ func lines(raw []byte) [][]byte {
 	return out
 }
 
-// Verify checks a signed file: every line a bundle over the same statement about its own document, and as many different
-// root keys as the trust document's threshold. One line that does not verify spoils the file.
+// Verify checks a signed file: every line a bundle over the same statement about its own document, and among them valid
+// signatures of as many different root keys as the trust document's threshold. A signature that does not verify counts
+// for nothing (it may be of a root key that was replaced).
 func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 	fail := func(err error, format string, args ...any) error {
 		return diag.Wrap(diag.Verification, err, format, args...).Hint("waybill env sign environments.yaml --key root.key")
@@ -100,6 +101,7 @@ func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 	}
 	var out *Signed
 	var payload []byte
+	var refused error
 	keys := map[string]bool{}
 	for i, l := range ls {
 		b, err := evidence.ParseBundle(l)
@@ -116,7 +118,8 @@ func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 		}
 		e, err := verify.Bundle(l, doc, verify.Want{PredicateType: evidence.TypeEnvironments, Subject: st.SubjectDigest(), Role: trust.RoleRoot, Now: now})
 		if err != nil {
-			return nil, fail(err, "signed environments, line %d", i+1)
+			refused = fail(err, "signed environments, line %d", i+1)
+			continue
 		}
 		if out == nil {
 			d, err := ParseJSON(e.Predicate)
@@ -133,6 +136,9 @@ func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 			keys[e.KeyID] = true
 			out.Keys = append(out.Keys, e.KeyName)
 		}
+	}
+	if out == nil {
+		return nil, refused
 	}
 	if len(keys) < doc.Threshold {
 		return nil, fail(fmt.Errorf("%d of the %d root signatures that trust document version %d asks for", len(keys), doc.Threshold, doc.Version), "signed environments")
