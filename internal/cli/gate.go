@@ -87,9 +87,11 @@ func runGate(ctx context.Context, c *Call) error {
 	case c.String("key") == "" && !c.Bool("dry-run"):
 		return diag.New(diag.Usage, "gate: --key is missing").Hint("waybill gate %s --env %s --key gate.key   (or --dry-run)", c.Args[0], c.String("env"))
 	}
-	if k := c.String("key"); k != "" {
-		// The wrong key is found before anything is read or asked.
-		if _, err := sign.CheckRole(c.Abs(k), trust.RoleGate); err != nil {
+	var key *sign.Key
+	if k := c.String("key"); k != "" && !c.Bool("dry-run") {
+		// A wrong key or passphrase is found before anything is decided: a decision that cannot be attested helps nobody.
+		var err error
+		if key, err = c.signingKey(k, trust.RoleGate); err != nil {
 			return err
 		}
 	}
@@ -117,7 +119,7 @@ func runGate(ctx context.Context, c *Call) error {
 	}
 	var attachErr error
 	if !c.Bool("dry-run") {
-		attachErr = c.attachVerdict(ctx, place, o, &out)
+		attachErr = attachVerdict(ctx, place, key, o, &out)
 	}
 	if c.UI.JSON {
 		if err := c.UI.PrintJSON(out); err != nil {
@@ -133,11 +135,7 @@ func runGate(ctx context.Context, c *Call) error {
 	return attachErr
 }
 
-func (c *Call) attachVerdict(ctx context.Context, place *openPlace, o *gate.Outcome, out *gateJSON) error {
-	key, err := c.signingKey(c.String("key"), trust.RoleGate)
-	if err != nil {
-		return err
-	}
+func attachVerdict(ctx context.Context, place *openPlace, key *sign.Key, o *gate.Outcome, out *gateJSON) error {
 	verdict, record, err := o.Attest(key)
 	if err != nil {
 		return err
@@ -262,7 +260,7 @@ func deniedError(o *gate.Outcome, rq gate.Request, attachErr error) error {
 		cause = fmt.Errorf("the policy could not be evaluated: %s", o.Decision.Error)
 	}
 	if attachErr != nil {
-		cause = errors.Join(cause, fmt.Errorf("and the denial could not be attached: %w", attachErr))
+		cause = fmt.Errorf("%w; the denial could not be attached: %w", cause, attachErr)
 	}
 	e := diag.Wrap(diag.Denied, cause, "gate for %s", rq.Environment)
 	if len(ids) > 0 {
