@@ -35,8 +35,11 @@ func compile(t testing.TB, g *ir.Graph, opt codegen.Options) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return load(t, g, res, wazero.NewRuntimeConfigCompiler())
+	return load(t, g, res, runtimeConfig())
 }
+
+// runtimeConfig takes the compiler where there is one.
+func runtimeConfig() wazero.RuntimeConfig { return wazero.NewRuntimeConfig() }
 
 func load(t testing.TB, g *ir.Graph, res *codegen.Result, cfg wazero.RuntimeConfig) *machine {
 	t.Helper()

@@ -85,7 +85,8 @@ func Flatten() *Kernel {
 	return &Kernel{Name: "Flatten", NOut: 1, Run: func(k *K) {
 		x, y := k.In(0), k.Out(0)
 		a := k.Let(k.Attr(0))
-		k.If(a.Ne(Rank(x).ExtU()), func() { k.Index(a, Rank(x).ExtU().AddI(1)) })
+		k.If(a.LtS(asm.CL(0)), func() { k.Set(a, a.Add(Rank(x).ExtU())) })
+		k.Index(a, Rank(x).ExtU().AddI(1))
 		p := k.prodDims(x, asm.C(0), a.Wrap())
 		q := k.prodDims(x, a.Wrap(), Rank(x))
 		k.Alias(y, x)
