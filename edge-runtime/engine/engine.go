@@ -49,6 +49,9 @@ func ParseMode(s string) (Mode, error) {
 	return 0, fmt.Errorf("unknown engine mode %q: auto, compiler or interpreter", s)
 }
 
+// interpreterBudget keeps a resume at about 2 ms under the interpreter.
+const interpreterBudget = 40_000
+
 // maxPages keeps a memory below 4 GiB, so that its size fits a u32.
 const maxPages = 65535
 
@@ -67,7 +70,8 @@ type Config struct {
 	Instances int
 	// Threads bounds how many parts of a parallel section run at once within one call. 0 means the number of cores.
 	Threads int
-	// Budget is handed to guests as CtxBudget; 0 leaves the length of a resume to them.
+	// Budget is handed to guests as CtxBudget: the work of one resume, about a nanosecond of compiled code per unit. 0
+	// leaves it to them (about 2 ms), less under the interpreter, which is some fifty times slower.
 	Budget uint32
 	// Poison fills the arena with a pattern before each call: a debugging aid that shows reads of memory that the
 	// module never wrote.
@@ -118,6 +122,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		if err != nil {
 			e.mode = Interpreter
 		}
+	}
+	if e.mode == Interpreter && e.cfg.Budget == 0 {
+		e.cfg.Budget = interpreterBudget
 	}
 	return e, nil
 }
