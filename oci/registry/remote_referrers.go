@@ -43,8 +43,8 @@ func (r *Remote) Referrers(ctx context.Context, d artifact.Digest) ([]artifact.D
 		cand[e.Digest] = true
 	}
 	tags, err := r.Tags(ctx)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if s := statusOf(err); err != nil && !errors.Is(err, fs.ErrNotExist) && s != http.StatusMethodNotAllowed && s != http.StatusNotImplemented {
+		return nil, err // refused or broken; a registry that has no such list is another thing
 	}
 	out := []artifact.Descriptor{}
 	add := func(target string) error {

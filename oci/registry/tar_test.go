@@ -3,6 +3,7 @@ package registry_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,8 +11,10 @@ import (
 	"testing"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/oci/store"
 )
 
 func savedArchive(t testing.TB, src *registry.Local, m model) []byte {
@@ -219,10 +222,29 @@ func FuzzParseRef(f *testing.F) {
 
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("nothing"))
+	var seed bytes.Buffer
+	w := tar.NewWriter(&seed)
+	for name, content := range map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`,
+		"index.json": `{"schemaVersion":2,"manifests":[]}`, "blobs/sha256/" + artifact.EmptyDigest.Hex(): artifact.EmptyConfig} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Size: int64(len(content)), Mode: 0o644}); err != nil {
+			f.Fatal(err)
+		}
+		if _, err := w.Write([]byte(content)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		dst := local(t, "churn")
-		_, _ = registry.Load(t.Context(), bytes.NewReader(b), dst.Store(), "")
-		if rep, err := dst.Store().Verify(t.Context(), false); err != nil || len(rep.Problems) > 0 {
+		dst, err := store.Open(t.Context(), "store", store.Options{FS: fsx.NewMem(), Create: true,
+			Lock: func(context.Context, string, bool) (func() error, error) { return func() error { return nil }, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = registry.Load(t.Context(), bytes.NewReader(b), dst, "")
+		if rep, err := dst.Verify(t.Context(), false); err != nil || len(rep.Problems) > 0 {
 			t.Fatalf("%+v %v", rep, err)
 		}
 	})
