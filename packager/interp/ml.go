@@ -46,7 +46,7 @@ func (c *call) trees() (*tensor, error) {
 				switch {
 				case agg == "SUM" || agg == "AVERAGE":
 					sum[t] += w
-				case !hit[t] || agg == "MIN" && w < sum[t] || agg == "MAX" && w > sum[t]:
+				case !hit[t] || sum[t] != sum[t] || agg == "MIN" && w < sum[t] || agg == "MAX" && w > sum[t]:
 					sum[t] = w
 				}
 				hit[t] = true

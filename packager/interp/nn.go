@@ -299,43 +299,16 @@ func (c *call) maxPool() ([]*tensor, error) {
 	colMajor := c.n.Int("storage_order") != 0
 	err = each(dims, func(flat int, ix []int64) error {
 		base := int(ix[0]*x.dims[1]+ix[1]) * size
-		best, first := -1, -1
-		m32, m64, mi := float32(math.Inf(-1)), math.Inf(-1), int64(math.MinInt64)
-		if x.dt.IsUnsigned() {
-			mi = 0
-		}
+		best := -1
 		taps(ws, ix[2:], func(_, i int) {
-			if first < 0 {
-				first = i
-			}
-			var up bool
-			switch {
-			case x.f32 != nil:
-				up = m32 < x.f32[base+i]
-				m32 = pmax(m32, x.f32[base+i])
-			case x.f64 != nil:
-				up = m64 < x.f64[base+i]
-				m64 = pmax(m64, x.f64[base+i])
-			default:
-				if up = less(x.dt, mi, x.ints[base+i]); up {
-					mi = x.ints[base+i]
-				}
-			}
-			if up {
+			if best < 0 || !x.isNaN(base+best) && (x.isNaN(base+i) || x.before(base+best, base+i)) {
 				best = i
 			}
 		})
 		if best < 0 {
-			best = max(first, 0)
+			return fmt.Errorf("a window lies in the padding altogether")
 		}
-		switch {
-		case x.f32 != nil:
-			out.f32[flat] = m32
-		case x.f64 != nil:
-			out.f64[flat] = m64
-		default:
-			out.ints[flat] = wrapLow(x.dt, mi)
-		}
+		out.set(flat, x, base+best)
 		if colMajor {
 			best = transposed(best, x.dims[2:])
 		}

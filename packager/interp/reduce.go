@@ -189,8 +189,10 @@ func (c *call) arg() (*tensor, error) {
 			if !largest {
 				a, b = b, a
 			}
-			// a before b: the new one is strictly better; not strict where neither is a NaN and b is not before a.
-			if x.before(a, b) || last && !x.before(b, a) && !x.isNaN(a) && !x.isNaN(b) {
+			old, now := x.isNaN(at(best)), x.isNaN(at(k))
+			switch {
+			case old: // the first NaN stays
+			case now, x.before(a, b), last && !x.before(b, a):
 				best = k
 			}
 		}
@@ -243,8 +245,8 @@ func (c *call) topK() ([]*tensor, error) {
 		}
 		sort.SliceStable(order, func(p, q int) bool {
 			a, b := at(order[p]), at(order[q])
-			if na, nb := x.isNaN(a), x.isNaN(b); na || nb {
-				return nb && !na
+			if na, nb := x.isNaN(a), x.isNaN(b); na || nb { // NaN is the largest
+				return na && !nb && largest || nb && !na && !largest
 			}
 			if largest {
 				return x.before(b, a)

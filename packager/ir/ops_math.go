@@ -27,7 +27,12 @@ func mathOps() []OpDef {
 			Ins: params("A B"), Outs: params("C"), infer: inferPow},
 		{Name: "Mod", Doc: "Remainder of A / B. fmod=0 (integers): the sign of B. fmod=1: C's fmod, the sign of A. An integer " +
 			"B of 0 is a run-time error; MinInt mod -1 is 0.",
-			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: binaryOp(numeric, "a number", Invalid)},
+			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: func(c *inferer) error {
+				if c.n.Int("fmod") == 0 && c.dtype(0).IsFloat() {
+					return fmt.Errorf("fmod is 0 for %s", c.dtype(0))
+				}
+				return binaryOp(numeric, "a number", Invalid)(c)
+			}},
 		bin("Min", "The smaller one; NaN if either is NaN (the compiled form has two inputs: frontends chain more, left to right). "+
 			"Of -0 and +0 the smaller is -0.", numeric, "a number"),
 		bin("Max", "The larger one; NaN if either is NaN. Of -0 and +0 the larger is +0.", numeric, "a number"),

@@ -21,7 +21,7 @@ func nnOps() []OpDef {
 		{Name: "Conv", Doc: "Cross-correlation of X [N,C,spatial...] with W [M,C/group,kernel...], plus B [M]. 1 to 3 spatial dims.",
 			Ins: params("X W B?"), Outs: params("Y"), Attrs: append(spatial(), attr("group", 1)), infer: inferConv},
 		{Name: "MaxPool", Doc: "Maximum over the window; padding never wins. Indices: flat positions in X (row-major, or column-major for " +
-			"storage_order 1), the first element of the maximum. NaN never wins (pmax of docs/numerics.md).",
+			"storage_order 1), the first element of the maximum. The first NaN wins.",
 			Ins: params("X"), Outs: params("Y Indices?"), Attrs: append(spatial(), attr("ceil_mode", 0), attr("storage_order", 0)),
 			infer: inferPool},
 		{Name: "AveragePool", Doc: "Mean over the window: the sum in row-major order divided by the count. count_include_pad counts explicit " +
@@ -265,7 +265,11 @@ func inferPool(c *inferer) error {
 	if err := c.tensors(); err != nil {
 		return err
 	}
-	if err := c.want(0, numeric(c.dtype(0)), "a number"); err != nil {
+	ok, what := numeric(c.dtype(0)), "a number"
+	if c.n.Op == "AveragePool" {
+		ok, what = float(c.dtype(0)), "a float"
+	}
+	if err := c.want(0, ok, what); err != nil {
 		return err
 	}
 	x := c.shape(0)

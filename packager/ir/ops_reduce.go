@@ -10,7 +10,7 @@ func reduceOps() []OpDef {
 		return OpDef{Name: name, Doc: doc, Ins: params("X axes?"), Outs: params("Y"), Attrs: []AttrDef{attr("keepdims", 1)}, infer: inferReduce}
 	}
 	arg := func(name, doc string) OpDef {
-		return OpDef{Name: name, Doc: doc + " A strict comparison with the best so far, starting at the first element; with select_last_index not strict.",
+		return OpDef{Name: name, Doc: doc + " The first one of equals, or the last for select_last_index; the first NaN wins over numbers.",
 			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{attr("axis", 0), attr("keepdims", 1), attr("select_last_index", 0)},
 			infer: inferArg}
 	}
@@ -23,7 +23,7 @@ func reduceOps() []OpDef {
 		arg("ArgMax", "Index (i64) of the maximum along axis."),
 		arg("ArgMin", "Index (i64) of the minimum along axis."),
 		{Name: "TopK", Doc: "The k largest (largest=1) or smallest along axis, with their indices; equals in order of rising index. Always sorted: " +
-			"best first (sorted=0 leaves the order open, so it is sorted too). NaN comes after every number.",
+			"best first (sorted=0 leaves the order open, so it is sorted too). NaN counts as the largest.",
 			Ins: params("X K"), Outs: params("Values Indices"), Attrs: []AttrDef{attr("axis", -1), attr("largest", 1), attr("sorted", 1)},
 			infer: inferTopK},
 	}
@@ -38,6 +38,9 @@ func inferReduce(c *inferer) error {
 	}
 	d := c.dtype(0)
 	ok := numeric(d) || d == Bool && (c.n.Op == "ReduceMax" || c.n.Op == "ReduceMin")
+	if c.n.Op == "ReduceMean" && d.IsInt() && d.Bits() < 32 {
+		return fmt.Errorf("input 0 is %s, want a float or an integer of 32 bits or more", d)
+	}
 	if err := c.want(0, ok, "a number"); err != nil {
 		return err
 	}

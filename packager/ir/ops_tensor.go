@@ -28,7 +28,7 @@ func tensorOps() []OpDef {
 		{Name: "Reshape", Doc: "The same elements with another shape. An entry of 0 copies the input's dim when allowzero is 0; one -1 is " +
 			"computed. A count that does not fit is a run-time error.",
 			Ins: params("X shape"), Outs: params("Y"), Attrs: []AttrDef{attr("allowzero", 0)}, infer: inferReshape},
-		{Name: "Flatten", Doc: "[product of dims before axis, product of the rest].",
+		{Name: "Flatten", Doc: "[product of dims before axis, product of the rest]; axis lies in [-rank, rank], and is negative only where the rank is not known.",
 			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{attr("axis", 1)}, infer: inferFlatten},
 		{Name: "Squeeze", Doc: "Removes the dims of size 1 named by axes (absent: all that are 1).",
 			Ins: params("X axes?"), Outs: params("Y"), infer: inferSqueeze},

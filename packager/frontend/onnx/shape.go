@@ -14,7 +14,11 @@ func shapeOps() map[string]handler {
 		"Size":    func(o *op) []*ir.Value { return one(o.emit("Size", nil, o.need(0))) },
 		"Reshape": reshape,
 		"Flatten": func(o *op) []*ir.Value {
-			return one(o.emit("Flatten", ir.Attrs{"axis": o.attrInt("axis", 1)}, o.need(0)))
+			x, axis := o.need(0), o.attrInt("axis", 1)
+			if r := rank(x); axis < 0 && r >= 0 {
+				axis += int64(r)
+			}
+			return one(o.emit("Flatten", ir.Attrs{"axis": axis}, x))
 		},
 		"Squeeze":   squeeze,
 		"Unsqueeze": unsqueeze,
