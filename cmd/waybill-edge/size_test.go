@@ -1,0 +1,52 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// budget is the size of the stripped binary for linux/arm64, in bytes.
+const budget = 14_000_000
+
+func TestBinarySize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds for another platform")
+	}
+	out := filepath.Join(t.TempDir(), "waybill-edge")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, ".")
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=arm64", "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	info, err := os.Stat(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("waybill-edge linux/arm64: %d bytes of %d", info.Size(), budget)
+	if info.Size() > budget {
+		t.Errorf("waybill-edge has %d bytes, the budget is %d", info.Size(), budget)
+	}
+}
+
+func TestForbiddenImports(t *testing.T) {
+	b, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(b))
+	if len(deps) < 100 {
+		t.Fatalf("only %d packages: the list is not the whole program", len(deps))
+	}
+	const us = "github.com/waybill-ml/waybill/"
+	for _, d := range deps {
+		for _, bad := range []string{us + "packager", us + "deploy", us + "audit", us + "oci/sign", us + "oci/server", us + "policy",
+			"github.com/sigstore/cosign", "github.com/sigstore/sigstore-go", "github.com/open-policy-agent", "google.golang.org/grpc", "github.com/urfave/cli"} {
+			if d == bad || strings.HasPrefix(d, bad+"/") {
+				t.Errorf("waybill-edge contains %s", d)
+			}
+		}
+	}
+}
