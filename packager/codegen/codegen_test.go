@@ -74,3 +74,12 @@ func TestMatMulOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryOperatorHasKernels compares the compiler with ir's operator table.
+func TestEveryOperatorHasKernels(t *testing.T) {
+	for _, op := range ir.OpNames() {
+		if !codegen.Supported(op) {
+			t.Errorf("%s has no lowering", op)
+		}
+	}
+}

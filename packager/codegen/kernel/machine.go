@@ -204,6 +204,9 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 					f.If(total.Mul(cost.E).GeS(asm.CL(p.ParMin)), func() {
 						f.Set(n, asm.CL(p.ParMin/4).DivS(cost.E))
 						f.If(n.LtS(asm.CL(1)), func() { f.Set(n, asm.CL(1)) })
+						// At most 2^20 parts.
+						f.Set(cur, total.ShrSI(20).AddI(1))
+						f.If(n.LtS(cur.E), func() { f.Set(n, cur.E) })
 						f.Put(asm.M64, ctx.E, CtxChunk, n.E)
 						f.Put(asm.M32, ctx.E, abi.CtxWant, total.Add(n.E).SubI(1).DivS(n.E).Wrap())
 						f.Put(asm.M32, ctx.E, CtxParRec, rec.E)
