@@ -63,11 +63,15 @@ func (f *follower) poll(ctx context.Context) error {
 func (f *follower) take(ctx context.Context, tag artifact.Digest) error {
 	raw, err := f.fetchRecord(ctx, tag)
 	if err != nil {
-		return fmt.Errorf("fetch the record of channel %s: %w", f.cfg.Name, err)
+		err = fmt.Errorf("fetch the record of channel %s: %w", f.cfg.Name, err)
+		if transient(err) {
+			return err
+		}
+		return errors.Join(err, f.refuse(state.Note{Record: tag, Reason: clip(err.Error())}))
 	}
 	r, err := f.accept(ctx, raw)
 	if err != nil {
-		note := state.Note{Record: artifact.DigestOf(raw), Reason: err.Error()}
+		note := state.Note{Record: artifact.DigestOf(raw), Reason: clip(err.Error())}
 		if r != nil {
 			note.To, note.Seq = r.Target.Digest, r.Seq
 		}
