@@ -39,9 +39,21 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 		}
 	}
 	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "write to store %s", s.dir)
+		return nil, s.writeError(err, "write to store")
 	}
 	return &Writer{s: s, f: f, h: sha256.New(), what: "content written to store " + s.dir}, nil
+}
+
+// writeError tells a full disk from other failures, since the user can do something about it.
+func (s *Store) writeError(err error, format string, args ...any) error {
+	e := diag.Wrap(diag.Failure, err, "%s %s", fmt.Sprintf(format, args...), s.dir)
+	if noSpace(err) {
+		if free, ferr := s.fs.FreeBytes(s.dir); ferr == nil {
+			_ = e.Line("%d bytes are free", free)
+		}
+		return e.Hint("waybill store prune --untagged")
+	}
+	return e
 }
 
 // Write appends to the blob.
@@ -50,7 +62,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	w.h.Write(p[:n])
 	w.n += int64(n)
 	if err != nil {
-		return n, diag.Wrap(diag.Failure, err, "write to store %s", w.s.dir)
+		return n, w.s.writeError(err, "write to store")
 	}
 	return n, nil
 }
@@ -106,7 +118,7 @@ func (w *Writer) Commit(want artifact.Digest) (artifact.Digest, int64, error) {
 	}
 	if err != nil {
 		_ = w.s.fs.Remove(tmp)
-		return got, w.n, diag.Wrap(diag.Failure, err, "write blob %s to store %s", got, w.s.dir)
+		return got, w.n, w.s.writeError(err, "write blob %s to store", got)
 	}
 	return got, w.n, nil
 }

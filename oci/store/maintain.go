@@ -135,6 +135,9 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) 
 		return rep, diag.Wrap(diag.Failure, err, "prune store %s: another process writes to it", s.dir)
 	}
 	defer release()
+	if rep.Temp, err = s.cleanTemp(o.DryRun); err != nil { // first, since the index may need the room
+		return rep, err
+	}
 	err = s.update(ctx, func(x *artifact.Index) error {
 		if o.Untagged {
 			gone, err := s.untagged(*x)
@@ -159,12 +162,12 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) 
 			rep.Blobs = append(rep.Blobs, b.Digest)
 			rep.Bytes += b.Size
 		}
-		if o.DryRun {
-			return errDryRun
+		if o.DryRun || len(rep.Manifests) == 0 {
+			return errNoChange // writing nothing also lets prune work on a full disk
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errDryRun) {
+	if err != nil && !errors.Is(err, errNoChange) {
 		return rep, err
 	}
 	// The index no longer names them, and nobody can add a name while the exclusive lock is held.
@@ -175,11 +178,10 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) 
 			}
 		}
 	}
-	rep.Temp, err = s.cleanTemp(o.DryRun)
-	return rep, err
+	return rep, nil
 }
 
-var errDryRun = errors.New("dry run")
+var errNoChange = errors.New("nothing to write")
 
 func (s *Store) exclusive(ctx context.Context, wait time.Duration) (func() error, error) {
 	s.mu.Lock()

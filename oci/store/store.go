@@ -94,7 +94,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && o.Create:
 		if err := s.create(ctx); err != nil {
-			return nil, diag.Wrap(diag.Failure, err, "create store %s", dir)
+			return nil, s.writeError(err, "create store")
 		}
 		return s, nil
 	case errors.Is(err, fs.ErrNotExist):
@@ -279,7 +279,7 @@ func (s *Store) update(ctx context.Context, change func(x *artifact.Index) error
 		return err
 	}
 	if err := s.writeIndex(x); err != nil {
-		return diag.Wrap(diag.Failure, err, "update the index of store %s", s.dir)
+		return s.writeError(err, "update the index of store")
 	}
 	return nil
 }

@@ -311,6 +311,41 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A full disk is named, and nothing of what did not fit stays.
+func TestFullDisk(t *testing.T) {
+	ctx := t.Context()
+	mem := fsx.NewMem()
+	s, err := store.Open(ctx, "store", store.Options{FS: mem, Lock: noLock, Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := put(ctx, s, "a:1", make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	used := mem.Used()
+	mem.SetCapacity(used + 5000)
+	_, err = put(ctx, s, "a:2", bytes.Repeat([]byte("x"), 9000))
+	if msg := diag.Render(err); diag.CodeOf(err) != diag.Failure || !strings.Contains(msg, "hint: waybill store prune") {
+		t.Fatalf("%s", msg)
+	}
+	s.Close()
+	if mem.Used() != used {
+		t.Errorf("%d bytes were left behind", mem.Used()-used)
+	}
+	if es, err := s.Entries(ctx); err != nil || len(es) != 1 {
+		t.Errorf("%v %v", es, err)
+	}
+	if _, err := s.PutBytes(ctx, "x/y", []byte("unused")); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	mem.SetCapacity(mem.Used()) // not one byte is left: prune must help all the same
+	if rep, err := s.Prune(ctx, store.PruneOptions{}); err != nil || len(rep.Blobs) != 1 {
+		t.Errorf("%+v %v", rep, err)
+	}
+	mustClean(t, s)
+}
+
 func TestAlteredBlob(t *testing.T) {
 	ctx := t.Context()
 	s := open(t, t.TempDir())
