@@ -280,14 +280,43 @@ func (g *guest) release(inst *instance, healthy bool) {
 	if inst.sandbox != nil && len(inst.sandbox.partial) > 0 {
 		inst.sandbox.flush()
 	}
-	if healthy && g.reentrant && !inst.mod.IsClosed() {
+	switch {
+	case healthy && g.reentrant && !inst.mod.IsClosed():
 		g.mu.Lock()
 		g.idle = append(g.idle, inst)
 		g.mu.Unlock()
-	} else {
+		<-g.slots
+	case g.reentrant:
 		_ = inst.mod.Close(context.Background())
+		<-g.slots
+	default:
+		go g.renew(inst)
 	}
-	<-g.slots
+}
+
+// renewTimeout bounds the start of an instance that nobody waits for.
+const renewTimeout = 10 * time.Second
+
+// renew replaces a used instance of a step by a fresh one while the caller goes on: starting a guest of Go takes
+// milliseconds. It keeps the call's slot until it is done, so close waits for it.
+func (g *guest) renew(used *instance) {
+	defer func() { <-g.slots }()
+	_ = used.mod.Close(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), renewTimeout)
+	defer cancel()
+	g.mu.Lock()
+	done := g.done
+	g.mu.Unlock()
+	if done {
+		return
+	}
+	fresh, err := g.instantiate(ctx)
+	if err != nil {
+		return // the next call tries again and reports it
+	}
+	g.mu.Lock()
+	g.idle = append(g.idle, fresh)
+	g.mu.Unlock()
 }
 
 // close waits for running calls, then frees everything. When ctx ends first, the rest happens in the background.
