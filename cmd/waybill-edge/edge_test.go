@@ -680,9 +680,13 @@ func TestLatencyBudget(t *testing.T) {
 	}
 	if out, err := d.do("status"); err != nil || !strings.Contains(out, "latency budget") || !strings.Contains(out, "quarantine") {
 		t.Errorf("status does not tell: %s, %v", out, err)
+	} else {
+		t.Logf("status:\n%s", out)
 	}
 	if out, err := d.do("history"); err != nil || !strings.Contains(out, "rolled-back") {
 		t.Errorf("history does not tell: %s, %v", out, err)
+	} else {
+		t.Logf("history:\n%s", out)
 	}
 }
 

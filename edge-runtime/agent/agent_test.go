@@ -410,3 +410,29 @@ func TestStatusJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestJudge(t *testing.T) {
+	trial := Trial{MinRequests: 10, MaxErrorRate: 0.1, P99: 5 * time.Millisecond}
+	for _, c := range []struct {
+		name string
+		s    Stats
+		over bool
+		ok   bool
+	}{
+		{"nobody asked", Stats{}, true, true},
+		{"too few to judge", Stats{Requests: 9, Errors: 9, P99: time.Second}, true, true},
+		{"errors", Stats{Requests: 10, Errors: 2}, false, false},
+		{"errors within the budget", Stats{Requests: 10, Errors: 1}, true, true},
+		{"one hiccup early on", Stats{Requests: 20, P99: time.Second}, false, true},
+		{"slow at the end", Stats{Requests: 20, P99: time.Second}, true, false},
+		{"slow for a hundred requests", Stats{Requests: 100, P99: time.Second}, false, false},
+		{"at the budget", Stats{Requests: 1000, P99: 5 * time.Millisecond}, true, true},
+	} {
+		if err := trial.judge(c.s, c.over); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if err := (Trial{}).judge(Stats{Requests: 5, P99: time.Hour}, true); err != nil {
+		t.Errorf("no budget: %v", err)
+	}
+}

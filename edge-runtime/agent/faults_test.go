@@ -192,7 +192,7 @@ func faultRuns(t *testing.T) int {
 	if testing.Short() {
 		return 500
 	}
-	return 1500
+	return 1000
 }
 
 // TestFaults fails every file system operation of every scenario in turn, kills the process there, cuts the power with 0, 50

@@ -37,6 +37,16 @@ func checkDescriptor(d artifact.Descriptor) error {
 	return nil
 }
 
+// BlobFrom reads a blob from offset on, which must be below its size. What it returns has not been hashed: the caller holds
+// the bytes before offset, so only the caller can.
+func (r *Remote) BlobFrom(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
+	b := &resuming{ctx: ctx, r: r, d: d, at: offset, left: r.retry.Attempts}
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
 // resuming reads a blob over as many connections as it takes, within the attempts that are left.
 type resuming struct {
 	ctx  context.Context // of the Blob call that this reader serves
