@@ -22,7 +22,7 @@ import (
 func changeFlags(role string) []ucli.Flag {
 	return append(trustFlags(),
 		keyFlag(role),
-		&ucli.StringFlag{Name: "for", Value: "7d", Usage: "how `LONG` the record allows new activations: 7d, 12h"},
+		&ucli.StringFlag{Name: "for", Value: "7d", Usage: "how `LONG` the record allows new activations: 7d, 12h (a refresh: as long as before)"},
 		dryRunFlag(),
 	)
 }
@@ -81,7 +81,7 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 		return err
 	}
 	proof, err := publish.Admit(bundles, x.doc, publish.Need{
-		Digest: s.Desc.Digest, Model: s.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, s.Name),
+		Ref: s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, s.Name),
 		Policies: []artifact.Digest{x.env.Policy.Digest}, Releases: x.env.Signers, Bases: bases,
 	}, x.now)
 	if err != nil {
@@ -114,7 +114,7 @@ type change struct {
 
 // change loads key, trust document and environment before anything is read from a registry.
 func (c *Call) change(_ context.Context, env string, roles ...trust.Role) (*change, error) {
-	x := &change{name: env, now: c.Env.Now().UTC().Truncate(time.Second)}
+	x := &change{name: env, now: c.Env.Now().UTC().Truncate(time.Millisecond)}
 	var err error
 	if x.life, err = days("for", c.String("for")); err != nil {
 		return nil, err
@@ -317,7 +317,7 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 		return err
 	}
 	proof, err := publish.Admit(bundles, x.doc, publish.Need{
-		Digest: to, Model: target.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, target.Name),
+		Ref: ref.WithDigest(to).String(), Digest: to, Model: target.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, target.Name),
 		Policies: x.doc.Policies, Releases: x.env.Signers, Late: true,
 		Record: &channel.Record{Channel: x.env.Channel, Seq: head.Seq + 1},
 	}, x.now)
@@ -358,6 +358,9 @@ func runChannelRefresh(ctx context.Context, c *Call) error {
 	defer p.Close()
 	if err := x.complete(ctx, c, p, st); err != nil {
 		return err
+	}
+	if r := st.Head.Record; !c.IsSet("for") {
+		x.life = r.Expires.Sub(r.Issued)
 	}
 	rec, err := channel.Extend(&st.Head.Head, x.now, x.now.Add(x.life))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -83,13 +84,16 @@ func (c *Call) readFile(name string, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
-// writeFile writes a file atomically. It refuses to replace one unless replace is set.
+// writeFile writes a file atomically, making its folder. It refuses to replace one unless replace is set.
 func (c *Call) writeFile(name string, data []byte, perm fs.FileMode, replace bool) error {
 	p := c.Abs(name)
 	if !replace {
 		if _, err := (fsx.OS{}).Stat(p); err == nil {
 			return diag.New(diag.Usage, "%s exists already", name).Hint("choose another name with --out, or move the old file away")
 		}
+	}
+	if err := (fsx.OS{}).MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return diag.Wrap(diag.Failure, err, "write %s", name)
 	}
 	if err := fsx.WriteFileAtomic(fsx.OS{}, p, data, perm); err != nil {
 		return diag.Wrap(diag.Failure, err, "write %s", name)

@@ -187,6 +187,7 @@ next one. Sign it afterwards.`,
 			&ucli.StringSliceFlag{Name: "approver-role", Usage: "approval `ROLE` that an approver may fill"},
 			&ucli.StringSliceFlag{Name: "policy", Usage: "pin a policy `DIGEST`"},
 			&ucli.StringFlag{Name: "expires", Usage: "let the document count for `LONG` from now"},
+			&ucli.IntFlag{Name: "threshold", Usage: "how `MANY` roots must sign from now on"},
 		},
 		Exits: []diag.Code{diag.Verification, diag.NotFound},
 		See:   []string{"trust sign", "trust revoke", "keys generate"},
@@ -200,8 +201,8 @@ func runTrustAdd(_ context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	if c.Arg(1) == "" && len(c.Strings("policy")) == 0 && c.String("expires") == "" {
-		return diag.New(diag.Usage, "trust add needs a public key, --policy or --expires").Hint("waybill trust add %s publisher.pub --role publisher", file)
+	if c.Arg(1) == "" && len(c.Strings("policy")) == 0 && c.String("expires") == "" && !c.IsSet("threshold") {
+		return diag.New(diag.Usage, "trust add needs a public key, --policy, --expires or --threshold").Hint("waybill trust add %s publisher.pub --role publisher", file)
 	}
 	if f := c.Arg(1); f != "" {
 		k, err := c.publicKey(f)
@@ -247,6 +248,9 @@ func runTrustAdd(_ context.Context, c *Call) error {
 			return err
 		}
 		d.Expires = c.Env.Now().UTC().Truncate(time.Second).Add(life)
+	}
+	if c.IsSet("threshold") {
+		d.Threshold = c.Int("threshold")
 	}
 	if err := d.Validate(); err != nil {
 		return diag.Wrap(diag.Usage, err, "trust add")

@@ -162,7 +162,7 @@ func (c *Call) verdict(bundles [][]byte, doc *trust.Document, s *subject, name s
 		return "", err
 	}
 	p, err := publish.Admit(bundles, doc, publish.Need{
-		Digest: s.Desc.Digest, Model: s.Name, Env: name, ResourceURI: facts.ResourceURI(env.Namespace, s.Name),
+		Ref: s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: name, ResourceURI: facts.ResourceURI(env.Namespace, s.Name),
 		Policies: []artifact.Digest{env.Policy.Digest}, Releases: env.Signers,
 	}, c.Env.Now())
 	if err != nil {

@@ -155,7 +155,7 @@ type Change struct {
 func Next(prev *Head, c Change) (*Record, error) {
 	r := &Record{
 		Schema: Schema, Channel: c.Channel, Generation: c.Generation, Seq: 1, Env: c.Env,
-		Issued: c.Issued.UTC().Truncate(time.Second), Expires: c.Expires.UTC().Truncate(time.Second),
+		Issued: c.Issued.UTC().Truncate(time.Millisecond), Expires: c.Expires.UTC().Truncate(time.Second),
 		Audience: c.Audience, Target: c.Target, Evidence: c.Evidence, EpochFloor: c.EpochFloor, Keep: []Target{},
 		Rollback: c.Rollback, Trust: c.Trust, Rollout: c.Rollout,
 	}
@@ -188,7 +188,7 @@ func RollBack(prev *Head, to artifact.Digest, reason string, c Change) (*Record,
 func Extend(prev *Head, issued, expires time.Time) (*Record, error) {
 	r := *prev.Record
 	r.Seq, r.Prev = prev.Record.Seq+1, prev.Bundle
-	r.Issued, r.Expires = issued.UTC().Truncate(time.Second), expires.UTC().Truncate(time.Second)
+	r.Issued, r.Expires = issued.UTC().Truncate(time.Millisecond), expires.UTC().Truncate(time.Second)
 	if err := refreshes(prev.Record, &r); err != nil {
 		return nil, err
 	}

@@ -47,6 +47,7 @@ func Bundles(ctx context.Context, r Referrers, subject artifact.Digest) ([][]byt
 
 // Need says what a target must prove before it may be published.
 type Need struct {
+	Ref         string // with the digest, for hints
 	Digest      artifact.Digest
 	Model       string
 	Env         string
@@ -87,7 +88,7 @@ func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof
 	}
 	if len(keys) < max(n.Releases, 1) {
 		d := diag.New(diag.Verification, "%s is released by %d publisher keys, %d are needed", n.Digest.Short(), len(keys), max(n.Releases, 1)).
-			Hint("waybill sign REF --key publisher.key").Hint("waybill trust show --role publisher")
+			Hint("waybill sign %s --key publisher.key", n.Ref).Hint("waybill trust show --role publisher")
 		for _, w := range whyNot {
 			d.Line("%s", w)
 		}
@@ -172,7 +173,7 @@ func bases(n Need) []*evidence.Basis {
 
 func denied(cause error, n Need) *diag.Error {
 	return diag.Wrap(diag.Denied, cause, "%s may not ship to %s", n.Digest.Short(), n.Env).
-		Hint("waybill gate REF --env %s --key gate.key", n.Env)
+		Hint("waybill gate %s --env %s --key gate.key", n.Ref, n.Env)
 }
 
 // Bases lists the states that a verdict may rest on now: the head, and the records before it that the head only

@@ -148,7 +148,7 @@ func checkRole(path string, raw []byte, want []trust.Role) (Info, error) {
 		for _, w := range want {
 			names = append(names, string(w))
 		}
-		return Info{}, diag.New(diag.Usage, "%s is a %s key; this needs a %s key", path, in.Role, strings.Join(names, " or ")).
+		return Info{}, diag.New(diag.Usage, "%s is %s key; this needs %s key", path, in.Role.Article(), want[0].Article()+orRest(names)).
 			Line("one key has one role, so that a signature can mean one thing only").
 			Hint("waybill keys generate --role %s --out %s.key", names[0], names[0])
 	}
@@ -199,7 +199,7 @@ func (k *Key) Public() []byte { return bytes.Clone(k.public) }
 // Sign signs a statement and gives the sigstore bundle v0.3. The predicate type must be one that the key's role may sign.
 func (k *Key) Sign(s *evidence.Statement) ([]byte, error) {
 	if roles := trust.RolesFor(s.PredicateType); !slices.Contains(roles, k.role) {
-		return nil, diag.New(diag.Usage, "a %s key can't sign a %s statement; only %v keys can", k.role, evidence.NameOf(s.PredicateType), roles)
+		return nil, diag.New(diag.Usage, "%s key can't sign a %s statement; only %v keys can", k.role.Article(), evidence.NameOf(s.PredicateType), roles)
 	}
 	payload, err := s.Encode()
 	if err != nil {
@@ -210,6 +210,13 @@ func (k *Key) Sign(s *evidence.Statement) ([]byte, error) {
 		return nil, fmt.Errorf("sign with key %s: %w", k.id[:12], err)
 	}
 	return evidence.EncodeBundle(k.id, payload, sig)
+}
+
+func orRest(names []string) string {
+	if len(names) < 2 {
+		return ""
+	}
+	return " or " + strings.Join(names[1:], " or ")
 }
 
 func roleList() string {

@@ -35,6 +35,14 @@ func Roles() []Role {
 // Valid tells whether r is a role.
 func (r Role) Valid() bool { return slices.Contains(Roles(), r) }
 
+// Article writes the role for a sentence: "a gate", "an approver".
+func (r Role) Article() string {
+	if r == RoleEvaluator || r == RoleApprover {
+		return "an " + string(r)
+	}
+	return "a " + string(r)
+}
+
 // RolesFor is the closed table of who may sign what; an unknown predicate type has no roles.
 func RolesFor(predicateType string) []Role {
 	switch predicateType {
@@ -229,7 +237,7 @@ func (d *Document) Allows(a Ask) error {
 	case d.IsRevoked(a.KeyID):
 		return fmt.Errorf("%w: key %s (%s), version %d", ErrRevoked, short(a.KeyID), k.Name, d.Version)
 	case k.Role != a.Role:
-		return fmt.Errorf("%w: key %s (%s) is a %s key, not a %s key", ErrRole, short(a.KeyID), k.Name, k.Role, a.Role)
+		return fmt.Errorf("%w: key %s (%s) is %s key, not %s key", ErrRole, short(a.KeyID), k.Name, k.Role.Article(), a.Role.Article())
 	}
 	return k.InScope(a.Model, a.Env, a.Channel)
 }

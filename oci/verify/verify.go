@@ -263,7 +263,7 @@ func (v verifier) allowed(s *evidence.Statement, doc *trust.Document, key trust.
 	}
 	role := key.Role
 	if v.on("role") && !slices.Contains(roles, role) {
-		return helpSigner(refuse(WrongRole, "%s is signed by key %s (%s), a %s key, not a %s key", what, short(key.ID), key.Name, role, join(roles)), doc, want)
+		return helpSigner(refuse(WrongRole, "%s is signed by key %s (%s), %s key, not %s key", what, short(key.ID), key.Name, role.Article(), join(roles)), doc, want)
 	}
 	model, env, channel := trust.Dimensions(s.PredicateType)
 	ask := trust.Ask{KeyID: key.ID, Role: role, At: want.Now}
@@ -406,7 +406,7 @@ func short(id string) string {
 func join(roles []trust.Role) string {
 	var s []string
 	for _, r := range roles {
-		s = append(s, string(r))
+		s = append(s, r.Article())
 	}
 	return strings.Join(s, " or ")
 }
