@@ -67,9 +67,9 @@ graph "g" {
 func TestFoldLeavesErrors(t *testing.T) {
 	text := `
 graph "g" {
-  const a i64[1](7)
-  const b i64[1](0)
-  c i64[1] = Div(a, b) #0 "c"
+  const a f32[2](7, 8)
+  const b i64[1](2)
+  c f32[1] = Gather(a, b) {axis=0} #0 "c"
   result c
 }`
 	golden(t, fold, text, text)
