@@ -58,6 +58,7 @@ func governCommands() []Command {
 		gateCommand(),
 		policyCommand(),
 		envCommand(),
+		auditCommand(),
 	}
 }
 

@@ -79,6 +79,7 @@ type World struct {
 	Manifests    map[artifact.Digest][]byte
 	Attached     map[artifact.Digest][][]byte
 	Channels     map[string][]byte
+	Kept         [][]byte // every record that was published
 	ChannelErr   error
 	EvidenceErr  error
 }
@@ -289,6 +290,7 @@ func (w *World) Publish(t testing.TB, name string, seq int64, d artifact.Digest,
 		change(r)
 	}
 	w.Channels[name] = w.Statement(t, trust.RoleDeployer, evidence.TypeChannel, channel.SubjectName(name), r.Target.Digest, r)
+	w.Kept = append(w.Kept, w.Channels[name])
 }
 
 // Manifest implements the gate's source.
@@ -316,6 +318,9 @@ func (w *World) Bundles(_ context.Context, d artifact.Digest) ([][]byte, error) 
 func (w *World) Record(_ context.Context, name string) ([]byte, error) {
 	return w.Channels[name], w.ChannelErr
 }
+
+// Records implements the audit's source.
+func (w *World) Records(context.Context) ([][]byte, error) { return w.Kept, w.ChannelErr }
 
 // Layer finds a layer of an artifact by role.
 func (w *World) Layer(t testing.TB, d artifact.Digest, role artifact.Role) artifact.Layer {

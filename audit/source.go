@@ -1,0 +1,71 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/policy/facts"
+)
+
+// Source is where an artifact, its evidence and the channels live. Nothing that it returns is believed.
+type Source interface {
+	facts.Source
+	// Records returns the bundle of every channel record that is kept, in any order.
+	Records(ctx context.Context) ([][]byte, error)
+}
+
+// Repository is the part of a registry, store or layout that is read here.
+type Repository interface {
+	facts.Repository
+	Tags(ctx context.Context) ([]string, error)
+}
+
+// maxRecords bounds the channel records that are looked at; the newest tags by name come first.
+const maxRecords = 4096
+
+// FromRepository reads from one repository, which holds the model and its channels.
+func FromRepository(r Repository) Source {
+	return &repositorySource{RepositorySource: facts.FromRepository(r), r: r}
+}
+
+type repositorySource struct {
+	*facts.RepositorySource
+	r Repository
+}
+
+// Records implements Source: layer 0 behind every tag that starts with "channel-". Tags that lead elsewhere are skipped.
+func (s *repositorySource) Records(ctx context.Context) ([][]byte, error) {
+	tags, err := s.r.Tags(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	seen := map[artifact.Digest]bool{}
+	var out [][]byte
+	for _, t := range tags {
+		name, ok := strings.CutPrefix(t, "channel-")
+		if !ok {
+			continue
+		}
+		if len(out) >= maxRecords {
+			return nil, fmt.Errorf("more than %d channel records", maxRecords)
+		}
+		b, err := s.Record(ctx, name)
+		if code := diag.CodeOf(err); err != nil && (code == diag.Registry || ctx.Err() != nil) {
+			return nil, err
+		}
+		if err != nil || b == nil || seen[artifact.DigestOf(b)] {
+			continue
+		}
+		seen[artifact.DigestOf(b)] = true
+		out = append(out, b)
+	}
+	return out, nil
+}

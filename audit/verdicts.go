@@ -1,0 +1,189 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/policy/decision"
+	"github.com/waybill-ml/waybill/policy/gate"
+)
+
+// verdict is one verified VSA with the record that it pins.
+type verdict struct {
+	item
+	v      *evidence.VSA
+	record *item // nil when it is not attached
+}
+
+// policy tells each verdict, holds it against its record, replays the record, and follows the chain.
+func (a *auditor) policy(ctx context.Context) error {
+	records := map[artifact.Digest]item{} // by the digest of the decision in them
+	for _, x := range a.of(evidence.TypeDecision) {
+		if d, err := decisionDigest(x.e.Predicate); err == nil {
+			records[d] = x
+		}
+	}
+	var vs []verdict
+	for _, x := range a.of(evidence.TypeVSA) {
+		v, err := evidence.ParseVSA(x.e.Predicate)
+		if err != nil {
+			continue // it verified, so it parses
+		}
+		w := verdict{item: x, v: v}
+		if r, ok := records[v.Waybill.DecisionDigest]; ok {
+			w.record = &r
+		}
+		vs = append(vs, w)
+	}
+	slices.SortFunc(vs, func(x, y verdict) int {
+		if c := x.v.TimeVerified.Compare(y.v.TimeVerified); c != 0 {
+			return c
+		}
+		return cmp(string(x.Bundle), string(y.Bundle))
+	})
+	if len(vs) == 0 {
+		a.line("POLICY", Missing, nil, "no gate has decided about this digest")
+	}
+	for _, x := range vs {
+		if err := a.verdict(ctx, x); err != nil {
+			return err
+		}
+	}
+	a.chain(vs)
+	return nil
+}
+
+func decisionDigest(predicate []byte) (artifact.Digest, error) {
+	p, err := evidence.ParseDecision(predicate)
+	if err != nil {
+		return "", err
+	}
+	d, err := decision.Parse(p.Decision)
+	if err != nil {
+		return "", err
+	}
+	s, err := d.Digest()
+	return artifact.Digest(s), err
+}
+
+func (a *auditor) verdict(ctx context.Context, x verdict) error {
+	w := x.v.Waybill
+	basis := "channel " + w.Basis.Channel + " empty"
+	if w.Basis.Seq > 0 {
+		basis = fmt.Sprintf("channel %s seq %d (%s)", w.Basis.Channel, w.Basis.Seq, w.Basis.Champion.Short())
+	}
+	policy := strings.TrimPrefix(x.v.Policy.URI, "waybill:policy/") + " (sha256:" + w.PolicyDigest.Short() + ")"
+	text := fmt.Sprintf("policy %s denied it for %s: %s", policy, w.Environment, strings.Join(w.Violations, ", "))
+	if x.v.VerificationResult == evidence.Passed {
+		text = fmt.Sprintf("policy %s allowed it for %s until %s, against %s", policy, w.Environment, day(w.NotAfter), basis)
+		if len(w.Exceptions) > 0 {
+			text += "; waived: " + strings.Join(w.Exceptions, ", ")
+		}
+	}
+	a.line("POLICY", Proven, one(x.Bundle), "%s", text)
+	if x.record == nil {
+		a.line("POLICY", Missing, one(x.Bundle), "the record of this decision is not attached: nothing to replay")
+		return nil
+	}
+	rp := Replay{Record: x.record.Bundle, Verdict: x.Bundle, Policy: w.PolicyDigest}
+	defer func() { a.r.Replays = append(a.r.Replays, rp) }()
+	if why := disagree(x); why != "" {
+		rp.Note = why
+		a.line("POLICY", Contradicted, []artifact.Digest{x.Bundle, x.record.Bundle}, "the verdict and its record disagree: %s", why)
+		return nil
+	}
+	for _, p := range a.o.Policies {
+		if p.Bundle().Digest() != w.PolicyDigest {
+			continue
+		}
+		r, err := gate.Again(ctx, x.record.e.Predicate, p)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			rp.Note = err.Error()
+			a.line("POLICY", Contradicted, one(x.record.Bundle), "the record cannot be replayed: %v", err)
+			return nil
+		}
+		rp.Done, rp.Result = true, r
+		switch {
+		case !r.Same:
+			rp.Note = strings.Join(r.Changes, "; ")
+			a.line("POLICY", Contradicted, one(x.record.Bundle), "replayed: another decision comes out (%s)", rp.Note)
+		case r.Input != w.InputDigest:
+			rp.Note = "the verdict binds another input"
+			a.line("POLICY", Contradicted, one(x.record.Bundle), "replayed: %s", rp.Note)
+		default:
+			a.line("POLICY", Proven, one(x.record.Bundle), "replayed from its record: the same decision (%s)", r.Replayed.Short())
+		}
+		return nil
+	}
+	rp.Note = "the policy is not at hand"
+	a.line("POLICY", Claimed, one(x.record.Bundle), "not replayed: policy sha256:%s is not at hand", w.PolicyDigest.Short())
+	return nil
+}
+
+// disagree tells how a verdict contradicts the record that it pins; "" when it does not.
+func disagree(x verdict) string {
+	rec, err := evidence.ParseDecision(x.record.e.Predicate)
+	if err != nil {
+		return err.Error()
+	}
+	d, err := decision.Parse(rec.Decision)
+	if err != nil {
+		return err.Error()
+	}
+	w := x.v.Waybill
+	switch {
+	case d.Allow != (x.v.VerificationResult == evidence.Passed):
+		return fmt.Sprintf("the record says allow %t, the verdict %s", d.Allow, x.v.VerificationResult)
+	case rec.Policy != w.PolicyDigest || d.PolicyDigest != string(w.PolicyDigest):
+		return "they name different policies"
+	case d.InputDigest != string(w.InputDigest):
+		return "they name different inputs"
+	case d.Environment != w.Environment:
+		return "they are for different environments"
+	case x.record.KeyID != x.KeyID:
+		return "they are signed by different keys"
+	case !slices.Equal(decision.IDs(d.Violations), w.Violations):
+		return "they list different violations"
+	}
+	return ""
+}
+
+// chain checks that no verdict was taken away: each names the one before it, per environment.
+func (a *auditor) chain(vs []verdict) {
+	have := map[artifact.Digest]bool{}
+	for _, x := range a.items {
+		have[x.Bundle] = true
+	}
+	first := map[string]int{}
+	whole := true
+	for _, x := range vs {
+		w := x.v.Waybill
+		switch {
+		case w.Prev == "":
+			first[w.Environment]++
+		case !have[w.Prev]:
+			whole = false
+			a.line("POLICY", Contradicted, one(x.Bundle), "a verdict for %s was removed: sha256:%s came before this one", w.Environment, w.Prev.Short())
+		}
+	}
+	for env, n := range first {
+		if n > 1 {
+			whole = false
+			a.r.add("POLICY", Line{Text: fmt.Sprintf("%d verdicts for %s name none before them: two gates at once, or a verdict was hidden from one", n, env), Status: Contradicted})
+		}
+	}
+	if whole && len(vs) > 1 {
+		var all []artifact.Digest
+		for _, x := range vs {
+			all = append(all, x.Bundle)
+		}
+		a.line("POLICY", Proven, all, "%d verdicts form a whole chain: none was removed", len(vs))
+	}
+}
