@@ -187,13 +187,16 @@ func (c *call) windows(dims []int64, ceil bool) ([]axisWindow, error) {
 	return out, nil
 }
 
-// taps calls f for each window element of the output position that lies inside the input, in row-major order, with the
-// kernel's and the input's flat spatial index.
-func taps(ws []axisWindow, pos []int64, f func(kernel, input int)) {
+// tap is one element of a window: where it lies in the kernel and in the input, as flat spatial indices.
+type tap struct{ kernel, input int }
+
+// taps lists the elements of the window at an output position that lie inside the input, in row-major order.
+func taps(ws []axisWindow, pos []int64) []tap {
 	kd := make([]int64, len(ws))
 	for i, w := range ws {
 		kd[i] = w.kernel
 	}
+	var out []tap
 	_ = each(kd, func(flat int, ix []int64) error {
 		at := int64(0)
 		for i, w := range ws {
@@ -203,9 +206,31 @@ func taps(ws []axisWindow, pos []int64, f func(kernel, input int)) {
 			}
 			at = at*w.in + x
 		}
-		f(flat, int(at))
+		out = append(out, tap{flat, int(at)})
 		return nil
 	})
+	return out
+}
+
+// tapCache remembers the taps of each output position, which all channels share.
+type tapCache struct {
+	ws   []axisWindow
+	list map[int][]tap
+}
+
+func newTapCache(ws []axisWindow) *tapCache { return &tapCache{ws, map[int][]tap{}} }
+
+func (c *tapCache) get(pos []int64) []tap {
+	k := 0
+	for i, w := range c.ws {
+		k = k*int(w.out) + int(pos[i])
+	}
+	ts, ok := c.list[k]
+	if !ok {
+		ts = taps(c.ws, pos)
+		c.list[k] = ts
+	}
+	return ts
 }
 
 func spatialOut(ws []axisWindow) []int64 {
@@ -243,38 +268,45 @@ func (c *call) conv() (*tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	inSize, kSize := prod(x.dims[2:]), prod(w.dims[2:])
-	err = each(out.dims, func(flat int, ix []int64) error {
-		if err := c.m.ctx.Err(); flat&0xffff == 0 && err != nil {
+	inSize, kSize, positions := prod(x.dims[2:]), prod(w.dims[2:]), prod(sp)
+	perGroup := int(m / group)
+	err = each(sp, func(at int, pos []int64) error {
+		if err := c.m.ctx.Err(); err != nil {
 			return err
 		}
-		b, f := int(ix[0]), ix[1]
-		g := f / (m / group)
-		var a32 float32
-		var a64 float64
-		for ch := int64(0); ch < cg; ch++ {
-			xb := (b*int(x.dims[1]) + int(g*cg+ch)) * inSize
-			wb := (int(f)*int(cg) + int(ch)) * kSize
-			if x.f32 != nil {
-				taps(ws, ix[2:], func(k, i int) { a32 += float32(x.f32[xb+i] * w.f32[wb+k]) })
-			} else {
-				taps(ws, ix[2:], func(k, i int) { a64 += float64(x.f64[xb+i] * w.f64[wb+k]) })
+		ts := taps(ws, pos)
+		for b := 0; b < int(x.dims[0]); b++ {
+			for f := 0; f < int(m); f++ {
+				xb := (b*int(x.dims[1]) + f/perGroup*int(cg)) * inSize
+				wb, to := f*int(cg)*kSize, (b*int(m)+f)*positions+at
+				if x.f32 != nil {
+					out.f32[to] = convSum(ts, x.f32[xb:], w.f32[wb:], int(cg), inSize, kSize)
+					if bias != nil {
+						out.f32[to] += bias.f32[f]
+					}
+				} else {
+					out.f64[to] = convSum(ts, x.f64[xb:], w.f64[wb:], int(cg), inSize, kSize)
+					if bias != nil {
+						out.f64[to] += bias.f64[f]
+					}
+				}
 			}
-		}
-		if x.f32 != nil {
-			if bias != nil {
-				a32 += bias.f32[f]
-			}
-			out.f32[flat] = a32
-		} else {
-			if bias != nil {
-				a64 += bias.f64[f]
-			}
-			out.f64[flat] = a64
 		}
 		return nil
 	})
 	return out.roundHalf(), err
+}
+
+// convSum adds the products of the taps, channel by channel.
+func convSum[T float32 | float64](ts []tap, x, w []T, channels, inSize, kSize int) T {
+	var acc T
+	for ch := 0; ch < channels; ch++ {
+		xc, wc := x[ch*inSize:], w[ch*kSize:]
+		for _, t := range ts {
+			acc += T(xc[t.input] * wc[t.kernel])
+		}
+	}
+	return acc
 }
 
 func (c *call) maxPool() ([]*tensor, error) {
@@ -297,14 +329,15 @@ func (c *call) maxPool() ([]*tensor, error) {
 	}
 	size := prod(x.dims[2:])
 	colMajor := c.n.Int("storage_order") != 0
+	at := newTapCache(ws)
 	err = each(dims, func(flat int, ix []int64) error {
 		base := int(ix[0]*x.dims[1]+ix[1]) * size
 		best := -1
-		taps(ws, ix[2:], func(_, i int) {
-			if best < 0 || !x.isNaN(base+best) && (x.isNaN(base+i) || x.before(base+best, base+i)) {
+		for _, t := range at.get(ix[2:]) {
+			if i := t.input; best < 0 || !x.isNaN(base+best) && (x.isNaN(base+i) || x.before(base+best, base+i)) {
 				best = i
 			}
-		})
+		}
 		if best < 0 {
 			return fmt.Errorf("a window lies in the padding altogether")
 		}
@@ -353,17 +386,18 @@ func (c *call) averagePool() (*tensor, error) {
 	}
 	size, pads := prod(x.dims[2:]), c.n.Ints("pads")
 	include := c.n.Int("count_include_pad") != 0
+	at := newTapCache(ws)
 	err = each(out.dims, func(flat int, ix []int64) error {
 		base := int(ix[0]*x.dims[1]+ix[1]) * size
 		n, a32, a64 := 0, float32(0), float64(0)
-		taps(ws, ix[2:], func(_, i int) {
+		for _, t := range at.get(ix[2:]) {
 			n++
 			if x.f32 != nil {
-				a32 += x.f32[base+i]
+				a32 += x.f32[base+t.input]
 			} else {
-				a64 += x.f64[base+i]
+				a64 += x.f64[base+t.input]
 			}
-		})
+		}
 		if include {
 			n = 1
 			for i, w := range ws {
