@@ -120,3 +120,11 @@ func FuzzHasStart(f *testing.F) {
 	f.Add(m.bytes())
 	f.Fuzz(func(_ *testing.T, code []byte) { _, _ = hasStart(code) })
 }
+
+// describe names a value's type for error messages.
+func describe(t *Tensor) string {
+	if t.Kind != abi.Tensor {
+		return t.Kind.String()
+	}
+	return strings.TrimSpace(t.DType.String() + " " + ShapeString(t.Shape))
+}

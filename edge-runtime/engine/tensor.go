@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 )
@@ -284,12 +283,4 @@ func Equal(a, b Tensor) bool {
 		}
 	}
 	return string(a.Data) == string(b.Data)
-}
-
-// describe names a value's type for error messages.
-func describe(t *Tensor) string {
-	if t.Kind != abi.Tensor {
-		return t.Kind.String()
-	}
-	return strings.TrimSpace(t.DType.String() + " " + ShapeString(t.Shape))
 }

@@ -147,6 +147,8 @@ func allHosts(t *testing.T) []host {
 		compilerHost(t),
 		{name: "poisoned", run: func(t *testing.T, j Job) Result { return poisoned(t, j) }},
 		emulated(t, "arm64", "aarch64", "compiler"),
+		slow(t, "riscv64", "riscv64"),
+		slow(t, "arm", "arm"),
 		nodeHost(),
 	}
 }
@@ -215,6 +217,14 @@ func emulated(t *testing.T, goarch, qemu, mode string) host {
 	}
 	h.run = func(t *testing.T, j Job) Result { return external(t, j, emu, bin, mode) }
 	return h
+}
+
+// slow is an interpreter under an emulator: minutes, so only on demand.
+func slow(t *testing.T, goarch, qemu string) host {
+	if os.Getenv("WAYBILL_BITS_ALL") == "" {
+		return host{name: "interpreter-" + goarch, skip: "slow: set WAYBILL_BITS_ALL=1 to run it"}
+	}
+	return emulated(t, goarch, qemu, "interpreter")
 }
 
 func nodeHost() host {
