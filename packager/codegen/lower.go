@@ -193,3 +193,33 @@ func mathLowering() map[string]lowerer {
 	}
 	return t
 }
+
+// inF32 lowers a node on 16-bit floats by computing in f32 and rounding the outputs once. lower is given the f32
+// operands.
+func (c *compiler) inF32(n *ir.Node, d kernel.DT, lower func(outs, ins []*operand) *step) error {
+	f32 := dtypeOf(abi.F32)
+	t := &temps{c: c}
+	ins := c.ins(n)
+	for i, v := range n.Ins {
+		if v != nil && v.Type.Kind == ir.Tensor && abi.DType(v.Type.DType) == d.ABI {
+			w := t.new()
+			c.step(kernel.Cast(d, f32), []*operand{w}, []*operand{ins[i]})
+			ins[i] = w
+		}
+	}
+	outs := c.outs(n)
+	wide := make([]*operand, len(outs))
+	for i, o := range outs {
+		if o != nil {
+			wide[i] = t.new()
+		}
+	}
+	s := lower(wide, ins)
+	for i, o := range outs {
+		if o != nil {
+			s = c.step(kernel.Cast(f32, d), []*operand{o}, []*operand{wide[i]})
+		}
+	}
+	t.free(s)
+	return nil
+}

@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -98,7 +99,18 @@ func lowerGemm(c *compiler, n *ir.Node) error {
 	if !hasC {
 		ins = ins[:2]
 	}
-	c.step(kernel.Gemm(d, n.Int("transA") != 0, tb, hasC, alpha != 1 || beta != 1), c.outs(n), ins, af(alpha), af(beta))
+	emit := func(d kernel.DT, outs, ins []*operand) *step {
+		return c.step(kernel.Gemm(d, n.Int("transA") != 0, tb, hasC, alpha != 1 || beta != 1), outs, ins, af(alpha), af(beta))
+	}
+	if d.Half() {
+		return c.inF32(n, d, func(outs, ins []*operand) *step {
+			if !hasC {
+				ins = ins[:2]
+			}
+			return emit(dtypeOf(abi.F32), outs, ins)
+		})
+	}
+	emit(d, c.outs(n), ins)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -24,7 +25,19 @@ func reduceLowering() map[string]lowerer {
 		"ReduceMin":  red(kernel.ReduceMin),
 		"ArgMax":     arg(true),
 		"ArgMin":     arg(false),
-		"Softmax":    elems(kernel.Softmax, "axis"),
+		"Softmax": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[0])
+			if err != nil {
+				return err
+			}
+			if d.Half() {
+				return c.inF32(n, d, func(outs, ins []*operand) *step {
+					return c.step(kernel.Softmax(dtypeOf(abi.F32)), outs, ins, ai(n.Int("axis")))
+				})
+			}
+			c.step(kernel.Softmax(d), c.outs(n), c.ins(n), ai(n.Int("axis")))
+			return nil
+		},
 		"TopK": func(c *compiler, n *ir.Node) error {
 			d, err := c.dt(n, n.Ins[0])
 			if err != nil {

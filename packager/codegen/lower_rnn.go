@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"slices"
 	"strings"
 
@@ -13,9 +14,6 @@ func lowerRNN(cell kernel.Cell) lowerer {
 		d, err := c.dt(n, n.Ins[0])
 		if err != nil {
 			return err
-		}
-		if d.Half() {
-			return unsupported(n, "element type %s", d.Name)
 		}
 		v := kernel.RNNVariant{Cell: cell, Dirs: 1, Reverse: n.Str("direction") == "reverse"}
 		if n.Str("direction") == "bidirectional" {
@@ -38,25 +36,33 @@ func lowerRNN(cell kernel.Cell) lowerer {
 		case kernel.GRU:
 			v.Flag = n.Int("linear_before_reset") != 0
 		}
+		emit := func(d kernel.DT, outs, ins []*operand) *step {
+			var spare []int
+			for len(outs) < 4 {
+				outs = append(outs, nil)
+			}
+			for i := range outs {
+				if outs[i] == nil {
+					outs[i] = c.newSlot()
+					spare = append(spare, outs[i].slot)
+				}
+			}
+			s := c.step(kernel.Recurrent(v, d), outs, ins, as...)
+			s.frees = append(s.frees, spare...)
+			return s
+		}
+		if d.Half() {
+			return c.inF32(n, d, func(outs, ins []*operand) *step {
+				return emit(dtypeOf(abi.F32), append([]*operand{}, outs...), ins)
+			})
+		}
 		ins := c.ins(n)
 		if w, r := n.Ins[1].Const, n.Ins[2].Const; w != nil && r != nil {
 			v.Turned = true
 			ins[1], ins[2] = c.constant(c.turnedEach(w)), c.constant(c.turnedEach(r))
 			c.note(n, "weights transposed at compile time")
 		}
-		outs := c.outs(n)
-		var spare []int
-		for i := 0; i < 4; i++ {
-			if i >= len(outs) {
-				outs = append(outs, nil)
-			}
-			if outs[i] == nil {
-				outs[i] = c.newSlot()
-				spare = append(spare, outs[i].slot)
-			}
-		}
-		s := c.step(kernel.Recurrent(v, d), outs, ins, as...)
-		s.frees = append(s.frees, spare...)
+		emit(d, c.outs(n), ins)
 		return nil
 	}
 }

@@ -104,6 +104,7 @@ func (c *call) tokenizer() (*tensor, error) {
 		if err != nil {
 			return nil, err
 		}
+		re.Longest()
 		split = func(s string) []string { return re.FindAllString(s, -1) }
 	}
 	lists := make([][]string, len(x.strs))

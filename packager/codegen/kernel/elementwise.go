@@ -142,6 +142,8 @@ type Op2 struct {
 	Scalar func(k *K, d DT, a, b E) E
 	Vec    func(d DT) func(a, b E) E // nil or returning nil: no vector form
 	Cost   int64
+	// Bad, when not nil, is the condition under which an element is ErrValue; it may return an empty E for never.
+	Bad func(d DT, a, b E) E
 }
 
 // Binary is the kernel of an Op2 for operands of d.
@@ -204,6 +206,11 @@ func binary(op Op2, d, d2 DT) *Kernel {
 				k.While(po.LtU(end.E), func() {
 					k.Set(a, k.Load(d, pa.E, 0))
 					k.Set(b, k.Load(d2, pb.E, 0))
+					if op.Bad != nil {
+						if c := op.Bad(d, a.E, b.E); c.Code != nil {
+							k.If(c, func() { k.Fail(abi.ErrValue, po.Sub(do.E).ShrUI(out.Shift).ExtU(), asm.CL(0)) })
+						}
+					}
 					k.Store(out, po.E, 0, op.Scalar(k, d, a.E, b.E))
 					k.Inc(po, 1<<out.Shift)
 					k.Set(pa, pa.Add(str[0].ShlI(d.Shift)))

@@ -29,7 +29,7 @@ func Op2s() map[string]Op2 {
 		{Name: "Add", Scalar: func(k *K, d DT, a, b E) E { return a.Add(b) }, Vec: floatVec(asm.VAdd)},
 		{Name: "Sub", Scalar: func(k *K, d DT, a, b E) E { return a.Sub(b) }, Vec: floatVec(asm.VSub)},
 		{Name: "Mul", Scalar: func(k *K, d DT, a, b E) E { return a.Mul(b) }, Vec: floatVec(asm.VMul)},
-		{Name: "Div", Scalar: divide, Vec: floatVec(asm.VDiv), Cost: 4},
+		{Name: "Div", Scalar: divide, Vec: floatVec(asm.VDiv), Cost: 4, Bad: byZero},
 		{Name: "Min", Scalar: func(k *K, d DT, a, b E) E {
 			if d.Float {
 				return a.Min(b)
@@ -68,7 +68,15 @@ func Op2s() map[string]Op2 {
 	return m
 }
 
-// divide truncates; x / 0 = 0 and MIN / -1 = MIN.
+// byZero is an integer divisor of 0.
+func byZero(d DT, _, b E) E {
+	if d.Float {
+		return E{}
+	}
+	return b.Eqz()
+}
+
+// divide truncates; MIN / -1 = MIN, and x / 0 = 0 where no caller refused it.
 func divide(k *K, d DT, a, b E) E {
 	switch {
 	case d.Float:
@@ -82,7 +90,7 @@ func divide(k *K, d DT, a, b E) E {
 // Mod is the remainder: fmod takes the sign of the dividend, the other form that of the divisor.
 func Mod(fmod bool) Op2 {
 	if fmod {
-		return Op2{Name: "FMod", Cost: 20, Scalar: func(k *K, d DT, a, b E) E {
+		return Op2{Name: "FMod", Cost: 20, Bad: byZero, Scalar: func(k *K, d DT, a, b E) E {
 			switch {
 			case d.Float && d.C == asm.F64:
 				return asm.Call(asm.F64, k.L.fmod64(), a, b)
@@ -94,7 +102,7 @@ func Mod(fmod bool) Op2 {
 			return asm.Cond(b.Eqz(), asm.Const(d.C, 0), a.RemS(b))
 		}}
 	}
-	return Op2{Name: "Mod", Cost: 20, Scalar: func(k *K, d DT, a, b E) E {
+	return Op2{Name: "Mod", Cost: 20, Bad: byZero, Scalar: func(k *K, d DT, a, b E) E {
 		switch {
 		case d.Float:
 			x, y, z := a, b, asm.Const(d.C, 0)
@@ -161,6 +169,12 @@ func Pow(d, e DT) *Kernel {
 		return r
 	}}
 	if !d.Float {
+		op.Bad = func(_ DT, a, b E) E {
+			if !e.Signed || e.Float {
+				return E{}
+			}
+			return a.Eqz().And(b.LtS(asm.Const(b.T, 0)))
+		}
 		inner := op.Scalar
 		op.Scalar = func(k *K, x DT, a, b E) E {
 			if d.C == asm.I32 {

@@ -284,7 +284,7 @@ func (k *K) exp(d DT, x E) E {
 	return asm.Call(asm.F64, k.L.exp64(), x)
 }
 
-// Softmax works along axis attr0. Half types keep their exponentials in f32 only one by one, so they sum rounded ones.
+// Softmax works along axis attr0.
 func Softmax(d DT) *Kernel {
 	return &Kernel{Name: "Softmax." + d.Name, NOut: 1, Parallel: true,
 		Prep: func(k *K) {

@@ -341,7 +341,8 @@ func Tokens(split bool) *Kernel {
 				k.Set(c, asm.L32(Data(cnt).Add(i.ShlI(2)), 0))
 				k.If(c.GtU(d.E), func() { k.Set(d, c.E) })
 			})
-			k.Set(d, d.Add(k.Attr32(TokMark).ShlI(1)))
+			// Without any token there are no marks either, as in ONNX Runtime.
+			k.If(d.E, func() { k.Set(d, d.Add(k.Attr32(TokMark).ShlI(1))) })
 			k.CopyDims(y, x)
 			k.SetRank(y, r.AddI(1))
 			k.SetDim(y, r.E, d.ExtU())
@@ -355,13 +356,13 @@ func Tokens(split bool) *Kernel {
 			k.While(i.LtU(hi.E), func() {
 				k.Set(p, Data(y).Add(i.Mul(d.E).ShlI(3)))
 				k.Set(end, p.Add(d.ShlI(3)))
-				k.If(k.Attr32(TokMark), func() {
+				k.If(asm.And2(d.E, k.Attr32(TokMark)), func() {
 					k.Put(asm.M64, p.E, 0, k.Attr(TokStart))
 					k.Inc(p, 8)
 				})
 				k.Set(n, asm.Call(asm.I32, k.L.tokenize(split), asm.L64(Data(x).Add(i.ShlI(3)), 0), p.E, k.Attr32(TokDFAs), k.Attr32(TokNDFAs), k.Attr32(TokMin)))
 				k.Set(p, p.Add(n.ShlI(3)))
-				k.If(k.Attr32(TokMark), func() {
+				k.If(asm.And2(d.E, k.Attr32(TokMark)), func() {
 					k.Put(asm.M64, p.E, 0, k.Attr(TokEnd))
 					k.Inc(p, 8)
 				})
