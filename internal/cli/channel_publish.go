@@ -69,8 +69,12 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	if err := x.complete(ctx, c, s.Place, st); err != nil {
+	completed, err := x.complete(ctx, c, s.Place, st)
+	if err != nil {
 		return err
+	}
+	if completed && st.Head.Record.Target.Digest == s.Desc.Digest {
+		return c.printRecord("publish", c.recordJSON(s.Ref, st.Head)) // this very publication was interrupted
 	}
 	bundles, err := publish.Bundles(ctx, s.Place, s.Desc.Digest)
 	if err != nil {
@@ -180,15 +184,15 @@ func (x *change) epoch(c *Call, st *publish.State) int64 {
 
 // complete moves the channel's tag to a record that an interrupted publication left behind: the gate looks at the tag,
 // and would otherwise never see the state that this publication follows.
-func (x *change) complete(ctx context.Context, c *Call, p registry.Place, st *publish.State) error {
+func (x *change) complete(ctx context.Context, c *Call, p registry.Place, st *publish.State) (bool, error) {
 	if st.Head == nil || st.Head.Manifest.Digest == st.Tag || c.Bool("dry-run") {
-		return nil
+		return false, nil
 	}
 	if err := publish.Complete(ctx, p, st); err != nil {
-		return err
+		return false, err
 	}
 	c.UI.Warn("completed an interrupted publication: channel %s is now at seq %d, %s", st.Head.Record.Channel, st.Head.Record.Seq, st.Head.Record.Target.Digest.Short())
-	return nil
+	return true, nil
 }
 
 // write publishes a record, the trust documents that devices need for it first.
@@ -282,7 +286,7 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 		return err
 	}
 	defer p.Close()
-	if err := x.complete(ctx, c, p, st); err != nil {
+	if _, err := x.complete(ctx, c, p, st); err != nil {
 		return err
 	}
 	head := st.Head.Record
@@ -356,7 +360,7 @@ func runChannelRefresh(ctx context.Context, c *Call) error {
 		return err
 	}
 	defer p.Close()
-	if err := x.complete(ctx, c, p, st); err != nil {
+	if _, err := x.complete(ctx, c, p, st); err != nil {
 		return err
 	}
 	if r := st.Head.Record; !c.IsSet("for") {
