@@ -171,7 +171,7 @@ func (f *follower) onTrial(ctx context.Context, r *channel.Record, in *state.Int
 		return errors.Join(err, serr, f.retire(next, gone))
 	}
 	if trial.Duration > 0 {
-		f.report(ctx)
+		f.report(ctx, false)
 		if err := f.watch(ctx, trial); err != nil {
 			return back(err)
 		}

@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
@@ -193,9 +194,12 @@ type follower struct {
 	mu      sync.Mutex // held through an activation; whoever holds it may change what serves
 	live    *loaded    // what the server answers with; nil: nothing
 	tryTag  artifact.Digest
-	tries   int       // failed attempts at tryTag
-	retryAt time.Time // not before this for tryTag
-	unsent  bool      // a report waits to be sent
+	tries   int           // failed attempts at tryTag
+	retryAt time.Time     // not before this for tryTag
+	unsent  bool          // a report waits to be made
+	sent    chan struct{} // closed once the newest report was handed over, or that failed
+	// sendFailed is set by the goroutine that hands reports over.
+	sendFailed atomic.Bool
 
 	attempt sync.Mutex
 	cancel  context.CancelCauseFunc // of the activation under way, nil when there is none
@@ -310,6 +314,12 @@ func (a *Agent) Close(ctx context.Context) error {
 	var errs []error
 	for _, f := range a.followers {
 		f.mu.Lock()
+		if f.sent != nil {
+			select {
+			case <-f.sent:
+			case <-ctx.Done():
+			}
+		}
 		if f.live != nil {
 			drained, err := a.Server.Swap(f.cfg.Model, state.Slot{}, nil)
 			if err == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
@@ -434,5 +435,38 @@ func TestJudge(t *testing.T) {
 	}
 	if err := (Trial{}).judge(Stats{Requests: 5, P99: time.Hour}, true); err != nil {
 		t.Errorf("no budget: %v", err)
+	}
+}
+
+// stuck is a Reporter that never answers in time, then fails.
+type stuck struct{ release chan struct{} }
+
+func (s stuck) Report(context.Context, state.Slot, []byte) error {
+	<-s.release
+	return errors.New("no write access")
+}
+
+// A report that hangs or fails delays no trial and changes nothing that serves.
+func TestReportsChangeNothing(t *testing.T) {
+	w, m := newWorld(t), newDeviceFS(t)
+	s := stuck{make(chan struct{})}
+	d := w.mustBoot(m, func(c *Config) { c.Channels[0].Reporter = s })
+	v1 := w.model("1.0 good")
+	w.publish(w.change(v1))
+	watched := false
+	d.clock.onSleep = func() {
+		if !watched {
+			watched = true // the trial goes on although the report about it hangs
+			close(s.release)
+		}
+	}
+	if err := d.pollOnce(); err != nil || !watched || d.server.current() != v1.Digest || d.channel().Current == nil {
+		t.Fatalf("poll: %v, watched %v", err, watched)
+	}
+	if _, err := fsx.ReadFile(m, stateDir+"/status-prod.json", artifact.MaxBundle); err != nil {
+		t.Errorf("the signed status on the device: %v", err)
+	}
+	if f := d.followers[0]; !f.sendFailed.Load() {
+		t.Error("the failure is forgotten: nothing would be sent again")
 	}
 }

@@ -28,7 +28,7 @@ func TrustTag(version int) string { return fmt.Sprintf("trust-%d", version) }
 
 // poll looks at the channel once and does what it asks for.
 func (f *follower) poll(ctx context.Context) error {
-	defer func() { f.report(ctx) }()
+	defer func() { f.report(ctx, true) }()
 	if err := f.converge(ctx); err != nil {
 		return err
 	}

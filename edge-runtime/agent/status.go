@@ -126,30 +126,55 @@ func (a *Agent) History(max int) ([]journal.Entry, error) { return a.Journal.Tai
 // reportEvents bounds the events in one report.
 const reportEvents = 32
 
-// report signs what this channel serves as status/v1, keeps it as a file, and hands it to the Reporter. It runs after
-// everything that changes what serves; failing is logged and tried again, and changes nothing else.
-func (f *follower) report(ctx context.Context) {
-	if !f.unsent {
+// report signs what this channel serves as status/v1, keeps it as a file, and hands it to the Reporter. It follows
+// everything that changes what serves; failing is logged and tried again, and changes nothing else. A slow Reporter
+// keeps nobody waiting unless wait is set.
+func (f *follower) report(ctx context.Context, wait bool) {
+	if f.sendFailed.Swap(false) {
+		f.unsent = true
+	}
+	if f.unsent {
+		slot, bundle, err := f.statement()
+		if err == nil && bundle != nil {
+			err = fsx.WriteFileAtomic(f.a.FS, filepath.Join(f.a.Store.Dir(), "status-"+f.cfg.Name+".json"), bundle, 0o600)
+		}
+		if err != nil {
+			f.a.Log.Warn("report", "channel", f.cfg.Name, "error", err)
+			return
+		}
+		if bundle == nil {
+			return // nothing serves
+		}
+		f.unsent = false
+		f.send(ctx, slot, bundle)
+	}
+	if wait && f.sent != nil {
+		<-f.sent // bounded by reportTime for each report under way
+	}
+}
+
+// reportTime bounds handing over one report.
+const reportTime = 10 * time.Second
+
+// send hands a report over, after those before it.
+func (f *follower) send(ctx context.Context, slot state.Slot, bundle []byte) {
+	if f.cfg.Reporter == nil {
 		return
 	}
-	slot, bundle, err := f.statement()
-	if err == nil && bundle == nil {
-		return
-	}
-	if err == nil {
-		path := filepath.Join(f.a.Store.Dir(), "status-"+f.cfg.Name+".json")
-		err = fsx.WriteFileAtomic(f.a.FS, path, bundle, 0o600)
-	}
-	if err == nil && f.cfg.Reporter != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		err = f.cfg.Reporter.Report(ctx, slot, bundle)
-		cancel()
-	}
-	if err != nil {
-		f.a.Log.Warn("report", "channel", f.cfg.Name, "error", err)
-		return
-	}
-	f.unsent = false
+	before, done := f.sent, make(chan struct{})
+	f.sent = done
+	go func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTime)
+		defer cancel()
+		if err := f.cfg.Reporter.Report(ctx, slot, bundle); err != nil {
+			f.sendFailed.Store(true)
+			f.a.Log.Warn("report", "channel", f.cfg.Name, "error", err)
+		}
+	}()
 }
 
 // statement makes the signed status of this channel; none while nothing serves.
