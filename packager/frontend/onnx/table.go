@@ -45,6 +45,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
 	add("ai.onnx.ml.", knownML, mlTrees())
+	add("ai.onnx.ml.", knownML, mlSVM())
 	add("com.microsoft.", knownMS, msOps())
 	return t
 })
@@ -63,8 +64,6 @@ func hintFor(name string) string {
 	switch {
 	case strings.HasPrefix(name, "com.microsoft.") || strings.HasPrefix(name, "ai.onnx.contrib."):
 		return "export the model without vendor operators (no ONNX Runtime optimisation, no onnxruntime-extensions)"
-	case strings.HasPrefix(name, "ai.onnx.ml.SVM"):
-		return "export the estimator's decision function with linear or tree models, or open an issue with the model's node list"
 	case strings.HasPrefix(name, "ai.onnx.preview") || strings.HasPrefix(name, "ai.onnx.training"):
 		return "export the model for inference, not for training"
 	case strings.HasPrefix(name, "QLinear") || strings.Contains(name, "Integer") || strings.Contains(name, "Quantize"):
