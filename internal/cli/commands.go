@@ -72,6 +72,7 @@ func fleetCommands() []Command {
 // otherCommands are about the tool itself.
 func otherCommands() []Command {
 	return []Command{
+		demoCommand(),
 		versionCommand(),
 		completionCommand(),
 		completeCommand(),
