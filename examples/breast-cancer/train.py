@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Trains the four models of this example and writes, for each, model.onnx, golden.json, evaluation.json, dataset.json
-and waybill.yaml. Deterministic: running it again with requirements.txt gives the same bytes.
+"""Trains the four models of this example and writes, for each, model.onnx, golden.json, evaluation.json, dataset.json,
+MODEL_CARD.md and waybill.yaml. Deterministic: running it again with requirements.txt gives the same bytes.
 
 usage: python3 train.py [FOLDER]     (default: the folder of this file)
 """
@@ -155,6 +155,17 @@ def main():
             {"name": "wdbc-test", "role": "test", "digest": test, "uri": SOURCE,
              "license": "CC-BY-4.0", "rows": len(y_test), "personalData": "none"},
         ]})
+        shuffle_note = " Its labels were shuffled before training: it has learned nothing, on purpose." if shuffled else ""
+        (to / "MODEL_CARD.md").write_text(
+            f"# breast-cancer {version}\n\n"
+            f"Gradient-boosted trees ({options['n_estimators']} of depth {options['max_depth']}) over standardised features that tell "
+            f"malignant (0) from benign (1) tumours\nby 30 measurements of cell nuclei.{shuffle_note}\n\n"
+            "Intended use: an example of shipping a model. Not for diagnosis.\n\n"
+            f"Training data: {len(y)} rows of Breast Cancer Wisconsin (Diagnostic), CC BY 4.0. Evaluation: {len(y_test)} other rows.\n\n"
+            "| metric | value |\n|---|---|\n"
+            + "".join(f"| {m['name']} | {m['value']} |\n" for m in metrics)
+            + "\nLimits: one hospital, 1993, 569 patients; no slices by age or origin are known.\n",
+            encoding="utf-8", newline="\n")
         (to / "waybill.yaml").write_text(
             "name: breast-cancer\n"
             f"version: {version}\n"
@@ -162,6 +173,7 @@ def main():
             "model: model.onnx\n"
             "golden: golden.json\n"
             "personal_data: none # measurements of cell nuclei, no identifiers\n"
+            "docs: [MODEL_CARD.md]\n"
             "features:\n" + "".join(f"  - {c}\n" for c in columns),
             encoding="utf-8", newline="\n")
         print(folder.ljust(7) + " ".join("%s=%.4f" % (m["name"], m["value"]) for m in metrics)

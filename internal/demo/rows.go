@@ -197,7 +197,7 @@ func (w *world) startClient() *client {
 					c.worst = math.Max(c.worst, d)
 				}
 				c.mu.Unlock()
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(25 * time.Millisecond)
 			}
 		})
 	}

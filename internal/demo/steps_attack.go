@@ -134,7 +134,7 @@ func attackByte(ctx context.Context, w *world) error {
 	}
 	err = w.refused(ctx, 3, `digest|content|`+l.Digest.Short(), "verify", w.ref("v2"))
 	if err == nil {
-		err = w.refused(ctx, 3, `digest|content|`+l.Digest.Short(), "pull", w.ref("v2"), "--store", "victim")
+		err = w.refused(ctx, 3, `digest|content|`+l.Digest.Short(), "pull", w.ref("v2"), "--out", "victim")
 	}
 	return errors.Join(err, overwrite(file, good))
 }

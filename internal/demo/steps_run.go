@@ -18,7 +18,7 @@ import (
 const (
 	budgetFactor = 90
 	slowFactor   = 150
-	minRequests  = 4
+	minRequests  = 2
 )
 
 // note is an event that the device remembers.
@@ -83,7 +83,7 @@ func (w *world) settled(ctx context.Context, v string, seq int64) error {
 
 // trial is how long a new artifact is on probation.
 func (w *world) trial() time.Duration {
-	return min(max(4*time.Second, w.best*slowFactor*minRequests*2), 30*time.Second)
+	return min(max(4*time.Second, w.best*slowFactor*8), 30*time.Second)
 }
 
 // budget is the device's limit for the p99 of one inference.

@@ -100,7 +100,7 @@ func TestReproducible(t *testing.T) {
 			t.Fatal(err)
 		}
 		digests = append(digests, packed.Digest)
-		if packed.Ref != "breast-cancer:1.0.0" || packed.Files != 4 {
+		if packed.Ref != "breast-cancer:1.0.0" || packed.Files != 5 {
 			t.Errorf("packed %+v", packed)
 		}
 		d, err := st.Resolve(t.Context(), packed.Ref)
@@ -119,7 +119,7 @@ func TestReproducible(t *testing.T) {
 		for _, l := range model.Layers {
 			paths = append(paths, l.Path+"="+string(l.Role)+"="+l.Personal)
 		}
-		if got := strings.Join(paths, " "); got != "golden.json=golden=none interface.json=interface= module.wasm=module= source/model.onnx=source=none" {
+		if got := strings.Join(paths, " "); got != "docs/MODEL_CARD.md=doc= golden.json=golden=none interface.json=interface= module.wasm=module= source/model.onnx=source=none" {
 			t.Errorf("layers: %s", got)
 		}
 		if err := st.Close(); err != nil {
@@ -174,7 +174,7 @@ func TestProjectFacts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	add("limits: {timeout: 250ms, max_batch: 64}\nowner: someone\nepoch: 2\ndocs: [golden.json]\n")
+	add("limits: {timeout: 250ms, max_batch: 64}\nowner: someone\nepoch: 2\n")
 	in, m, _ := load(t, dir)
 	if m.Interface.Limits != (artifact.Limits{TimeoutMS: 250, MaxBatch: 64}) || len(m.Interface.Inputs[0].Columns) != 30 {
 		t.Errorf("interface %+v", m.Interface)
