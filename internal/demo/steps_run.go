@@ -261,7 +261,8 @@ func stepRollback(ctx context.Context, w *world) (string, error) {
 			_ = c.stop(w) // another error is on its way
 		}
 	}()
-	if err := w.gate(ctx, "v3", 3); err != nil {
+	// It has passed staging already.
+	if _, err := w.expect(ctx, 0, regexp.MustCompile(`ALLOWED`), 3, "gate", w.ref("v3"), "--env", "prod", "--key", "gate.key"); err != nil {
 		return "", err
 	}
 	if _, err := w.run(ctx, 2, "channel", "publish", "prod", w.ref("v3"), "--key", "deployer.key"); err != nil {
