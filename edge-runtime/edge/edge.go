@@ -150,7 +150,7 @@ func read(f Files, l artifact.Layer) ([]byte, error) {
 	return b, nil
 }
 
-// Dir gives the layers of m from a folder that holds them under their file paths, as `waybill save` unpacks them.
+// Dir gives the layers of m from a folder that holds them under their file paths.
 func Dir(dir string, m *artifact.Model) Files {
 	file := func(l artifact.Layer) string { return filepath.Join(dir, filepath.FromSlash(l.Path)) }
 	return Files{

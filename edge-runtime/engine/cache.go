@@ -15,11 +15,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sort"
 	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
 	"golang.org/x/sys/cpu"
+
+	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
 // The compile cache holds native code, which no digest of the artifact covers and which wazero guards with a CRC only:
@@ -54,9 +57,24 @@ type cacheEntry struct {
 // cacheCheck verifies a directory; a parameter, so that a test can show what happens without the check.
 type cacheCheck func(dir, key string, secret []byte) error
 
-// openCache opens, or makes, the directory for a module.
+// openCache opens, or makes, the directory for a module. A cache that other users can write is an error; one that cannot
+// be used otherwise (a full disk) is logged and done without: nil, nil.
 func (e *Engine) openCache(code []byte, ours bool) (*cacheEntry, error) {
-	return openCacheEntry(e.cfg.CacheDir, cacheKey(code, ours), e.cfg.CacheSecret, verifyEntry, e.cfg.Log)
+	if err := os.MkdirAll(e.cfg.CacheDir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := private(e.cfg.CacheDir); err != nil {
+		return nil, err
+	}
+	c, err := openCacheEntry(e.cfg.CacheDir, cacheKey(code, ours), e.cfg.CacheSecret, verifyEntry, e.cfg.Log)
+	if err != nil {
+		e.cfg.Log("compile cache", fmt.Sprintf("not used: %v", err))
+		return nil, nil
+	}
+	if e.opened != nil {
+		e.opened(c)
+	}
+	return c, nil
 }
 
 // cacheKey names everything that native code depends on.
@@ -66,12 +84,6 @@ func cacheKey(code []byte, ours bool) string {
 }
 
 func openCacheEntry(root, key string, secret []byte, check cacheCheck, log func(step, line string)) (*cacheEntry, error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, err
-	}
-	if err := private(root); err != nil {
-		return nil, err
-	}
 	id := sha256.Sum256([]byte(key))
 	c := &cacheEntry{dir: filepath.Join(root, hex.EncodeToString(id[:])), key: key, secret: secret}
 	use := c.dir
@@ -104,6 +116,55 @@ func sweep(root string) {
 	for _, d := range old {
 		if st, err := os.Lstat(d); err == nil && time.Since(st.ModTime()) > time.Hour {
 			_ = os.RemoveAll(d)
+		}
+	}
+}
+
+// touch marks an entry as used now, for prune. Times are not covered by the manifest.
+func (c *cacheEntry) touch() {
+	now := time.Now()
+	_ = os.Chtimes(c.dir, now, now)
+}
+
+// prune removes the entries that were not used for longest until the rest has at most limit bytes; the entry keep stays.
+// An entry that another process is about to read may go too: that process then compiles.
+func prune(root, keep string, limit int64) {
+	dirs, err := os.ReadDir(root)
+	if err != nil {
+		return
+	}
+	type item struct {
+		dir  string
+		size int64
+		used time.Time
+	}
+	var items []item
+	var total int64
+	for _, d := range dirs {
+		st, err := d.Info()
+		if err != nil || !d.IsDir() || strings.HasPrefix(d.Name(), workPrefix) {
+			continue
+		}
+		it := item{dir: filepath.Join(root, d.Name()), used: st.ModTime()}
+		_ = filepath.WalkDir(it.dir, func(_ string, f fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if st, err := f.Info(); err == nil && st.Mode().IsRegular() {
+				it.size += st.Size()
+			}
+			return nil
+		})
+		total += it.size
+		items = append(items, it)
+	}
+	sort.Slice(items, func(i, j int) bool { return items[i].used.Before(items[j].used) })
+	for _, it := range items {
+		if total <= limit {
+			return
+		}
+		if it.dir != keep && os.RemoveAll(it.dir) == nil {
+			total -= it.size
 		}
 	}
 }
@@ -246,16 +307,13 @@ func hashFiles(dir string) (map[string]string, error) {
 }
 
 // CacheSecret reads the device secret for the compile cache from a file, making it (0600, 32 random bytes) when there
-// is none.
+// is none, or one too short to be a secret, as a power cut may leave it: all entries of the cache are then made anew.
 func CacheSecret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
-	if err == nil {
-		if len(b) < minSecret {
-			return nil, fmt.Errorf("the cache secret %s has %d bytes; it needs at least %d", path, len(b), minSecret)
-		}
+	if err == nil && len(b) >= minSecret {
 		return b, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	b = make([]byte, 32)
@@ -265,12 +323,10 @@ func CacheSecret(path string) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
+	if err := fsx.WriteFileAtomic(fsx.OS{}, path, b, 0o600); err != nil {
+		return nil, fmt.Errorf("write the cache secret: %w", err)
 	}
-	_, err = f.Write(b)
-	return b, errors.Join(err, f.Close())
+	return b, nil
 }
 
 func wazeroVersion() string {

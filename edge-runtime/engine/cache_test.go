@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 )
@@ -299,10 +300,86 @@ func TestCacheSecretFile(t *testing.T) {
 	if st, err := os.Stat(p); err != nil || runtime.GOOS != "windows" && st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
+	// What a power cut may leave behind is no secret, and no reason to stop.
 	if err := os.WriteFile(p, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := CacheSecret(p); err == nil {
-		t.Error("a short secret was accepted")
+	c, err := CacheSecret(p)
+	if err != nil || len(c) != 32 || string(c) == string(a) {
+		t.Errorf("after a torn write: %d bytes, %v", len(c), err)
+	}
+}
+
+// A cache that cannot be written is done without: the model runs, and the log says why.
+func TestCacheThatFailsIsDoneWithout(t *testing.T) {
+	compilerOnly(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	var log lines
+	e := newEngine(t, Config{CacheDir: dir, CacheSecret: secret, Log: log.add})
+	e.opened = func(c *cacheEntry) {
+		if err := os.RemoveAll(c.work); err != nil { // wazero's write fails, as on a full disk
+			t.Error(err)
+		}
+	}
+	code := doubler().bytes()
+	m := mustLoad(t, e, code, vectorIface(code))
+	outs, err := m.Run(t.Context(), []Tensor{Of([]float32{21})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := Values[float32](outs[0]); v[0] != 42 || !strings.Contains(log.String(), "not used") {
+		t.Errorf("%v, log %q", v, log.String())
+	}
+	if es := entries(t, dir); len(es) != 0 {
+		t.Errorf("left behind: %v", es)
+	}
+	// A module that is no module fails all the same, and leaves nothing.
+	e.opened = nil
+	if _, err := e.Load(t.Context(), code[:100], WeightsSource{}, vectorIface(code[:100])); err == nil {
+		t.Error("a truncated module was loaded")
+	}
+	if es := entries(t, dir); len(es) != 0 {
+		t.Errorf("left behind: %v", es)
+	}
+}
+
+// The cache keeps to its limit; the entry in use and the newer ones stay.
+func TestCacheIsPruned(t *testing.T) {
+	compilerOnly(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	load := func(min int, limit int64) {
+		e := newEngine(t, Config{CacheDir: dir, CacheSecret: secret, CacheLimit: limit})
+		m := doubler()
+		m.min = min
+		code := m.bytes()
+		mustLoad(t, e, code, vectorIface(code))
+	}
+	for i := range 3 {
+		load(2+i, 1<<30)
+		for _, d := range entries(t, dir) { // age them all by an hour, so that the order is certain
+			st, err := os.Stat(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old := st.ModTime().Add(-time.Hour)
+			if err := os.Chtimes(d, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if es := entries(t, dir); len(es) != 3 {
+		t.Fatalf("entries %v", es)
+	}
+	load(2, 1<<30) // the oldest is used again
+	load(9, 1)     // and now there is room for one
+	es := entries(t, dir)
+	if len(es) != 1 {
+		t.Fatalf("entries %v", es)
+	}
+	m := doubler()
+	m.min = 9
+	code := m.bytes()
+	if err := verifyEntry(es[0], cacheKey(code, true), secret); err != nil {
+		t.Errorf("the entry in use was removed: %v", err)
 	}
 }

@@ -62,6 +62,8 @@ type Config struct {
 	// with CacheSecret, which is then required (at least 16 bytes, secret to this device).
 	CacheDir    string
 	CacheSecret []byte
+	// CacheLimit bounds the cache in bytes; what was not used for longest goes first. 0 means 256 MiB.
+	CacheLimit int64
 	// MemoryLimit bounds the linear memory of one instance in bytes. 0 means 1 GiB.
 	MemoryLimit uint64
 	// OutputLimit bounds the bytes copied out of one call. 0 means MemoryLimit.
@@ -89,6 +91,8 @@ type Engine struct {
 	mu     sync.Mutex
 	closed bool
 	models map[*Model]struct{}
+
+	opened func(*cacheEntry) // tests break an opened cache entry with it
 }
 
 // New checks cfg and resolves Auto.
@@ -99,6 +103,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	cfg.MemoryLimit = min(cfg.MemoryLimit, maxPages<<16)
 	if cfg.OutputLimit == 0 {
 		cfg.OutputLimit = cfg.MemoryLimit
+	}
+	if cfg.CacheLimit <= 0 {
+		cfg.CacheLimit = 256 << 20
 	}
 	if cfg.Instances <= 0 {
 		cfg.Instances = runtime.GOMAXPROCS(0)

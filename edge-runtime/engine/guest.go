@@ -56,18 +56,56 @@ type instance struct {
 
 // compileGuest compiles code and checks it against the ABI.
 func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err error) {
-	cfg := e.runtimeConfig(g.ours, g.limit)
-	var entry *cacheEntry
 	defer func() {
 		if err != nil {
-			entry.discard()
 			g.closeRuntime(ctx)
 		}
 	}()
+	var entry *cacheEntry
 	if e.cfg.CacheDir != "" && e.mode == Compiler {
 		if entry, err = e.openCache(code, g.ours); err != nil {
 			return fmt.Errorf("compile cache: %w", err)
 		}
+	}
+	err = e.compile(ctx, g, code, entry)
+	if err != nil && entry != nil {
+		// wazero fails when it cannot write its cache. That must not keep a model from running.
+		_ = g.rt.Close(ctx)
+		_ = g.cache.Close(ctx)
+		g.rt, g.cache = nil, nil
+		cached := err
+		if err = e.compile(ctx, g, code, nil); err == nil {
+			e.cfg.Log("compile cache", fmt.Sprintf("not used: %v", cached))
+		}
+		entry.discard()
+		entry = nil
+	}
+	if err != nil {
+		return err
+	}
+	if g.info, err = checkModule(g.compiled, code, g.ours); err != nil {
+		entry.discard()
+		return fmt.Errorf("%s: %w", g.name, err)
+	}
+	if g.info.minMemory > g.limit {
+		entry.discard()
+		return fmt.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
+	}
+	if entry != nil {
+		if err := entry.seal(); err != nil {
+			e.cfg.Log("compile cache", fmt.Sprintf("entry not kept: %v", err))
+		}
+		entry.touch()
+		prune(e.cfg.CacheDir, entry.dir, e.cfg.CacheLimit)
+	}
+	g.slots = make(chan struct{}, e.cfg.Instances)
+	return nil
+}
+
+// compile makes g's runtime and compiles code in it, with the cache of entry unless that is nil.
+func (e *Engine) compile(ctx context.Context, g *guest, code []byte, entry *cacheEntry) (err error) {
+	cfg := e.runtimeConfig(g.ours, g.limit)
+	if entry != nil {
 		g.cache = entry.cache
 		cfg = cfg.WithCompilationCache(entry.cache)
 	}
@@ -80,18 +118,6 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 	if g.compiled, err = g.rt.CompileModule(compileContext(ctx), code); err != nil {
 		return fmt.Errorf("%s: not a module that this runtime can compile: %w", g.name, err)
 	}
-	if g.info, err = checkModule(g.compiled, code, g.ours); err != nil {
-		return fmt.Errorf("%s: %w", g.name, err)
-	}
-	if g.info.minMemory > g.limit {
-		return fmt.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
-	}
-	if entry != nil {
-		if err := entry.seal(); err != nil {
-			return fmt.Errorf("compile cache: %w", err)
-		}
-	}
-	g.slots = make(chan struct{}, e.cfg.Instances)
 	return nil
 }
 
