@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
@@ -26,7 +27,7 @@ func short(id string) string {
 
 func (a *auditor) what() {
 	art := a.in.Artifact
-	a.line("WHAT", Proven, one(a.digest), "%s %s, %d files, %d bytes", a.in.Model.Name, a.in.Model.Version, len(art.Layers), art.Size)
+	a.line("WHAT", Proven, one(a.digest), "%s %s, files: %d, bytes: %d", a.in.Model.Name, a.in.Model.Version, len(art.Layers), art.Size)
 	bad := 0
 	for _, l := range art.Layers {
 		if !l.DigestVerified {
@@ -105,20 +106,30 @@ func (a *auditor) when() {
 	if c := a.in.Model.Created; c != "" {
 		a.line("WHEN", Claimed, one(a.digest), "packed %s, says the model config", c)
 	}
+	type moment struct {
+		at   time.Time
+		text string
+		by   artifact.Digest
+	}
+	var ms []moment
 	for _, x := range a.of(evidence.TypeEvaluation) {
 		if p, err := evidence.ParseEvaluation(x.e.Predicate); err == nil {
-			a.line("WHEN", Claimed, one(x.Bundle), "evaluated %s, says %s", minute(p.At), x.KeyName)
+			ms = append(ms, moment{p.At, fmt.Sprintf("evaluated %s, says %s", minute(p.At), x.KeyName), x.Bundle})
 		}
 	}
 	for _, x := range a.of(evidence.TypeVSA) {
 		if p, err := evidence.ParseVSA(x.e.Predicate); err == nil {
-			a.line("WHEN", Claimed, one(x.Bundle), "gated %s, says %s", minute(p.TimeVerified), x.KeyName)
+			ms = append(ms, moment{p.TimeVerified, fmt.Sprintf("gated %s, says %s", minute(p.TimeVerified), x.KeyName), x.Bundle})
 		}
 	}
 	for _, r := range a.records {
 		if r.Target.Digest == a.digest {
-			a.line("WHEN", Claimed, one(r.bundle), "put into channel %s %s, says %s", r.Channel, minute(r.Issued), r.by)
+			ms = append(ms, moment{r.Issued, fmt.Sprintf("put into channel %s %s, says %s", r.Channel, minute(r.Issued), r.by), r.bundle})
 		}
+	}
+	slices.SortStableFunc(ms, func(x, y moment) int { return x.at.Compare(y.at) })
+	for _, m := range ms {
+		a.line("WHEN", Claimed, one(m.by), "%s", m.text)
 	}
 }
 
@@ -136,8 +147,8 @@ func (a *auditor) data() {
 		if d.Rows > 0 {
 			rows = fmt.Sprintf(", %d rows", d.Rows)
 		}
-		a.r.add("DATA", Line{Text: fmt.Sprintf("%s: %s %s  %s, %s%s", d.Role, d.Name, d.Digest, d.License, personal, rows),
-			Status: st, Proof: one(artifact.Digest(d.Bundle)), Note: note})
+		a.r.add("DATA", Line{Text: fmt.Sprintf("%s: %s sha256:%s, %s, %s%s", d.Role, d.Name, artifact.Digest(d.Digest).Short(), d.License, personal, rows),
+			Status: st, Proof: one(artifact.Digest(d.Bundle)), Refs: one(artifact.Digest(d.Digest)), Note: note})
 	}
 	if len(a.in.Datasets) == 0 {
 		a.line("DATA", Missing, nil, "no data set is recorded")
@@ -164,7 +175,8 @@ func (a *auditor) quality() {
 		if m.Slice != "all" {
 			slice = " on " + m.Slice
 		}
-		a.line("QUALITY", Proven, one(artifact.Digest(m.Bundle)), "%s%s %v (%s is better%s) on data sha256:%s", m.Name, slice, m.Value, m.Direction, n, short(strings.TrimPrefix(m.Dataset, "sha256:")))
+		a.r.add("QUALITY", Line{Text: fmt.Sprintf("%s%s %v (%s is better%s) on data sha256:%s", m.Name, slice, m.Value, m.Direction, n, artifact.Digest(m.Dataset).Short()),
+			Status: Proven, Proof: one(artifact.Digest(m.Bundle)), Refs: one(artifact.Digest(m.Dataset))})
 	}
 	if len(a.in.Metrics) == 0 {
 		a.line("QUALITY", Missing, nil, "nobody has attested a measurement of this digest")
@@ -174,7 +186,7 @@ func (a *auditor) quality() {
 	case !g.Present:
 		a.line("QUALITY", Missing, nil, "no golden vectors: devices cannot prove the model on themselves")
 	case g.Agree:
-		a.line("QUALITY", Proven, one(a.digest), "%d golden vectors; %d hold the training framework's outputs, and the module's agree", g.Vectors, g.References)
+		a.line("QUALITY", Proven, one(a.digest), "golden vectors: %d, of which %d hold the training framework's outputs; the module's agree", g.Vectors, g.References)
 	default:
 		a.line("QUALITY", Contradicted, one(a.digest), "golden vectors: %s", g.Note)
 	}

@@ -134,7 +134,7 @@ func TestWholeLife(t *testing.T) {
 	r := show(t, w, v3, p)
 	want(t, r, "WHO", "published by publisher team", audit.Proven)
 	want(t, r, "WHO", "approved as ml-lead by approver team, who is not the author", audit.Proven)
-	want(t, r, "DATA", "train: churn-train "+string(policytest.TrainSet())+"  CC-BY-4.0, no personal data", audit.Proven)
+	want(t, r, "DATA", "train: churn-train sha256:"+policytest.TrainSet().Short()+", CC-BY-4.0, no personal data", audit.Proven)
 	want(t, r, "QUALITY", "roc_auc 0.99", audit.Proven)
 	want(t, r, "QUALITY", "golden vectors", audit.Proven)
 	want(t, r, "CODE", "module.wasm imports nothing", audit.Proven)
@@ -148,6 +148,19 @@ func TestWholeLife(t *testing.T) {
 	if r.Counts[audit.Contradicted] != 0 {
 		t.Errorf("contradictions:\n%s", r.Text(nil))
 	}
+	if l := find(t, r, "DATA", "train: churn-train"); l.Refs[0] != policytest.TrainSet() {
+		t.Errorf("refs %v", l.Refs)
+	}
+	for _, sec := range r.Sections {
+		for _, l := range sec.Lines {
+			for _, d := range l.Proof {
+				known := d == v3 || w.Blobs[d] != nil || slices.ContainsFunc(r.Statements, func(s audit.Statement) bool { return s.Bundle == d })
+				if !known {
+					t.Errorf("%q rests on %s, which is no statement of the report", l.Text, d)
+				}
+			}
+		}
+	}
 	two := show(t, w, v2, p)
 	want(t, two, "WHERE", "runs it (committed)", audit.Proven, st)
 	want(t, two, "WHERE", "now seq 3 names "+v3.Short(), audit.Proven)
@@ -158,6 +171,16 @@ func TestWholeLife(t *testing.T) {
 		t.Errorf("JSON: %v %s", err, b)
 	}
 	checkPage(t, r)
+	if *page != "" {
+		f, err := os.Create(filepath.Clean(*page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := r.HTML(f); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func checkText(t *testing.T, r *audit.Report) {
@@ -193,11 +216,6 @@ func checkPage(t *testing.T, r *audit.Report) {
 	for _, ref := range regexp.MustCompile(`href="#([^"]+)"`).FindAllStringSubmatch(s, -1) {
 		if !strings.Contains(s, `id="`+ref[1]+`"`) {
 			t.Errorf("link to nothing: %s", ref[1])
-		}
-	}
-	if *page != "" {
-		if err := os.WriteFile(filepath.Clean(*page), b.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
 		}
 	}
 }

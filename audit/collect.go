@@ -35,7 +35,8 @@ type item struct {
 type record struct {
 	*channel.Record
 	bundle artifact.Digest
-	by     string
+	by     string // name of the key
+	key    string // its id
 }
 
 // status is one verified report of a device.
@@ -95,6 +96,7 @@ func Show(ctx context.Context, src Source, digest artifact.Digest, o Options) (*
 	}
 	a.where()
 	a.gaps()
+	a.cite()
 	return a.r, nil
 }
 
@@ -216,7 +218,7 @@ func (a *auditor) fleet(ctx context.Context, src Source) error {
 		if r.Target.Name != a.in.Model.Name {
 			continue
 		}
-		a.records = append(a.records, record{r, e.Bundle, e.KeyName})
+		a.records = append(a.records, record{r, e.Bundle, e.KeyName, e.KeyID})
 		subjects[r.Target.Digest] = true
 		for _, k := range r.Keep {
 			subjects[k.Digest] = true
@@ -280,6 +282,35 @@ func (a *auditor) reports(ctx context.Context, src Source, subject artifact.Dige
 		a.statuses = append(a.statuses, status{st, x.Bundle})
 	}
 	return nil
+}
+
+// cite adds the records and device reports that lines rest on to the statements, so that each proof can be looked up.
+func (a *auditor) cite() {
+	cited := map[artifact.Digest]bool{}
+	for _, s := range a.r.Sections {
+		for _, l := range s.Lines {
+			for _, p := range l.Proof {
+				cited[p] = true
+			}
+		}
+	}
+	for _, x := range a.r.Statements {
+		delete(cited, x.Bundle)
+	}
+	add := func(d artifact.Digest, typ, keyID string) {
+		if !cited[d] {
+			return
+		}
+		delete(cited, d)
+		k, _ := a.o.Trust.Lookup(keyID) // it verified, so the key is known
+		a.r.Statements = append(a.r.Statements, Statement{Bundle: d, PredicateType: typ, Name: evidence.NameOf(typ), Verified: true, KeyID: keyID, KeyName: k.Name, Role: string(k.Role)})
+	}
+	for _, r := range a.records {
+		add(r.bundle, evidence.TypeChannel, r.key)
+	}
+	for _, s := range a.statuses {
+		add(s.bundle, evidence.TypeStatus, s.Device)
+	}
 }
 
 // of lists the verified statements of one type.

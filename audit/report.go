@@ -34,7 +34,7 @@ type Report struct {
 	At         time.Time       `json:"at"`
 	Trust      TrustRef        `json:"trust"`
 	Sections   []Section       `json:"sections"`
-	Statements []Statement     `json:"statements"` // everything attached, verified or not
+	Statements []Statement     `json:"statements"` // everything attached, verified or not; then records and device reports that lines rest on
 	Replays    []Replay        `json:"replays"`    // of every recorded decision
 	Counts     map[Status]int  `json:"counts"`
 }
@@ -57,6 +57,7 @@ type Line struct {
 	Text   string            `json:"text"`
 	Status Status            `json:"status"`
 	Proof  []artifact.Digest `json:"proof"` // bundles, or the manifest itself
+	Refs   []artifact.Digest `json:"refs"`  // in full, what the text abbreviates
 	Note   string            `json:"note,omitempty"`
 }
 
@@ -86,6 +87,9 @@ type Replay struct {
 func (r *Report) add(section string, l Line) {
 	if l.Proof == nil {
 		l.Proof = []artifact.Digest{}
+	}
+	if l.Refs == nil {
+		l.Refs = []artifact.Digest{}
 	}
 	r.Counts[l.Status]++
 	for i := range r.Sections {

@@ -38,7 +38,8 @@ type repositorySource struct {
 	r Repository
 }
 
-// Records implements Source: layer 0 behind every tag that starts with "channel-". Tags that lead elsewhere are skipped.
+// Records implements Source: layer 0 behind every tag that starts with "channel-", after the name of a repository where a
+// whole store is read. Tags that lead elsewhere are skipped.
 func (s *repositorySource) Records(ctx context.Context) ([][]byte, error) {
 	tags, err := s.r.Tags(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,14 +51,13 @@ func (s *repositorySource) Records(ctx context.Context) ([][]byte, error) {
 	seen := map[artifact.Digest]bool{}
 	var out [][]byte
 	for _, t := range tags {
-		name, ok := strings.CutPrefix(t, "channel-")
-		if !ok {
+		if !strings.HasPrefix(t[strings.LastIndex(t, ":")+1:], "channel-") {
 			continue
 		}
 		if len(out) >= maxRecords {
 			return nil, fmt.Errorf("more than %d channel records", maxRecords)
 		}
-		b, err := s.Record(ctx, name)
+		b, err := s.RecordAt(ctx, t)
 		if code := diag.CodeOf(err); err != nil && (code == diag.Registry || ctx.Err() != nil) {
 			return nil, err
 		}

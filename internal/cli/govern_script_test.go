@@ -17,6 +17,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/sign"
 	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/policy/facts"
 )
 
 // governScriptCommands make, with the packages that the verbs use, what scripts about the gate start from:
@@ -24,6 +25,9 @@ import (
 //	trustkit DIGEST...             ROLE.key for every role, and trust.signed which pins the policies
 //	attach KEY TYPE REF FILE       sign the predicate in FILE about REF, and attach it
 //	setenvjson NAME FILE PATH      set NAME to the value at PATH (a.b.0.c) of the JSON in FILE ("stdout" too)
+//	setdigest NAME REF             set NAME to the digest of REF
+//	fill FILE OLD NEW              replace OLD by NEW in FILE
+//	reattach REF OTHER             attach every bundle of REF to OTHER as well
 //	publish KEY CHANNEL SEQ REF    put a channel record for REF where the model lives
 func governScriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
@@ -62,6 +66,35 @@ func governScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 			got, err := walk(v, strings.Split(args[2], "."))
 			ts.Check(err)
 			ts.Setenv(args[0], got)
+		},
+		"setdigest": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 2 {
+				ts.Fatalf("usage: setdigest NAME REF")
+			}
+			ref, err := registry.ParseRef(args[1])
+			ts.Check(err)
+			ts.Setenv(args[0], string(ref.Digest))
+		},
+		"fill": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 3 {
+				ts.Fatalf("usage: fill FILE OLD NEW")
+			}
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(ts.ReadFile(args[0]), args[1], args[2])), 0o600))
+		},
+		"reattach": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 2 {
+				ts.Fatalf("usage: reattach REF OTHER")
+			}
+			from, d := placeOf(ts, args[0])
+			raws, err := facts.FromRepository(from).Bundles(context.Background(), d.Digest)
+			ts.Check(err)
+			ts.Check(closePlace(from))
+			to, other := placeOf(ts, args[1])
+			for _, raw := range raws {
+				_, err := to.Attach(context.Background(), other, raw, evidence.TypeRelease)
+				ts.Check(err)
+			}
+			ts.Check(closePlace(to))
 		},
 		"attach": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 4 {

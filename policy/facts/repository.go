@@ -93,7 +93,12 @@ func (s *RepositorySource) bundleOf(ctx context.Context, d artifact.Digest, limi
 // Record implements Channels: the bundle behind the channel's moving tag. A tag that is not there is an empty channel; a
 // tag that leads to anything but a record is an error, never an empty channel.
 func (s *RepositorySource) Record(ctx context.Context, name string) ([]byte, error) {
-	d, err := s.r.Resolve(ctx, channel.Tag(name))
+	return s.RecordAt(ctx, channel.Tag(name))
+}
+
+// RecordAt is Record for any tag that leads to a channel record.
+func (s *RepositorySource) RecordAt(ctx context.Context, tag string) ([]byte, error) {
+	d, err := s.r.Resolve(ctx, tag)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -102,7 +107,7 @@ func (s *RepositorySource) Record(ctx context.Context, name string) ([]byte, err
 	}
 	b, err := s.bundleOf(ctx, d.Digest, 4*artifact.MaxRecord, artifact.MediaTypeChannel)
 	if err != nil {
-		return nil, fmt.Errorf("tag %s: %w", channel.Tag(name), err)
+		return nil, fmt.Errorf("tag %s: %w", tag, err)
 	}
 	return b, nil
 }
