@@ -786,3 +786,43 @@ func TestEnrollAgain(t *testing.T) {
 		t.Errorf("a key that everybody may read: %v", err)
 	}
 }
+
+// The flags give the same configuration as a provisioning file.
+func TestEnrollByFlags(t *testing.T) {
+	p := newPublisher(t)
+	want := enrolled(t, p, trialConfig{Duration: duration(time.Minute), MinRequests: 20, MaxErrorRate: 0.01, P99: duration(time.Millisecond)})
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "trust.signed"), filepath.Join(dir, "edge")
+	if err := os.WriteFile(file, p.Trust(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"enroll", "--out", out, "--class", "edge-s", "--label", "site=a", "--listen", "127.0.0.1:0", "--trust", file,
+		"--follow", p.host + "/ml/churn", "--interval", "1h", "--p99", "1ms"}
+	if _, err := command1(t, append(args, "--trust-digest", string(p.TrustRef().Digest))...); err != nil {
+		t.Fatal(err)
+	}
+	a, err := os.ReadFile(want.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(a, b) {
+		t.Errorf("the configurations differ:\n%s\n%s", a, b)
+	}
+	for _, c := range []struct {
+		code diag.Code
+		want string
+		args []string
+	}{
+		{diag.Verification, "the pinned one", append(args[:len(args):len(args)], "--trust-digest", string(artifact.DigestOf(nil)))},
+		{diag.Usage, "--trust-digest is missing", args},
+		{diag.Usage, "is not REGISTRY/REPO", []string{"enroll", "--out", out, "--class", "a", "--trust", file, "--trust-digest", string(p.TrustRef().Digest), "--follow", "churn"}},
+	} {
+		if _, err := command1(t, c.args...); diag.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q", c.args, err, c.want)
+		}
+	}
+}

@@ -7,13 +7,16 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
+	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/verify"
 )
 
@@ -43,11 +46,13 @@ func (l labelFlag) Set(s string) error {
 // enroll makes the device key, unless there is one, and the request for the operator; with a provisioning file also the
 // configuration. Running it again changes nothing that is there but what the provisioning file says anew.
 func enroll(args []string, stdout, stderr io.Writer) error {
-	f := newFlags("enroll", "enroll --out DIR --class CLASS [--label KEY=VALUE]... [--provision FILE] [--listen ADDR]", stderr)
+	f := newFlags("enroll", "enroll --out DIR --class CLASS [--label KEY=VALUE]... [--provision FILE | --trust FILE --trust-digest DIGEST --follow REGISTRY/REPO ...]", stderr)
 	out := f.String("out", "", "`DIR` for the key, the request and the configuration (made with mode 0700)")
 	class := f.String("class", "", "device `CLASS`, as gates and channels name it")
 	listen := f.String("listen", "", "`ADDR` to serve on (default 127.0.0.1:8080, or what the provisioning file says)")
 	provision := f.String("provision", "", "`FILE` from the operator: trust document, channels")
+	var fo followFlags
+	fo.add(f)
 	labels := labelFlag{}
 	f.Var(labels, "label", "a `KEY=VALUE` of this device; may be given again")
 	if err := f.parse(args); err != nil {
@@ -58,10 +63,23 @@ func enroll(args []string, stdout, stderr io.Writer) error {
 	}
 	var p provisioning
 	var trustFile []byte
-	if *provision != "" {
+	source := *provision
+	if fo.trust != "" || fo.follow != "" {
+		if *provision != "" {
+			return diag.New(diag.Usage, "enroll: --provision and --trust or --follow exclude each other")
+		}
+		source = "the flags"
 		var err error
-		if p, trustFile, err = readProvisioning(*provision); err != nil {
+		if p, trustFile, err = fo.provisioning(); err != nil {
 			return err
+		}
+	}
+	if source != "" {
+		if *provision != "" {
+			var err error
+			if p, trustFile, err = readProvisioning(*provision); err != nil {
+				return err
+			}
 		}
 		if *class == "" {
 			*class = p.Class
@@ -93,14 +111,14 @@ func enroll(args []string, stdout, stderr io.Writer) error {
 		name string
 		v    any
 	}{{"device.pub", public}, {"request.json", req}}
-	if *provision != "" {
+	if source != "" {
 		c := config{
 			Schema: schemaConfig, State: "state", Key: "device.key", Listen: first(*listen, p.Listen, "127.0.0.1:8080"),
 			Trust: trustConfig{File: "trust.jsonl", Version: p.Trust.Version, Digest: p.Trust.Digest},
 			Class: *class, Labels: labels, Channels: p.Channels,
 		}
 		if err := c.check(); err != nil {
-			return diag.Wrap(diag.Usage, err, "read %s", *provision)
+			return diag.Wrap(diag.Usage, err, "read %s", source)
 		}
 		files = append(files, struct {
 			name string
@@ -123,7 +141,7 @@ func enroll(args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintln(stdout, key.KeyID())
 	fmt.Fprintf(stderr, "device %s, class %s\n", key.KeyID()[:12], *class)
-	if *provision == "" {
+	if source == "" {
 		fmt.Fprintf(stderr, "give %s to the operator, then: waybill-edge enroll --out %s --class %s --provision FILE\n", filepath.Join(*out, "request.json"), *out, *class)
 	} else {
 		fmt.Fprintf(stderr, "next: waybill-edge run --config %s\n", filepath.Join(*out, "config.json"))
@@ -207,4 +225,71 @@ func first(s ...string) string {
 		}
 	}
 	return ""
+}
+
+// followFlags are a provisioning file of one channel, as flags.
+type followFlags struct {
+	trust, digest                         string
+	follow, channel, env, model, resource string
+	plain                                 bool
+	trial                                 trialConfig
+	interval                              time.Duration
+	duration, p99                         time.Duration
+}
+
+func (o *followFlags) add(f *flags) {
+	f.StringVar(&o.trust, "trust", "", "signed trust document `FILE`")
+	f.StringVar(&o.digest, "trust-digest", "", "`DIGEST` that the trust document must have; get it from whoever signs it, not from where the file came from")
+	f.StringVar(&o.follow, "follow", "", "`REGISTRY/REPO` that carries the channel")
+	f.StringVar(&o.channel, "channel", "prod", "`NAME` of the channel")
+	f.StringVar(&o.env, "env", "", "`ENVIRONMENT` that records must be for (default: the channel's name)")
+	f.StringVar(&o.model, "model", "", "`NAME` of the model (default: the last part of the repository)")
+	f.StringVar(&o.resource, "resource-uri", "", "`URI` that verdicts must be about (default: waybill:REPO)")
+	f.BoolVar(&o.plain, "plain-http", false, "allow http to a registry on another machine")
+	f.DurationVar(&o.interval, "interval", 5*time.Minute, "`TIME` between two looks at the channel")
+	f.DurationVar(&o.duration, "trial", time.Minute, "`TIME` that a new model serves on probation")
+	f.Int64Var(&o.trial.MinRequests, "min-requests", 20, "`COUNT` of requests from which a trial is judged")
+	f.Float64Var(&o.trial.MaxErrorRate, "max-error-rate", 0.01, "`SHARE` of requests that may fail in a trial")
+	f.DurationVar(&o.p99, "p99", 0, "`TIME` that 99 in 100 inferences must stay within in a trial (default: no limit)")
+}
+
+func (o *followFlags) provisioning() (provisioning, []byte, error) {
+	var p provisioning
+	for _, m := range []struct{ flag, v string }{{"--trust", o.trust}, {"--trust-digest", o.digest}, {"--follow", o.follow}} {
+		if m.v == "" {
+			return p, nil, diag.New(diag.Usage, "enroll: %s is missing", m.flag).Hint("waybill-edge enroll --help")
+		}
+	}
+	digest, err := artifact.ParseDigest(o.digest)
+	if err != nil {
+		return p, nil, diag.Wrap(diag.Usage, err, "enroll: --trust-digest")
+	}
+	ref, err := registry.ParseRef(o.follow)
+	if err != nil {
+		return p, nil, fmt.Errorf("enroll: --follow: %w", err)
+	}
+	if ref.Kind != registry.KindRemote || ref.Digest != "" {
+		return p, nil, diag.New(diag.Usage, "enroll: --follow: %q is not REGISTRY/REPO", o.follow)
+	}
+	file, err := readFile(o.trust, artifact.MaxBundle)
+	if err != nil {
+		return p, nil, err
+	}
+	// The digest pins document and version; the version is read from what the digest pins.
+	doc, err := verify.TrustSelf(file)
+	if err == nil {
+		_, err = verify.TrustPinned(file, doc.Version, digest)
+	}
+	if err != nil {
+		return p, nil, fmt.Errorf("trust document %s: %w", o.trust, err)
+	}
+	o.trial.Duration, o.trial.P99 = duration(o.duration), duration(o.p99)
+	return provisioning{
+		Schema: schemaProvisioning, Trust: provisionedTrust{Version: doc.Version, Digest: digest},
+		Channels: []channelConfig{{
+			Name: o.channel, Env: first(o.env, o.channel), Registry: ref.Host, Repo: ref.Repo, PlainHTTP: o.plain,
+			Model: first(o.model, path.Base(ref.Repo)), ResourceURI: first(o.resource, "waybill:"+ref.Repo),
+			Interval: duration(o.interval), Trial: o.trial,
+		}},
+	}, file, nil
 }

@@ -74,6 +74,9 @@ func status(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		if s.Trust == 0 {
 			s.Trust = cfg.Trust.Version
 		}
+		if es, jerr := journal.Read(fsx.OS{}, journalPath(cfg), 1); jerr == nil && len(es) == 1 {
+			s.Journal.Entries = es[0].N // the document knows a prefix
+		}
 		if free, ferr := (fsx.OS{}).FreeBytes(cfg.State); ferr == nil {
 			s.Free = free
 		}
