@@ -60,6 +60,34 @@ type verifiedJSON struct {
 	KeyID         string          `json:"keyId"`
 	KeyName       string          `json:"keyName"`
 	Role          trust.Role      `json:"role"`
+	Says          string          `json:"says"` // in short: "PASSED for prod", "as ml-lead"; "" where the type says it all
+}
+
+// says tells in a few words what a verified statement says: a denial is as well signed as a pass.
+func says(e verify.Evidence) string {
+	switch e.PredicateType {
+	case evidence.TypeVSA:
+		if v, err := evidence.ParseVSA(e.Predicate); err == nil {
+			return v.VerificationResult + " for " + v.Waybill.Environment
+		}
+	case evidence.TypeApproval:
+		if a, err := evidence.ParseApproval(e.Predicate); err == nil {
+			return "as " + a.Role
+		}
+	case evidence.TypeException:
+		if x, err := evidence.ParseException(e.Predicate); err == nil {
+			return "to " + x.Rule
+		}
+	case evidence.TypeStatus:
+		if s, err := evidence.ParseStatus(e.Predicate); err == nil {
+			return s.State + " on " + s.Device[:12]
+		}
+	case evidence.TypeDeployment:
+		if d, err := evidence.ParseDeployment(e.Predicate); err == nil {
+			return d.Action + " to " + d.Target
+		}
+	}
+	return ""
 }
 
 type failedJSON struct {
@@ -95,7 +123,7 @@ func runVerify(ctx context.Context, c *Call) error {
 	// Where an approver or the gate may say something is asked with --env; here it matters who said it.
 	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now()})
 	for _, e := range ok {
-		out.Verified = append(out.Verified, verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role})
+		out.Verified = append(out.Verified, verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role, says(e)})
 	}
 	for _, f := range failed {
 		out.Failed = append(out.Failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
@@ -128,7 +156,7 @@ func (c *Call) printVerified(out verifyJSON) {
 		c.UI.Field("content", "%s, every digest right", ui.Plural(out.Files, "file"))
 	}
 	for _, v := range out.Verified {
-		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s (%s key %s)", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.KeyName, v.Role, v.KeyID[:12])
+		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s (%s key %s)  %s", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.KeyName, v.Role, v.KeyID[:12], v.Says)
 	}
 	for _, f := range out.Failed {
 		c.UI.Field(c.UI.Err.Red("refused"), "%-12s %s  %s", evidence.NameOf(f.PredicateType), f.Bundle.Short(), f.Text)
