@@ -123,6 +123,8 @@ func codeOf(err error) diag.Code {
 		return diag.NotFound
 	case agent.IsRolledBack(err):
 		return diag.RolledBack
+	case agent.IsRefused(err):
+		return diag.Verification
 	}
 	return diag.CodeOf(err)
 }

@@ -547,7 +547,7 @@ func attacks(t *testing.T, p *publisher, d *edge, serving, target channel.Target
 	check := func(name, reason string) {
 		t.Helper()
 		_, err := d.do("poll")
-		if err == nil || !strings.Contains(err.Error(), reason) {
+		if diag.CodeOf(err) != diag.Verification || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: poll said %v, want %q", name, err, reason)
 		}
 		if s := d.status(); s.Current.Digest != serving.Digest || s.LastRefusal == nil || !strings.Contains(s.LastRefusal.Reason, reason) {
@@ -687,6 +687,52 @@ func TestLatencyBudget(t *testing.T) {
 		t.Errorf("history does not tell: %s, %v", out, err)
 	} else {
 		t.Logf("history:\n%s", out)
+	}
+}
+
+// kill -9 in the middle of a trial: the old model serves after the restart, and the new one is not tried again.
+func TestKillInTrial(t *testing.T) {
+	p := newPublisher(t)
+	v1, v2 := p.pack("v1"), p.pack("v2")
+	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond), MinRequests: 5, MaxErrorRate: 0.01})
+	d.start()
+	p.publish(p.change(v1))
+	if _, err := d.do("poll"); err != nil {
+		t.Fatal(err)
+	}
+	d.kill()
+	raw, err := os.ReadFile(d.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.cfg, bytes.Replace(raw, []byte(`"duration": "1ms"`), []byte(`"duration": "1h0m0s"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.publish(p.change(v2))
+	d.start() // the first poll is at the start
+	for d.status().State != "trial" {
+		time.Sleep(10 * time.Millisecond) // go test's own limit ends a wait in vain
+	}
+	if got, err := d.infer(); err != nil || got != v2.Digest {
+		t.Errorf("in the trial: %s, %v", got, err)
+	}
+	d.kill()
+	if s := d.status(); s.Current.Digest != v1.Digest || s.Candidate == nil || s.Candidate.Digest != v2.Digest {
+		t.Errorf("while it is down: %+v", s)
+	}
+	d.start()
+	if got, err := d.infer(); err != nil || got != v1.Digest {
+		t.Errorf("after the restart: %s, %v", got, err)
+	}
+	if _, err := d.do("poll"); err != nil {
+		t.Error(err)
+	}
+	s := d.status()
+	if s.Current.Digest != v1.Digest || s.LastRollback == nil || s.LastRollback.Reason != "the device restarted during the trial" || len(s.Quarantine) != 1 {
+		t.Errorf("status %+v, %+v", s, s.LastRollback)
+	}
+	if out, err := d.do("verify-journal"); err != nil {
+		t.Errorf("verify-journal: %q, %v", out, err)
 	}
 }
 

@@ -349,7 +349,7 @@ func (f *follower) giveUp(ctx context.Context, r *channel.Record, in *state.Inte
 		c.LastRefusal = &note
 		return nil
 	}, events...)
-	return errors.Join(err, cerr)
+	return errors.Join(&refusal{err}, cerr)
 }
 
 // rolledBack writes down that the candidate failed and why. The target of the intent is current: it never stopped to be.

@@ -121,6 +121,23 @@ func (f *follower) change(fn func(*state.Channel) error, events ...journal.Entry
 
 func (f *follower) state() *state.Channel { return f.a.Store.Doc().Channel(f.cfg.Name) }
 
+// refusal is an error that says: this will not run here, because of what it is.
+type refusal struct{ err error }
+
+func (e *refusal) Error() string { return e.err.Error() }
+func (e *refusal) Unwrap() error { return e.err }
+
+// IsRefused tells whether err says that a record, its evidence or an artifact was not accepted.
+func IsRefused(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
+}
+
+// refused notes a refusal and gives the error for it.
+func (f *follower) refused(err error, note state.Note) error {
+	return errors.Join(&refusal{err}, f.refuse(note))
+}
+
 // refuse notes a refusal once: the same one again changes nothing.
 func (f *follower) refuse(note state.Note) error {
 	last := f.state().LastRefusal

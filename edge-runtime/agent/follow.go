@@ -67,7 +67,7 @@ func (f *follower) take(ctx context.Context, tag artifact.Digest) error {
 		if transient(err) {
 			return err
 		}
-		return errors.Join(err, f.refuse(state.Note{Record: tag, Reason: clip(err.Error())}))
+		return f.refused(err, state.Note{Record: tag, Reason: clip(err.Error())})
 	}
 	r, err := f.accept(ctx, raw)
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *follower) take(ctx context.Context, tag artifact.Digest) error {
 		if transient(err) {
 			return err
 		}
-		return errors.Join(err, f.refuse(note))
+		return f.refused(err, note)
 	}
 	return f.act(ctx, r, tag)
 }
@@ -343,7 +343,7 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	}
 	target := slotOf(r.Target, r.Seq)
 	refused := func(err error) error {
-		return errors.Join(err, f.refuse(state.Note{Record: c.Record, To: target.Digest, Seq: r.Seq, Reason: err.Error()}))
+		return f.refused(err, state.Note{Record: c.Record, To: target.Digest, Seq: r.Seq, Reason: err.Error()})
 	}
 	if f.a.Trust().IsDenied(target.Digest) {
 		return refused(fmt.Errorf("the trust document denies %s", target.Digest.Short()))
