@@ -13,7 +13,7 @@ import (
 
 func demoCommand() Command {
 	return Command{
-		Name: "demo", Group: Other, Summary: "run the whole road on a real model: pack, sign, gate, ship, attack, roll back, audit",
+		Name: "demo", Group: Other, Summary: "take a real model from pack to audit, with attacks and a rollback",
 		Long: `Starts a registry and a device on this machine and takes four versions of a scikit-learn model through everything,
 showing each command as it runs: it is also the tutorial. It takes about a minute, listens on loopback only, and leaves
 no process and no file behind. waybill-edge is taken from beside this program, or built with go from the source tree.`,
