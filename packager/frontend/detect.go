@@ -115,7 +115,7 @@ func isText(b []byte) bool {
 // UnsupportedError says that the compiler does not do something that the model needs. It is never approximated:
 // the command line ends with exit code 5.
 type UnsupportedError struct {
-	Op     string // operator as the model names it
+	Op     string // operator as the model names it; empty when an input or a tensor is the trouble, which Node then names
 	Domain string // its domain; "" is ONNX's own
 	Opset  int64  // version of that domain's operator set in the model
 	Node   string // node name
@@ -128,6 +128,9 @@ func (e *UnsupportedError) Error() string {
 	op := e.Op
 	if e.Domain != "" {
 		op = e.Domain + "." + op
+	}
+	if e.Op == "" { // not an operator but a type or a storage form
+		return fmt.Sprintf("%q is not supported: %s", e.Node, e.Reason)
 	}
 	s := fmt.Sprintf("operator %s (opset %d) of node %q is not supported", op, e.Opset, e.Node)
 	if e.Reason != "" {

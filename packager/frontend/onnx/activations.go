@@ -14,14 +14,44 @@ func activations() map[string]handler {
 			return one(o.negativePart(x, o.emit("Mul", nil, x, o.like(x, o.attrFloat("alpha", 0.01)))))
 		},
 		"PRelu": func(o *op) []*ir.Value {
-			x := o.need(0)
-			return one(o.negativePart(x, o.emit("Mul", nil, x, o.need(1))))
+			o.ignore("consumed_inputs")
+			x, slope := o.need(0), o.need(1)
+			if r := rank(x); o.ver < 7 && rank(slope) == 1 && r > 2 { // one slope per channel
+				axes := make([]int64, r-2)
+				for i := range axes {
+					axes[i] = int64(i + 1)
+				}
+				slope = o.emit("Unsqueeze", nil, slope, o.ints(axes...))
+			}
+			return one(o.negativePart(x, o.emit("Mul", nil, x, slope)))
 		},
 		"Elu": func(o *op) []*ir.Value {
 			o.ignore("consumed_inputs")
 			x := o.need(0)
 			return one(o.negativePart(x, o.expm1(x, o.attrFloat("alpha", 1))))
 		},
+		"Selu": func(o *op) []*ir.Value {
+			o.ignore("consumed_inputs")
+			x := o.need(0)
+			y := o.negativePart(x, o.expm1(x, o.attrFloat("alpha", 1.67326319217681884765625)))
+			return one(o.emit("Mul", nil, y, o.like(x, o.attrFloat("gamma", 1.05070102214813232421875))))
+		},
+		"Celu": func(o *op) []*ir.Value {
+			x, alpha := o.need(0), o.attrFloat("alpha", 1)
+			e := o.emit("Exp", nil, o.emit("Div", nil, x, o.like(x, alpha)))
+			return one(o.negativePart(x, o.emit("Mul", nil, o.emit("Sub", nil, e, o.like(x, 1)), o.like(x, alpha))))
+		},
+		"Softplus": func(o *op) []*ir.Value { return one(o.softplus(o.need(0))) },
+		"Mish": func(o *op) []*ir.Value {
+			x := o.need(0)
+			return one(o.emit("Mul", nil, x, o.emit("Tanh", nil, o.softplus(x))))
+		},
+		"Swish": func(o *op) []*ir.Value {
+			x := o.need(0)
+			return one(o.emit("Mul", nil, x, o.emit("Sigmoid", nil, o.emit("Mul", nil, x, o.like(x, o.attrFloat("alpha", 1))))))
+		},
+		"Gelu":               gelu,
+		"LayerNormalization": layerNorm,
 		"ThresholdedRelu": func(o *op) []*ir.Value {
 			x := o.need(0)
 			return one(o.emit("Where", nil, o.emit("Greater", nil, x, o.like(x, o.attrFloat("alpha", 1))), x, o.like(x, 0)))
@@ -58,6 +88,64 @@ func (o *op) expm1(x *ir.Value, alpha float64) *ir.Value {
 func (o *op) hardSigmoid(x *ir.Value, alpha, beta float64) *ir.Value {
 	y := o.emit("Add", nil, o.emit("Mul", nil, x, o.like(x, alpha)), o.like(x, beta))
 	return o.emit("Max", nil, o.emit("Min", nil, y, o.like(x, 1)), o.like(x, 0))
+}
+
+// softplus is max(x, 0) + log(1 + e^-|x|).
+func (o *op) softplus(x *ir.Value) *ir.Value {
+	e := o.emit("Exp", nil, o.emit("Neg", nil, o.emit("Abs", nil, x)))
+	return o.emit("Add", nil, o.emit("Relu", nil, x), o.emit("Log", nil, o.emit("Add", nil, e, o.like(x, 1))))
+}
+
+// gelu follows docs/numerics.md section 3, in both forms.
+func gelu(o *op) []*ir.Value {
+	x := o.need(0)
+	c, k, root := 0x1.988454p-1, 0x1.6e4e26p-5, 0x1.6a09e6p-1
+	if x.Type.DType == ir.F64 {
+		c, k, root = 0x1.9884533d43651p-1, 0x1.6e4e26d4801f7p-5, 0x1.6a09e667f3bcdp-1
+	}
+	var t *ir.Value
+	switch kind := o.attrStr("approximate", "none"); kind {
+	case "none":
+		t = o.emit("Erf", nil, o.emit("Mul", nil, x, o.like(x, root)))
+	case "tanh":
+		cube := o.emit("Mul", nil, o.emit("Mul", nil, x, x), x)
+		in := o.emit("Add", nil, x, o.emit("Mul", nil, cube, o.like(x, k)))
+		t = o.emit("Tanh", nil, o.emit("Mul", nil, in, o.like(x, c)))
+	default:
+		return o.lacks("approximate %q", kind)
+	}
+	return one(o.emit("Mul", nil, o.emit("Mul", nil, x, o.like(x, 0.5)), o.emit("Add", nil, t, o.like(x, 1))))
+}
+
+// layerNorm normalises over the dims from axis on: d = x - mean, inv = 1/sqrt(mean(d*d) + epsilon), (d*inv)*scale + bias.
+func layerNorm(o *op) []*ir.Value {
+	x, scale, bias := o.need(0), o.need(1), o.in(2)
+	r := o.needRank(x)
+	if o.err != nil {
+		return nil
+	}
+	if st := o.attrInt("stash_type", 1); st != int64(ir.F32) && x.Type.DType != ir.DType(st) || x.Type.DType != ir.F32 && x.Type.DType != ir.F64 {
+		return o.lacks("stash_type %d for %s", st, x.Type.DType)
+	}
+	first, err := ir.Axis(o.attrInt("axis", -1), r)
+	if err != nil {
+		return o.fail("%w", err)
+	}
+	var list []int64
+	for i := first; i < r; i++ {
+		list = append(list, int64(i))
+	}
+	axes, keep := o.ints(list...), ir.Attrs{"keepdims": 1}
+	mean := o.emit("ReduceMean", keep, x, axes)
+	d := o.emit("Sub", nil, x, mean)
+	v := o.emit("ReduceMean", keep, o.emit("Mul", nil, d, d), axes)
+	root := o.emit("Sqrt", nil, o.emit("Add", nil, v, o.like(x, o.attrFloat("epsilon", 1e-5))))
+	inv := o.emit("Div", nil, o.like(x, 1), root)
+	y := o.emit("Mul", nil, o.emit("Mul", nil, d, inv), scale)
+	if bias != nil {
+		y = o.emit("Add", nil, y, bias)
+	}
+	return []*ir.Value{y, mean, inv}
 }
 
 // alongAxis applies f to the softmax axis. Before opset 13 that axis and all after it were taken together: there f

@@ -120,6 +120,10 @@ func (im *importer) mainGraph(p *graphProto) (*ir.Region, error) {
 		}
 		t, err := im.inputType(in)
 		if err != nil {
+			var dt errElemType
+			if errors.As(err, &dt) {
+				return nil, &frontend.UnsupportedError{Node: in.name, Reason: err.Error(), Hint: "export the model with float32 or integer inputs"}
+			}
 			return nil, fmt.Errorf("input %q: %w", in.name, err)
 		}
 		v := &ir.Value{Name: in.name, Type: t}
@@ -198,6 +202,10 @@ func (im *importer) initializers(p *graphProto, sc *scope, main bool) error {
 	for i := range p.inits {
 		t := &p.inits[i]
 		d, err := t.data(im.dir)
+		var dt errElemType
+		if errors.As(err, &dt) {
+			return &frontend.UnsupportedError{Node: t.name, Reason: err.Error(), Hint: "store the weights as float32 or integers"}
+		}
 		if err != nil {
 			return err
 		}
@@ -599,7 +607,7 @@ func (im *importer) convType(t *typeProto, name string) (ir.Type, error) {
 	case "tensor":
 		d := ir.DType(t.elemType)
 		if t.elemType < 0 || t.elemType > 255 || !d.Valid() {
-			return ir.Type{}, fmt.Errorf("element type %d is not supported", t.elemType)
+			return ir.Type{}, elemTypeError(t.elemType)
 		}
 		if !t.hasShape {
 			return ir.TensorOf(d, ir.Unranked()), nil
@@ -640,6 +648,19 @@ func (im *importer) convType(t *typeProto, name string) (ir.Type, error) {
 		return ir.MapOf(k, e), err
 	}
 	return ir.Type{}, fmt.Errorf("a %s type is not supported", t.kind)
+}
+
+// errElemType is an element type of ONNX that the compiler does not know.
+type errElemType int64
+
+func (e errElemType) Error() string { return fmt.Sprintf("element type %d of ONNX", int64(e)) }
+
+// elemTypeError tells types that ONNX has from numbers that only damage explains.
+func elemTypeError(n int64) error {
+	if n >= 1 && n <= 32 {
+		return errElemType(n)
+	}
+	return fmt.Errorf("element type %d does not exist", n)
 }
 
 // symbol names dim i of an input that the model left unnamed.

@@ -30,7 +30,7 @@ func (t *tensorProto) data(dir string) (*ir.Data, error) {
 func (t *tensorProto) decode(dir string) (*ir.Data, error) {
 	dt := ir.DType(t.dtype)
 	if t.dtype < 0 || t.dtype > 255 || !dt.Valid() {
-		return nil, fmt.Errorf("element type %d is not supported", t.dtype)
+		return nil, elemTypeError(t.dtype)
 	}
 	if t.segment {
 		return nil, errors.New("segmented tensors are not supported")
