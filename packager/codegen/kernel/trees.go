@@ -21,6 +21,9 @@ const (
 	LeafEntry  = 16
 )
 
+// treeBlock is the number of rows that meet a tree before the next tree comes.
+const treeBlock = 128
+
 // Attribute slots of TreeEnsemble.
 const (
 	TreeAttrNodes = iota
@@ -107,61 +110,83 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 				return val.Ne(thr())
 			}
 			c := L()
+			// Blocks of rows, tree by tree: a tree's nodes stay in the cache, and each row still meets the trees in order.
+			blk, v0, row0 := L(), L(), L()
 			k.While(u.LtU(hi.E), func() {
+				k.Set(blk, u.AddI(treeBlock))
+				k.If(blk.GtU(hi.E), func() { k.Set(blk, hi.E) })
 				k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
-				k.Up(j, targets.E, func() { k.Put(asm.MF64, pa.Add(j.ShlI(3)), 0, asm.CD(start)) })
+				k.Set(j, blk.Sub(u.E).Mul(targets.E))
+				k.While(j.E, func() {
+					k.Put(asm.MF64, pa.E, 0, asm.CD(start))
+					k.Inc(pa, 8)
+					k.Inc(j, -1)
+				})
 				k.Set(r, roots.E)
+				k.Set(row0, row.E)
 				k.While(r.LtU(rend.E), func() {
-					k.Set(node, asm.L32(r.E, 0))
-					k.While(node.GeS(asm.C(0)), func() {
-						k.Set(p, nodes.Add(node.E))
-						k.Set(val, d.Mem.At(row.Add(asm.L32(p.E, TreeFeature)), 0))
-						if v.Mode >= 0 {
-							k.Set(c, compare(v.Mode))
-						} else {
-							m := k.Let(asm.L32(p.E, TreeFlags).AndI(255))
-							k.Set(c, compare(5))
-							for i := 4; i >= 0; i-- {
-								k.If(m.EqI(int64(i)), func() { k.Set(c, compare(i)) })
+					k.Set(row, row0.E)
+					k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
+					k.Set(v0, u.E)
+					k.While(v0.LtU(blk.E), func() {
+						k.Set(node, asm.L32(r.E, 0))
+						k.While(node.GeS(asm.C(0)), func() {
+							k.Set(p, nodes.Add(node.E))
+							k.Set(val, d.Mem.At(row.Add(asm.L32(p.E, TreeFeature)), 0))
+							if v.Mode >= 0 {
+								k.Set(c, compare(v.Mode))
+							} else {
+								m := k.Let(asm.L32(p.E, TreeFlags).AndI(255))
+								k.Set(c, compare(5))
+								for i := 4; i >= 0; i-- {
+									k.If(m.EqI(int64(i)), func() { k.Set(c, compare(i)) })
+								}
 							}
-						}
-						if v.Missing {
-							k.If(asm.And2(val.Ne(val.E), asm.L32(p.E, TreeFlags).ShrUI(8)), func() { k.Set(c, asm.C(1)) })
-						}
-						k.Set(node, asm.L32(p.Add(c.Eqz().ShlI(2)), TreeTrue))
-					})
-					k.Set(node, node.Xor(asm.C(-1)))
-					if v.Single {
-						k.Set(e, entries.Add(node.ShlI(4)))
-						add()
-					} else {
-						k.Set(e, entries.Add(asm.L32(begins.Add(node.ShlI(2)), 0)))
-						k.Set(end, entries.Add(asm.L32(begins.Add(node.ShlI(2)), 4)))
-						k.While(e.LtU(end.E), func() {
-							add()
-							k.Inc(e, LeafEntry)
+							if v.Missing {
+								k.If(asm.And2(val.Ne(val.E), asm.L32(p.E, TreeFlags).ShrUI(8)), func() { k.Set(c, asm.C(1)) })
+							}
+							k.Set(node, asm.L32(p.Add(c.Eqz().ShlI(2)), TreeTrue))
 						})
-					}
+						k.Set(node, node.Xor(asm.C(-1)))
+						if v.Single {
+							k.Set(e, entries.Add(node.ShlI(4)))
+							add()
+						} else {
+							k.Set(e, entries.Add(asm.L32(begins.Add(node.ShlI(2)), 0)))
+							k.Set(end, entries.Add(asm.L32(begins.Add(node.ShlI(2)), 4)))
+							k.While(e.LtU(end.E), func() {
+								add()
+								k.Inc(e, LeafEntry)
+							})
+						}
+						k.Set(row, row.Add(width.E))
+						k.Set(pa, pa.Add(targets.ShlI(3)))
+						k.Inc(v0, 1)
+					})
 					k.Inc(r, 4)
 				})
-				k.Set(py, Data(y).Add(u.Mul(targets.E).ShlI(d.Shift)))
-				k.Up(j, targets.E, func() {
-					k.Set(s, asm.MF64.At(pa.Add(j.ShlI(3)), 0))
-					switch v.Agg {
-					case "MIN", "MAX":
-						k.If(s.Ne(s.E), func() { k.Set(s, asm.CD(0)) })
-					case "AVERAGE":
-						k.Set(s, s.Div(nroots.ToF(asm.F64, false)))
-					}
-					k.If(base.E, func() { k.Set(s, s.Add(asm.MF64.At(base.Add(j.ShlI(3)), 0))) })
-					if d.C == asm.F32 {
-						k.Put(d.Mem, py.Add(j.ShlI(2)), 0, s.Demote())
-					} else {
-						k.Put(d.Mem, py.Add(j.ShlI(3)), 0, s.E)
-					}
+				k.Set(row, row0.Add(blk.Sub(u.E).Mul(width.E)))
+				k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
+				k.While(u.LtU(blk.E), func() {
+					k.Set(py, Data(y).Add(u.Mul(targets.E).ShlI(d.Shift)))
+					k.Up(j, targets.E, func() {
+						k.Set(s, asm.MF64.At(pa.Add(j.ShlI(3)), 0))
+						switch v.Agg {
+						case "MIN", "MAX":
+							k.If(s.Ne(s.E), func() { k.Set(s, asm.CD(0)) })
+						case "AVERAGE":
+							k.Set(s, s.Div(nroots.ToF(asm.F64, false)))
+						}
+						k.If(base.E, func() { k.Set(s, s.Add(asm.MF64.At(base.Add(j.ShlI(3)), 0))) })
+						if d.C == asm.F32 {
+							k.Put(d.Mem, py.Add(j.ShlI(2)), 0, s.Demote())
+						} else {
+							k.Put(d.Mem, py.Add(j.ShlI(3)), 0, s.E)
+						}
+					})
+					k.Set(pa, pa.Add(targets.ShlI(3)))
+					k.Inc(u, 1)
 				})
-				k.Set(row, row.Add(width.E))
-				k.Inc(u, 1)
 			})
 		},
 	}
