@@ -28,6 +28,7 @@ const (
 	wsM   = CtxScratch + 76 // output channels
 	wsG   = CtxScratch + 80 // groups
 	wsE   = CtxScratch + 84 // end padding, per spatial dim
+	wsOne = CtxScratch + 96 // u32: a 1x1 convolution without padding and strides
 )
 
 // windowDims computes the output's spatial dims into y and the scratch. sp is the number of spatial dims of the source
@@ -106,6 +107,21 @@ func Conv(d DT, hasB bool) *Kernel {
 			k.Put(asm.M32, k.Ctx.E, wsM, DimC(w, 0).Wrap())
 			k.Put(asm.M32, k.Ctx.E, wsG, k.Attr32(wAttrGroup))
 			k.Alloc(y, d)
+			// A 1x1 convolution is a product over the whole plane as one row.
+			one := k.Let(asm.C(1))
+			for i := uint32(0); i < 3; i++ {
+				at := func(off uint32) E { return asm.L32(k.Ctx.E, off+4*i) }
+				k.Set(one, one.And(at(wsK).EqI(1)).And(at(wsS).EqI(1)).And(at(wsP).Or(at(wsE)).Eqz()))
+			}
+			k.Put(asm.M32, k.Ctx.E, wsOne, one.E)
+			k.If(one.E, func() {
+				plane := k.Let(asm.L32(k.Ctx.E, wsOut).Mul(asm.L32(k.Ctx.E, wsOut+4)).Mul(asm.L32(k.Ctx.E, wsOut+8)))
+				for _, off := range []uint32{wsIn, wsOut} {
+					k.Put(asm.M32, k.Ctx.E, off, asm.C(1))
+					k.Put(asm.M32, k.Ctx.E, off+4, asm.C(1))
+					k.Put(asm.M32, k.Ctx.E, off+8, plane.E)
+				}
+			})
 			ow := k.Let(asm.L32(k.Ctx.E, wsOut+8).ExtU())
 			k.Work(k.Numel(y).DivS(ow.E), taps.AddI(4).Mul(ow.E).ShrSI(1))
 		},
@@ -144,6 +160,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 	k.If(pad[2].LtS(asm.C(0)), func() { k.Set(first, asm.C(0)) })
 	k.If(first.GtS(out[2].E), func() { k.Set(first, out[2].E) })
 	k.If(last.GtS(out[2].E), func() { k.Set(last, out[2].E) })
+	one := s(wsOne)
 	wstep := k.Let(str[2].ShlI(sh))
 	dstep := k.Let(dil[2].ShlI(sh))
 
@@ -182,6 +199,15 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 		k.Set(xb, dx.Add(n.Mul(c.E).Add(oc.DivU(mg.E).Mul(cg.E)).Mul(plane.E).ShlI(sh)))
 		k.Set(wb, dw.Add(oc.Mul(taps.E).ShlI(sh)))
 		k.Set(ow, asm.C(0))
+		if !d.Half() {
+			k.If(one.E, func() {
+				k.CallStmt(k.L.rowProduct(d), wb.E, asm.C(es), xb.E, plane.ShlI(sh), asm.C(es), po.E, out[2].E, cg.E, asm.C(0))
+				if hasB {
+					k.CallStmt(k.L.addScalar(d), po.E, out[2].E, bias())
+				}
+				k.Set(ow, out[2].E)
+			})
+		}
 		a, b := L(), L()
 		x := k.Local(d.C)
 		scalar := func(limit E) {
@@ -291,6 +317,27 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 		}
 		scalar(out[2].E)
 		k.Inc(u, 1)
+	})
+}
+
+// addScalar(p, n, x) adds x to n elements.
+func (l *Lib) addScalar(d DT) uint32 {
+	return l.Fn("add_scalar."+d.Name, []T{asm.I32, asm.I32, d.C}, nil, func(f *asm.Fn) {
+		p, n, x := f.Param(0), f.Param(1), f.Param(2)
+		if d.ABI == abi.F32 || d.ABI == abi.F64 {
+			lanes := int64(16) >> d.Shift
+			v := f.Let(asm.Splat(x.E))
+			f.While(n.GeS(asm.C(lanes)), func() {
+				f.Put(asm.MV, p.E, 0, asm.VAdd(d.C, asm.MV.At(p.E, 0), v.E))
+				f.Inc(p, 16)
+				f.Inc(n, -lanes)
+			})
+		}
+		f.While(n.E, func() {
+			l.store(f, d, p.E, 0, l.load(d, p.E, 0).Add(x.E))
+			f.Inc(p, 1<<d.Shift)
+			f.Inc(n, -1)
+		})
 	})
 }
 
