@@ -88,12 +88,14 @@ func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
 	}
 	if f.a.blobs.Has(d.Digest, d.Size) {
 		err := f.a.blobs.Check(ctx, d.Digest, d.Size)
-		if err == nil || !errors.Is(err, state.ErrDigest) {
+		if err != nil && !errors.Is(err, state.ErrDigest) {
 			return err
 		}
-		f.a.Log.Error("a file on this device has changed and is fetched again", "digest", string(d.Digest))
-		if err := f.a.blobs.Drop(d.Digest); err != nil {
-			return err
+		if err != nil {
+			f.a.Log.Error("a file on this device has changed and is fetched again", "digest", string(d.Digest))
+			if err := f.a.blobs.Drop(d.Digest); err != nil {
+				return err
+			}
 		}
 	}
 	err := fetch()

@@ -59,6 +59,10 @@ func (b *Blobs) partial(d artifact.Digest) string { return filepath.Join(b.tmp, 
 // under its digest. Content with another hash is removed and the error matches ErrDigest.
 func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open func(ctx context.Context, offset int64) (io.ReadCloser, error)) error {
 	if b.Has(d, size) {
+		// Its bytes were synced before it got this name; the name may be what failed to become durable then.
+		if err := b.fs.SyncDir(b.dir); err != nil {
+			return fmt.Errorf("store %s: %w", d.Short(), err)
+		}
 		return nil
 	}
 	f, err := b.fs.OpenAppend(b.partial(d), 0o600)

@@ -261,6 +261,43 @@ func TestBlobsResumeAndVerify(t *testing.T) {
 	}
 }
 
+// A blob whose name failed to become durable is not taken for stored by the next try.
+func TestBlobNameIsMadeDurableAgain(t *testing.T) {
+	m := newFS(t)
+	f := fsx.NewFaulty(m)
+	s, err := Open(f, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Update(setSeq(1)); err != nil {
+		t.Fatal(err)
+	}
+	b := s.Blobs()
+	for at := 1; ; at++ {
+		data := fmt.Appendf(nil, "content %d", at)
+		f.Arm(at, fsx.EIO)
+		d, err := b.Put(t.Context(), data)
+		fired := f.Fired()
+		if err != nil {
+			f.Arm(0, fsx.NoFault)
+			_, err = b.Put(t.Context(), data)
+		}
+		if err != nil {
+			t.Fatalf("%s: second try: %v", fired, err)
+		}
+		c, err := Open(m.CrashClone(0, rand.New(rand.NewPCG(1, 1))), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Blobs().Check(t.Context(), d, int64(len(data))); err != nil {
+			t.Errorf("after a failed %s and a second try: %v", fired, err)
+		}
+		if fired == "" {
+			break
+		}
+	}
+}
+
 func TestSweep(t *testing.T) {
 	s, err := Open(newFS(t), dir)
 	if err != nil {
