@@ -179,7 +179,7 @@ type Layer struct {
 	Path           string `json:"path"`
 	Size           int64  `json:"size"`
 	DigestVerified bool   `json:"digestVerified"` // its bytes were read and hash to Digest, with this size
-	Format         string `json:"format"`         // by content: wasm, json, onnx, pickle ... (docs/format.md)
+	Format         string `json:"format"`         // by content: wasm, json, onnx, pickle ... (policy/facts/format.go)
 	PersonalData   string `json:"personalData"`   // none, yes; "" when not declared
 }
 
