@@ -96,7 +96,7 @@ func (c *call) arithInt(d ir.DType, a, b int64) (int64, error) {
 	case "Div":
 		switch {
 		case b == 0:
-			return 0, nil
+			return 0, errZero
 		case u:
 			return int64(uint64(a) / uint64(b)), nil
 		case b == -1:
@@ -106,7 +106,7 @@ func (c *call) arithInt(d ir.DType, a, b int64) (int64, error) {
 	case "Mod":
 		switch {
 		case b == 0:
-			return 0, nil
+			return 0, errZero
 		case u:
 			return int64(uint64(a) % uint64(b)), nil
 		case b == -1:
@@ -166,24 +166,28 @@ func (c *call) pow() (*tensor, error) {
 		case out.f64 != nil:
 			out.f64[i] = pow64(a.f64[ia[i]], exp(ib[i]))
 		default:
-			out.ints[i] = powInt(a.dt, a.ints[ia[i]], b.ints[ib[i]], b.dt)
+			if out.ints[i], err = powInt(a.dt, a.ints[ia[i]], b.ints[ib[i]], b.dt); err != nil {
+				return nil, fmt.Errorf("element %d: %w", i, err)
+			}
 		}
 	}
 	return out, nil
 }
 
-func powInt(d ir.DType, x, n int64, nd ir.DType) int64 {
+func powInt(d ir.DType, x, n int64, nd ir.DType) (int64, error) {
 	if n < 0 && nd != ir.U64 {
 		switch x {
+		case 0:
+			return 0, errZero
 		case 1:
-			return 1
+			return 1, nil
 		case -1:
 			if n&1 == 0 {
-				return 1
+				return 1, nil
 			}
-			return wrap(d, -1)
+			return wrap(d, -1), nil
 		}
-		return 0
+		return 0, nil
 	}
 	r := int64(1)
 	for u := uint64(n); u > 0; u >>= 1 {
@@ -192,7 +196,7 @@ func powInt(d ir.DType, x, n int64, nd ir.DType) int64 {
 		}
 		x *= x
 	}
-	return wrap(d, r)
+	return wrap(d, r), nil
 }
 
 func (c *call) compare() (*tensor, error) {

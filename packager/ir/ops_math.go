@@ -19,14 +19,14 @@ func mathOps() []OpDef {
 		bin("Add", "A + B.", numeric, "a number"),
 		bin("Sub", "A - B.", numeric, "a number"),
 		bin("Mul", "A * B.", numeric, "a number"),
-		bin("Div", "A / B. Integers truncate toward zero; MinInt / -1 gives MinInt; an integer division by 0 gives 0.",
+		bin("Div", "A / B. Integers truncate toward zero; MinInt / -1 gives MinInt; an integer division by 0 is a run-time error.",
 			numeric, "a number"),
 		{Name: "Pow", Doc: "A to the power B; the result has A's element type. Frontends cast B to A's type, except that an " +
 			"integer exponent of a float base stays i64 or i32 (section 2 of docs/numerics.md, in f64). Integer " +
-			"bases wrap; for a negative exponent they give 0, except 1 and -1.",
+			"bases wrap; for a negative exponent they give 0, except 1 and -1 (and 0: a run-time error).",
 			Ins: params("A B"), Outs: params("C"), infer: inferPow},
 		{Name: "Mod", Doc: "Remainder of A / B. fmod=0 (integers): the sign of B. fmod=1: C's fmod, the sign of A. An integer " +
-			"B of 0 gives 0; MinInt mod -1 is 0.",
+			"B of 0 is a run-time error; MinInt mod -1 is 0.",
 			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: func(c *inferer) error {
 				if c.n.Int("fmod") == 0 && c.dtype(0).IsFloat() {
 					return fmt.Errorf("fmod is 0 for %s", c.dtype(0))
