@@ -148,7 +148,7 @@ func (s server) Stats(name string) agent.Stats {
 	if !ok {
 		return agent.Stats{}
 	}
-	return agent.Stats{Requests: int64(st.OK + st.Failed), Errors: int64(st.Failed), P99: st.P99}
+	return agent.Stats{Requests: int64(st.OK + st.Failed), Errors: int64(st.Failed), P50: st.P50, P99: st.P99}
 }
 
 // journalKey signs and checks journal checkpoints with the device key.

@@ -64,6 +64,7 @@ type trialConfig struct {
 	Duration     duration `json:"duration"`
 	MinRequests  int64    `json:"min_requests"`
 	MaxErrorRate float64  `json:"max_error_rate"`
+	P50          duration `json:"p50"`
 	P99          duration `json:"p99"`
 }
 
@@ -148,7 +149,7 @@ func decode(path string, raw []byte, v any) error {
 func knownKeys() []string {
 	return []string{"schema", "state", "key", "listen", "control", "trust", "class", "labels", "channels", "engine", "file", "version",
 		"digest", "bundle", "name", "env", "registry", "repo", "plain_http", "model", "resource_uri", "interval", "trial", "no_reports",
-		"duration", "min_requests", "max_error_rate", "p99", "mode", "memory_limit", "instances", "threads"}
+		"duration", "min_requests", "max_error_rate", "p50", "p99", "mode", "memory_limit", "instances", "threads"}
 }
 
 func readFile(path string, max int64) ([]byte, error) {

@@ -234,7 +234,7 @@ type followFlags struct {
 	plain                                 bool
 	trial                                 trialConfig
 	interval                              time.Duration
-	duration, p99                         time.Duration
+	duration, p50, p99                    time.Duration
 }
 
 func (o *followFlags) add(f *flags) {
@@ -250,6 +250,7 @@ func (o *followFlags) add(f *flags) {
 	f.DurationVar(&o.duration, "trial", time.Minute, "`TIME` that a new model serves on probation")
 	f.Int64Var(&o.trial.MinRequests, "min-requests", 20, "`COUNT` of requests from which a trial is judged")
 	f.Float64Var(&o.trial.MaxErrorRate, "max-error-rate", 0.01, "`SHARE` of requests that may fail in a trial")
+	f.DurationVar(&o.p50, "p50", 0, "`TIME` that half of the inferences must stay within in a trial (default: no limit)")
 	f.DurationVar(&o.p99, "p99", 0, "`TIME` that 99 in 100 inferences must stay within in a trial (default: no limit)")
 }
 
@@ -283,7 +284,7 @@ func (o *followFlags) provisioning() (provisioning, []byte, error) {
 	if err != nil {
 		return p, nil, fmt.Errorf("trust document %s: %w", o.trust, err)
 	}
-	o.trial.Duration, o.trial.P99 = duration(o.duration), duration(o.p99)
+	o.trial.Duration, o.trial.P50, o.trial.P99 = duration(o.duration), duration(o.p50), duration(o.p99)
 	return provisioning{
 		Schema: schemaProvisioning, Trust: provisionedTrust{Version: doc.Version, Digest: digest},
 		Channels: []channelConfig{{

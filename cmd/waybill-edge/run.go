@@ -95,7 +95,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 		ch := agent.Channel{
 			Name: c.Name, Env: c.Env, Model: c.Model, ResourceURI: c.ResourceURI, Interval: time.Duration(c.Interval), Carrier: carrier{repo},
 			Trial: agent.Trial{
-				Duration: time.Duration(c.Trial.Duration), MinRequests: c.Trial.MinRequests, MaxErrorRate: c.Trial.MaxErrorRate, P99: time.Duration(c.Trial.P99),
+				Duration: time.Duration(c.Trial.Duration), MinRequests: c.Trial.MinRequests, MaxErrorRate: c.Trial.MaxErrorRate, P50: time.Duration(c.Trial.P50), P99: time.Duration(c.Trial.P99),
 			},
 		}
 		if !c.NoReports {

@@ -198,6 +198,9 @@ func (t Trial) String() string {
 		return "it passed a trial here before"
 	}
 	s := fmt.Sprintf("for %s, error rate at most %g", t.Duration, t.MaxErrorRate)
+	if t.P50 > 0 {
+		s += fmt.Sprintf(", p50 at most %s", t.P50)
+	}
 	if t.P99 > 0 {
 		s += fmt.Sprintf(", p99 at most %s", t.P99)
 	}
@@ -223,9 +226,12 @@ func (f *follower) watch(ctx context.Context, t Trial) error {
 	}
 }
 
-// earlyP99 is how many requests it takes to fail a trial by its p99 before its end: of fewer, p99 is the slowest one, and one
-// hiccup of the device would condemn a good model.
-const earlyP99 = 100
+// How many requests it takes to fail a trial by a percentile before its end. Of fewer than 100, p99 is the slowest one, and one
+// hiccup of the device would condemn a good model; half of ten are no hiccup.
+const (
+	earlyP50 = 10
+	earlyP99 = 100
+)
 
 // judge compares what the candidate has done with its budgets; over tells that the trial's time is.
 func (t Trial) judge(s Stats, over bool) error {
@@ -234,6 +240,9 @@ func (t Trial) judge(s Stats, over bool) error {
 	}
 	if rate := float64(s.Errors) / float64(s.Requests); rate > t.MaxErrorRate {
 		return fmt.Errorf("error budget: %d of %d requests failed, at most %g allowed", s.Errors, s.Requests, t.MaxErrorRate)
+	}
+	if t.P50 > 0 && s.P50 > t.P50 && (over || s.Requests >= earlyP50) {
+		return fmt.Errorf("latency budget: p50 %s over %s in %d requests", s.P50.Round(time.Microsecond), t.P50, s.Requests)
 	}
 	if t.P99 > 0 && s.P99 > t.P99 && (over || s.Requests >= earlyP99) {
 		return fmt.Errorf("latency budget: p99 %s over %s in %d requests", s.P99.Round(time.Microsecond), t.P99, s.Requests)

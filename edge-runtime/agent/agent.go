@@ -72,7 +72,7 @@ type Server interface {
 type Stats struct {
 	Requests int64         // finished, errors included
 	Errors   int64         // failed through the model's or the device's fault, not the client's
-	P99      time.Duration // of model inference time, without queueing and network
+	P50, P99 time.Duration // of model inference time, without queueing and network
 }
 
 // Reporter hands a signed status on to whoever wants it.
@@ -98,8 +98,9 @@ var ErrTransient = errors.New("it may work later")
 // Trial says how long a new artifact serves on probation and what it must keep to.
 type Trial struct {
 	Duration     time.Duration
-	MinRequests  int64         // error rate and p99 are judged from this many requests on; fewer by the end pass
+	MinRequests  int64         // the budgets are judged from this many requests on; fewer by the end pass
 	MaxErrorRate float64       // 0.01 is one in a hundred
+	P50          time.Duration // of model inference time; 0: no limit
 	P99          time.Duration // of model inference time; 0: no limit
 }
 

@@ -413,7 +413,7 @@ func TestStatusJSON(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	trial := Trial{MinRequests: 10, MaxErrorRate: 0.1, P99: 5 * time.Millisecond}
+	trial := Trial{MinRequests: 10, MaxErrorRate: 0.1, P50: 2 * time.Millisecond, P99: 5 * time.Millisecond}
 	for _, c := range []struct {
 		name string
 		s    Stats
@@ -427,6 +427,8 @@ func TestJudge(t *testing.T) {
 		{"one hiccup early on", Stats{Requests: 20, P99: time.Second}, false, true},
 		{"slow at the end", Stats{Requests: 20, P99: time.Second}, true, false},
 		{"slow for a hundred requests", Stats{Requests: 100, P99: time.Second}, false, false},
+		{"half of them slow", Stats{Requests: 10, P50: 3 * time.Millisecond, P99: 3 * time.Millisecond}, false, false},
+		{"median at the budget", Stats{Requests: 10, P50: 2 * time.Millisecond, P99: 3 * time.Millisecond}, false, true},
 		{"at the budget", Stats{Requests: 1000, P99: 5 * time.Millisecond}, true, true},
 	} {
 		if err := trial.judge(c.s, c.over); (err == nil) != c.ok {
