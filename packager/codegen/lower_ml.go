@@ -39,7 +39,7 @@ func lowerTrees(c *compiler, n *ir.Node) error {
 	le := binary.LittleEndian
 	feat, mode, tr, fa, miss := n.Ints("node_feature"), n.Ints("node_mode"), n.Ints("node_true"), n.Ints("node_false"), n.Ints("node_missing_true")
 	thr := n.Data("node_threshold")
-	v := kernel.TreeVariant{Mode: -1, Single: true, Agg: n.Str("aggregate")}
+	v := kernel.TreeVariant{Mode: -1, Single: true, Agg: n.Str("aggregate"), Narrow: n.Str("accumulate") == "F32"}
 	if len(mode) > 0 {
 		v.Mode = int(mode[0])
 	} else {
@@ -85,6 +85,29 @@ func lowerTrees(c *compiler, n *ir.Node) error {
 		le.PutUint32(entries[i*kernel.LeafEntry+kernel.LeafTarget:], uint32(8*t))
 		le.PutUint64(entries[i*kernel.LeafEntry+kernel.LeafWeight:], math.Float64bits(weight.Float(i)))
 	}
+	if v.Narrow {
+		for i := range target {
+			le.PutUint64(entries[i*kernel.LeafEntry+kernel.LeafWeight:], math.Float64bits(float64(float32(weight.Float(i)))))
+		}
+	}
+	linear, coefs := attr{}, attr{}
+	if begin := n.Ints("linear_begin"); len(begin) > 0 {
+		v.Linear = true
+		lin, con := make([]byte, 0, len(target)*kernel.LinearEntry), n.Data("linear_const").Floats()
+		for i := range target {
+			lin = le.AppendUint32(lin, uint32(begin[i]*kernel.LinearCoef))
+			lin = le.AppendUint32(lin, uint32(begin[i+1]*kernel.LinearCoef))
+			lin = le.AppendUint64(lin, math.Float64bits(con[i]))
+		}
+		var co []byte
+		w := n.Data("linear_coef").Floats()
+		for i, f := range n.Ints("linear_feature") {
+			features = max(features, f+1)
+			co = le.AppendUint64(co, uint64(f<<d.Shift))
+			co = le.AppendUint64(co, math.Float64bits(w[i]))
+		}
+		linear, coefs = ab(c.blob(lin, 16)), ab(c.blob(co, 16))
+	}
 	var roots []byte
 	for _, r := range n.Ints("roots") {
 		roots = le.AppendUint32(roots, child(r))
@@ -102,7 +125,7 @@ func lowerTrees(c *compiler, n *ir.Node) error {
 	trees := int64(len(n.Ints("roots")))
 	s := c.step(kernel.TreeEnsemble(v, d), outs, c.ins(n),
 		ab(c.blob(nodes, 16)), ab(c.blob(roots, 16)), ai(trees), ab(c.blob(begins, 16)), ab(c.blob(entries, 16)),
-		ai(n.Int("n_targets")), base, ai(features), ai(trees*30+20))
+		ai(n.Int("n_targets")), base, ai(features), ai(trees*30+20), linear, coefs)
 	s.frees = append(s.frees, acc.slot)
 	c.note(n, "%d trees, %d nodes, %d leaves: %d bytes of tables", trees, len(feat), max(len(begin)-1, 0), len(nodes)+len(entries)+len(begins)+len(roots))
 	return nil

@@ -21,8 +21,36 @@ func (c *call) trees() (*tensor, error) {
 	missing, begin, target := n.Ints("node_missing_true"), n.Ints("leaf_begin"), n.Ints("leaf_target")
 	threshold, weight, base := n.Data("node_threshold").Floats(), n.Data("leaf_weight").Floats(), n.Data("base_values").Floats()
 	roots, agg, features := n.Ints("roots"), n.Str("aggregate"), int(x.dims[1])
+	single := n.Str("accumulate") == "F32"
+	linBegin, linFeature, linConst, linCoef := n.Ints("linear_begin"), n.Ints("linear_feature"), n.Data("linear_const").Floats(), n.Data("linear_coef").Floats()
+	for _, f := range linFeature {
+		if int(f) >= features {
+			return nil, fmt.Errorf("feature %d of %d", f, features)
+		}
+	}
+	// linear gives the weight of entry k in a row of X, which is f64 when there are linear leaves.
+	linear := func(k int64, row int) float64 {
+		if len(linBegin) == 0 || linBegin[k] == linBegin[k+1] {
+			return weight[k]
+		}
+		sum := linConst[k]
+		for j := linBegin[k]; j < linBegin[k+1]; j++ {
+			v := x.f64[row*features+int(linFeature[j])]
+			if v != v {
+				return weight[k]
+			}
+			sum += float64(linCoef[j] * v)
+		}
+		return sum
+	}
 	for row := 0; row < int(x.dims[0]); row++ {
 		sum, hit := make([]float64, targets), make([]bool, targets)
+		if single {
+			copy(sum, base)
+			for t := range sum {
+				sum[t] = float64(float32(sum[t]))
+			}
+		}
 		for _, at := range roots {
 			for at >= 0 {
 				f := int(feature[at])
@@ -42,8 +70,10 @@ func (c *call) trees() (*tensor, error) {
 				}
 			}
 			for k := begin[^at]; k < begin[^at+1]; k++ {
-				t, w := target[k], weight[k]
+				t, w := target[k], linear(k, row)
 				switch {
+				case single:
+					sum[t] = float64(float32(sum[t]) + float32(w))
 				case agg == "SUM" || agg == "AVERAGE":
 					sum[t] += w
 				case !hit[t] || sum[t] != sum[t] || agg == "MIN" && w < sum[t] || agg == "MAX" && w > sum[t]:
@@ -57,7 +87,7 @@ func (c *call) trees() (*tensor, error) {
 			if agg == "AVERAGE" {
 				v /= float64(len(roots))
 			}
-			if len(base) > 0 {
+			if len(base) > 0 && !single {
 				v += base[t]
 			}
 			if out.f32 != nil {

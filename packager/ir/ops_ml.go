@@ -39,12 +39,16 @@ func mlOps() []OpDef {
 			"[leaf_begin[l], leaf_begin[l+1]). leaf_weight and base_values are f64 always, and so are the sums. Per target: SUM starts at 0 and adds " +
 			"trees in the order of roots, then base_values[target] last; AVERAGE divides the sum by the number of trees before base_values; MIN " +
 			"and MAX take the extreme weight that a leaf gave the target (0 where none did), then add base_values. One rounding to X's type " +
-			"ends it. base_values is empty (nothing is added) or has n_targets elements.",
+			"ends it. base_values is empty (nothing is added) or has n_targets elements. accumulate F32 (SUM of an f32 X only) starts at base_values " +
+			"instead, and rounds each leaf weight and each sum to f32. Linear leaves (f64 X only): entry k with linear_begin[k] < linear_begin[k+1] " +
+			"adds linear_const[k], then in order linear_coef[j] * X[n, linear_feature[j]], for j in between; leaf_weight[k] instead where one of those " +
+			"features is NaN. Without linear leaves these lists are empty.",
 			Ins: params("X"), Outs: params("scores"), infer: inferTrees,
 			Attrs: []AttrDef{need("n_targets", AttrInt), need("roots", AttrInts), need("node_feature", AttrInts), need("node_mode", AttrInts),
 				need("node_threshold", AttrData), need("node_true", AttrInts), need("node_false", AttrInts), need("node_missing_true", AttrInts),
 				need("leaf_begin", AttrInts), need("leaf_target", AttrInts), need("leaf_weight", AttrData), attr("aggregate", "SUM"),
-				need("base_values", AttrData)}},
+				need("base_values", AttrData), attr("accumulate", "F64"), attr("linear_begin", []int64{}), attr("linear_feature", []int64{}),
+				attr("linear_const", F64s([]int64{0}, nil)), attr("linear_coef", F64s([]int64{0}, nil))}},
 		{Name: "ml.LabelEncoder", Doc: "values[i] where X equals keys[i] (unique; a NaN key matches every NaN, -0 equals +0), else default's one element.",
 			Ins: params("X"), Outs: params("Y"), infer: inferLabelEncoder,
 			Attrs: []AttrDef{need("keys", AttrData), need("values", AttrData), need("default", AttrData)}},
@@ -146,6 +150,44 @@ func checkTrees(n *Node, d DType, features Dim) error {
 	for i, t := range n.Ints("leaf_target") {
 		if t < 0 || t >= targets {
 			return fmt.Errorf("leaf_target[%d] is %d of %d targets", i, t, targets)
+		}
+	}
+	switch a := n.Str("accumulate"); {
+	case a != "F64" && a != "F32":
+		return fmt.Errorf("accumulate %q", a)
+	case a == "F32" && (d != F32 || n.Str("aggregate") != "SUM"):
+		return fmt.Errorf("accumulate F32 with aggregate %s of %s", n.Str("aggregate"), d)
+	}
+	return checkLinearLeaves(n, d, features, weights)
+}
+
+func checkLinearLeaves(n *Node, d DType, features Dim, weights int64) error {
+	begin, feature := n.Ints("linear_begin"), n.Ints("linear_feature")
+	entries := int64(0)
+	if len(begin) > 0 {
+		entries = weights
+		if d != F64 || int64(len(begin)) != weights+1 || begin[0] != 0 || begin[weights] != int64(len(feature)) {
+			return fmt.Errorf("linear_begin has %d entries for %d weights of %s", len(begin), weights, d)
+		}
+	} else if len(feature) > 0 {
+		return fmt.Errorf("linear_feature without linear_begin")
+	}
+	for i := 1; i < len(begin); i++ {
+		if begin[i] < begin[i-1] {
+			return fmt.Errorf("linear_begin[%d] is %d after %d", i, begin[i], begin[i-1])
+		}
+	}
+	for i, f := range feature {
+		if f < 0 || features.IsStatic() && f >= features.N {
+			return fmt.Errorf("linear_feature[%d] is %d, X has %s features", i, f, features)
+		}
+	}
+	for _, a := range []struct {
+		name string
+		n    int64
+	}{{"linear_const", entries}, {"linear_coef", int64(len(feature))}} {
+		if t := n.Data(a.name); t.DType != F64 || t.Len() != a.n || len(t.Dims) != 1 {
+			return fmt.Errorf("%s is %s, want f64[%d]", a.name, t.Type(), a.n)
 		}
 	}
 	return nil

@@ -19,6 +19,16 @@ const (
 	LeafTarget = 0 // u32 byte offset of the target's accumulator
 	LeafWeight = 8 // f64
 	LeafEntry  = 16
+
+	// A linear entry is beside each leaf entry: byte offsets of its first coefficient and of the end, the constant.
+	LinearBegin = 0
+	LinearEnd   = 4
+	LinearConst = 8  // f64
+	LinearEntry = 16 // as large as LeafEntry: they share their offsets
+
+	LinearFeature = 0 // u32 byte offset in a row
+	LinearWeight  = 8 // f64
+	LinearCoef    = 16
 )
 
 // treeBlock is the number of rows that meet a tree before the next tree comes.
@@ -35,6 +45,8 @@ const (
 	TreeAttrBase // f64 per target, or 0
 	TreeAttrFeatures
 	TreeAttrCost
+	TreeAttrLinear // LinearEntry for each leaf entry
+	TreeAttrCoefs  // LinearCoef each
 )
 
 // TreeVariant chooses the kernel of an ensemble.
@@ -43,12 +55,14 @@ type TreeVariant struct {
 	Missing bool // some node sends NaN to the true side
 	Single  bool // each leaf has exactly one entry
 	Agg     string
+	Narrow  bool // sums are rounded to f32 at each step and start at the base values
+	Linear  bool // some leaf is linear
 }
 
 // TreeEnsemble walks tables; sums are f64 per target in the order of the trees. Output 1 holds the accumulators.
 func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 	return &Kernel{
-		Name: fmt.Sprintf("trees.%d.%t.%t.%s.%s", v.Mode, v.Missing, v.Single, v.Agg, d.Name), NOut: 2, Parallel: true,
+		Name: fmt.Sprintf("trees.%d.%t.%t.%s.%t.%t.%s", v.Mode, v.Missing, v.Single, v.Agg, v.Narrow, v.Linear, d.Name), NOut: 2, Parallel: true,
 		PrepName: "trees." + d.Name,
 		Prep: func(k *K) {
 			x, y, acc := k.In(0), k.Out(0), k.Out(1)
@@ -81,6 +95,9 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 			}
 			add := func() {
 				k.Set(w, asm.MF64.At(e.E, LeafWeight))
+				if v.Linear {
+					linearLeaf(k, d, e, entries, row, w)
+				}
 				k.Set(at, pa.Add(asm.L32(e.E, LeafTarget)))
 				k.Set(s, asm.MF64.At(at.E, 0))
 				switch v.Agg {
@@ -90,6 +107,9 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 					k.Set(s, asm.Select(s.Ne(s.E).Or(w.Gt(s.E)), w.E, s.E))
 				default:
 					k.Set(s, s.Add(w.E))
+					if v.Narrow { // the f64 sum of two f32 rounds to the f32 sum
+						k.Set(s, s.Demote().Promote())
+					}
 				}
 				k.Put(asm.MF64, at.E, 0, s.E)
 			}
@@ -117,8 +137,14 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 				k.If(blk.GtU(hi.E), func() { k.Set(blk, hi.E) })
 				k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
 				k.Set(j, blk.Sub(u.E).Mul(targets.E))
+				k.Set(at, asm.C(0))
 				k.While(j.E, func() {
 					k.Put(asm.MF64, pa.E, 0, asm.CD(start))
+					if v.Narrow {
+						k.If(base.E, func() { k.Put(asm.MF64, pa.E, 0, asm.MF64.At(base.Add(at.E), 0).Demote().Promote()) })
+						k.Inc(at, 8)
+						k.If(at.Eq(targets.ShlI(3)), func() { k.Set(at, asm.C(0)) })
+					}
 					k.Inc(pa, 8)
 					k.Inc(j, -1)
 				})
@@ -177,7 +203,9 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 						case "AVERAGE":
 							k.Set(s, s.Div(nroots.ToF(asm.F64, false)))
 						}
-						k.If(base.E, func() { k.Set(s, s.Add(asm.MF64.At(base.Add(j.ShlI(3)), 0))) })
+						if !v.Narrow {
+							k.If(base.E, func() { k.Set(s, s.Add(asm.MF64.At(base.Add(j.ShlI(3)), 0))) })
+						}
 						if d.C == asm.F32 {
 							k.Put(d.Mem, py.Add(j.ShlI(2)), 0, s.Demote())
 						} else {
@@ -190,4 +218,23 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 			})
 		},
 	}
+}
+
+// linearLeaf replaces the weight w of the entry at e by its linear form of the row, unless that has no coefficients or
+// needs a feature that is NaN.
+func linearLeaf(k *K, d DT, e, entries, row, w V) {
+	lin := k.Let(k.Attr32(TreeAttrLinear).Add(e.Sub(entries.E)))
+	p := k.Let(k.Attr32(TreeAttrCoefs).Add(asm.L32(lin.E, LinearBegin)))
+	end := k.Let(k.Attr32(TreeAttrCoefs).Add(asm.L32(lin.E, LinearEnd)))
+	k.If(p.LtU(end.E), func() {
+		sum := k.Let(asm.MF64.At(lin.E, LinearConst))
+		nan := k.Let(asm.C(0))
+		k.While(p.LtU(end.E), func() {
+			x := k.Let(d.Mem.At(row.Add(asm.L32(p.E, LinearFeature)), 0))
+			k.Set(nan, nan.Or(x.Ne(x.E)))
+			k.Set(sum, sum.Add(asm.MF64.At(p.E, LinearWeight).Mul(x.E)))
+			k.Inc(p, LinearCoef)
+		})
+		k.Set(w, asm.Select(nan.E, w.E, sum.E))
+	})
 }
