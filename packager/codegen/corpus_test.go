@@ -78,8 +78,8 @@ func runCases(t *testing.T, dir string, opt codegen.Options) {
 	t.Logf("module %d bytes, weights %d, ctx %d, slices %d, needs %d", len(res.Module), len(res.Weights), res.CtxSize, m.mores, m.needs)
 }
 
-// tolerance is the absolute one. bodypix's outputs have magnitudes of hundreds, and elements near zero are differences of
-// such: sums in another order are 2e-5 apart there.
+// tolerance is the absolute one. Sums in plain f32 order leave bodypix's differences of large terms up to 7e-5 away from
+// the reference, at magnitudes of about 10.
 func tolerance(dir string) float64 {
 	if filepath.Base(dir) == "bodypix_mobilenetv1" {
 		return 1e-4

@@ -333,6 +333,7 @@ func TestProductsAndWindowsExact(t *testing.T) {
 		c("1x1", []int64{3, 7, 5, 5}, []int64{9, 7, 1, 1}, true, win([]int{1, 1}, []int{1, 1}, []int{0, 0, 0, 0}, []int{1, 1}, nil))
 		c("1d", []int64{2, 3, 50}, []int64{4, 3, 7}, true, win([]int{7}, []int{2}, []int{3, 3}, []int{1}, nil))
 		c("3d", []int64{1, 2, 4, 5, 9}, []int64{3, 2, 2, 3, 3}, false, win([]int{2, 3, 3}, []int{1, 2, 1}, []int{0, 1, 1, 1, 1, 1}, []int{1, 1, 1}, nil))
+		c("one column", []int64{2, 3, 40, 1}, []int64{4, 3, 5, 1}, true, win([]int{5, 1}, []int{1, 1}, []int{2, 0, 2, 0}, []int{1, 1}, nil))
 		c("wide padding", []int64{1, 1, 2, 2}, []int64{1, 1, 3, 3}, false, win([]int{3, 3}, []int{1, 1}, []int{5, 5, 5, 5}, []int{1, 1}, nil))
 		c("negative padding", []int64{1, 1, 9, 19}, []int64{1, 1, 3, 3}, false, win([]int{3, 3}, []int{1, 2}, []int{-1, -2, -1, -3}, []int{1, 1}, nil))
 		for _, same := range []string{"SAME_UPPER", "SAME_LOWER"} {

@@ -122,8 +122,26 @@ func Conv(d DT, hasB bool) *Kernel {
 					k.Put(asm.M32, k.Ctx.E, off+8, plane.E)
 				}
 			})
+			// Trailing dims of one column mean nothing: the rows are those of the dim before.
+			for range 2 {
+				at := func(off uint32) E { return asm.L32(k.Ctx.E, off+8) }
+				k.If(at(wsIn).EqI(1).And(at(wsOut).EqI(1)).And(at(wsK).EqI(1)).And(at(wsP).Eqz()), func() {
+					for _, off := range []uint32{wsIn, wsOut, wsK, wsS, wsP, wsD} {
+						k.Put(asm.M32, k.Ctx.E, off+8, asm.L32(k.Ctx.E, off+4))
+						k.Put(asm.M32, k.Ctx.E, off+4, asm.L32(k.Ctx.E, off))
+						trivial := int64(1)
+						if off == wsP {
+							trivial = 0
+						}
+						k.Put(asm.M32, k.Ctx.E, off, asm.C(trivial))
+					}
+				})
+			}
 			ow := k.Let(asm.L32(k.Ctx.E, wsOut+8).ExtU())
-			k.Work(k.Numel(y).DivS(ow.E), taps.AddI(4).Mul(ow.E).ShrSI(1))
+			cost := k.Let(taps.AddI(4).Mul(ow.E))
+			// About two elements a nanosecond side by side, and half of one otherwise.
+			k.If(asm.L32(k.Ctx.E, wsS+8).EqI(1).And(ow.GeS(asm.CL(4))), func() { k.Set(cost, cost.ShrSI(1)) }, func() { k.Set(cost, cost.ShlI(1)) })
+			k.Work(k.Numel(y).DivS(ow.E), cost.E)
 		},
 		Range: func(k *K, lo, hi V) { k.convRange(d, hasB, lo, hi) },
 	}
