@@ -15,7 +15,7 @@ func stepAudit(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	w.tail(o.stdout, 100)
-	for _, want := range []string{"proven", "publisher", "p99"} {
+	for _, want := range []string{"proven", "publisher", "latency budget"} {
 		if !strings.Contains(o.stdout, want) {
 			return "", fmt.Errorf("the report does not say %q", want)
 		}
