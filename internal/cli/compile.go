@@ -56,7 +56,7 @@ func runCompile(ctx context.Context, c *Call) error {
 		o.Codegen = codegen.Options{WeightsAbove: -1}
 	}
 	clock := c.Env.Now()
-	m, err := build.Compile(src, o)
+	m, err := build.Compile(ctx, src, o)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func runPack(ctx context.Context, c *Call) error {
 		return err
 	}
 	clock := c.Env.Now()
-	m, err := in.Compile(codegen.Options{})
+	m, err := in.Compile(ctx, codegen.Options{})
 	if err != nil {
 		return err
 	}

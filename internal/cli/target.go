@@ -59,7 +59,7 @@ func openFile(ctx context.Context, path, name string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := build.Compile(src, build.Options{Name: project.NameFor(path), Version: "0"})
+	m, err := build.Compile(ctx, src, build.Options{Name: project.NameFor(path), Version: "0"})
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func openProject(ctx context.Context, _ *Call, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := in.Compile(codegen.Options{})
+	m, err := in.Compile(ctx, codegen.Options{})
 	if err != nil {
 		return nil, err
 	}

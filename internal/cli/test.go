@@ -322,7 +322,7 @@ func (t tester) folder(ctx context.Context, name, dir, data string) (x testCase)
 	if err != nil {
 		return fail(err)
 	}
-	m, err := build.Compile(src, build.Options{Name: "case", Version: "0"})
+	m, err := build.Compile(ctx, src, build.Options{Name: "case", Version: "0"})
 	if err != nil {
 		return fail(err)
 	}

@@ -153,7 +153,7 @@ type process struct {
 
 // device shows and runs a command of waybill-edge that ends.
 func (w *world) device(ctx context.Context, lines int, args ...string) (output, error) {
-	w.printf("   %s\n", w.o.UI.Err.Cyan("$ waybill-edge "+shell(args)))
+	w.printf("   %s\n", w.o.UI.Err.Cyan("$ waybill-edge "+short(shell(args))))
 	o, err := w.deviceQuiet(ctx, args...)
 	if err != nil {
 		return o, err

@@ -136,6 +136,9 @@ func attackByte(ctx context.Context, w *world) error {
 	if err == nil {
 		err = w.refused(ctx, 3, `digest|content|`+l.Digest.Short(), "pull", w.ref("v2"), "--out", "victim")
 	}
+	if _, serr := os.Stat(w.path("victim", filepath.FromSlash(l.Path))); err == nil && !errors.Is(serr, fs.ErrNotExist) {
+		err = fmt.Errorf("the altered %s was written", l.Path)
+	}
 	return errors.Join(err, overwrite(file, good))
 }
 

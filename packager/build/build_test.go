@@ -60,7 +60,7 @@ func load(t *testing.T, dir string) (*build.Input, *build.Model, *build.Vectors)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := in.Compile(codegen.Options{})
+	m, err := in.Compile(t.Context(), codegen.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestProjectFacts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = in.Compile(codegen.Options{})
+			_, err = in.Compile(t.Context(), codegen.Options{})
 			return err
 		}()
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -244,7 +244,7 @@ func TestImportRefuses(t *testing.T) {
 	}
 	// Every truncation is an error or a model, never a crash.
 	for i := 0; i < len(model); i += 37 {
-		_, _ = build.Compile(build.Source{Path: "cut.onnx", Data: model[:i]}, build.Options{Name: "x", Version: "1"})
+		_, _ = build.Compile(t.Context(), build.Source{Path: "cut.onnx", Data: model[:i]}, build.Options{Name: "x", Version: "1"})
 	}
 }
 

@@ -1,12 +1,14 @@
 package build
 
 import (
+	"context"
 	"errors"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/pass"
 )
 
 // Options of Compile.
@@ -32,7 +34,7 @@ type Model struct {
 
 // Compile turns a model file into a module and its interface document. Errors are *diag.Error; what the compiler lacks
 // has code Unsupported.
-func Compile(s Source, o Options) (*Model, error) {
+func Compile(ctx context.Context, s Source, o Options) (*Model, error) {
 	oracle, err := Import(s)
 	if err != nil {
 		return nil, err
@@ -46,7 +48,10 @@ func Compile(s Source, o Options) (*Model, error) {
 		g.State = append(g.State, st)
 	}
 	m := &Model{Source: *oracle, Kind: Kind(g), Producer: g.Producer, Imported: Nodes(g)}
-	if err := optimize(g); err != nil {
+	if err := pass.Run(ctx, g); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, modelError(s.Path, err)
 	}
 	m.Compiled = Nodes(g)

@@ -105,7 +105,7 @@ func (in *Input) Vectors() (*Vectors, error) {
 }
 
 // Compile compiles the project's model.
-func (in *Input) Compile(opt codegen.Options) (*Model, error) {
+func (in *Input) Compile(ctx context.Context, opt codegen.Options) (*Model, error) {
 	p := in.Project
 	o := Options{
 		Name: p.Name, Version: p.Version, Columns: p.Features, Codegen: opt,
@@ -114,7 +114,7 @@ func (in *Input) Compile(opt codegen.Options) (*Model, error) {
 	for _, s := range p.State {
 		o.State = append(o.State, ir.State{Input: s.Input, Output: s.Output})
 	}
-	return Compile(in.Source, o)
+	return Compile(ctx, in.Source, o)
 }
 
 // Pack writes the bundle into st and tags it name:version. Nothing is tagged unless everything is in the store. golden
