@@ -106,7 +106,7 @@ func (p *publisher) pack(example string) channel.Target {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		m, err := build.Compile(t.Context(), build.Source{Path: "model.onnx", Data: raw}, build.Options{Name: modelName, Version: example})
+		m, err := build.Compile(p.t.Context(), build.Source{Path: "model.onnx", Data: raw}, build.Options{Name: modelName, Version: example})
 		if err != nil {
 			p.t.Fatal(err)
 		}
