@@ -38,17 +38,6 @@ func newRegistry() *registry {
 	return &registry{tags: map[string]artifact.Digest{}, blobs: map[artifact.Digest][]byte{}}
 }
 
-func (r *registry) clone() *registry {
-	c := newRegistry()
-	for k, v := range r.tags {
-		c.tags[k] = v
-	}
-	for k, v := range r.blobs {
-		c.blobs[k] = v
-	}
-	return c
-}
-
 func (r *registry) Resolve(_ context.Context, tag string) (artifact.Digest, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -146,9 +146,7 @@ func TestCallErrors(t *testing.T) {
 	short.Shape = []int64{2}
 	large = probe.ToGolden("x", engine.Of(make([]float32, 1<<20)))
 	want := []string{"is missing", "needs 8 bytes, there are 4", "rank", "element type", "memory", ""}
-	for _, c := range [][]artifact.GoldenTensor{{}, {short}, {rank}, {dtype}, {large}, {good}} {
-		j.Calls = append(j.Calls, c)
-	}
+	j.Calls = append(j.Calls, [][]artifact.GoldenTensor{{}, {short}, {rank}, {dtype}, {large}, {good}}...)
 	out, errs, err := run(t, j)
 	if err != nil {
 		t.Fatalf("%v %s", err, errs)

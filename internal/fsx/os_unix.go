@@ -31,8 +31,6 @@ func freeBytes(name string) (uint64, error) {
 	if err := unix.Statfs(name, &s); err != nil {
 		return 0, fmt.Errorf("free space of %s: %w", name, err)
 	}
-	if s.Bavail < 0 { // FreeBSD counts the reserve of root as negative
-		return 0, nil
-	}
-	return uint64(s.Bavail) * uint64(s.Bsize), nil
+	free := int64(s.Bavail)
+	return uint64(max(free, 0)) * uint64(s.Bsize), nil // FreeBSD counts the reserve of root as negative
 }

@@ -58,8 +58,7 @@ func FuzzDFA(f *testing.F) {
 		if err != nil {
 			return // too many states: refused with a reason
 		}
-		var want [][]int
-		want = re.FindAllStringIndex(text, -1)
+		want := re.FindAllStringIndex(text, -1)
 		got := [][]int{}
 		for at := 0; at <= len(text); {
 			e := d.match(text, at)

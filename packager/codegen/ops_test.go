@@ -476,8 +476,7 @@ func TestTreesExact(t *testing.T) {
 		targets := int64(i%3 + 1)
 		var roots, feat, mode, tr, fa, miss, begin, target []int64
 		var thr, w []float64
-		var leaf func() int64
-		leaf = func() int64 {
+		leaf := func() int64 {
 			begin = append(begin, int64(len(target)))
 			for n := int(r.u()%uint64(i%3+1)) + 1 - i/20; n > 0; n-- {
 				target = append(target, int64(r.u()%uint64(targets)))

@@ -137,8 +137,6 @@ func erf32(x float32) float32 {
 	return mul(r, x) + x
 }
 
-func pow32(x, y float32) float32 { return float32(pow64(float64(x), float64(y))) }
-
 func exp64(x float64) float64 {
 	x = pmin(x, 710)
 	x = pmax(x, -746)

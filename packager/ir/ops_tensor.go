@@ -102,9 +102,7 @@ func tensorOps() []OpDef {
 func (c *inferer) shapeFrom(i int) Shape {
 	if e, ok := c.elems(i); ok {
 		out := make([]Dim, len(e))
-		for k, d := range e {
-			out[k] = d
-		}
+		copy(out, e)
 		return ShapeOf(out...)
 	}
 	if n := c.length1(i); n >= 0 && n <= MaxRank {
