@@ -43,6 +43,7 @@ func ai(v int64) attr   { return attr{v: uint64(v)} }
 func af(v float64) attr { return attr{v: math.Float64bits(v)} }
 func ab(b *blob) attr   { return attr{b: b} }
 func al(l *label) attr  { return attr{lb: l} }
+
 type step struct {
 	idx   kernel.Indexes
 	node  int
