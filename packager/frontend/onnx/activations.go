@@ -5,7 +5,7 @@ import (
 )
 
 func activations() map[string]handler {
-	return map[string]handler{
+	t := map[string]handler{
 		"Softmax":    softmax,
 		"LogSoftmax": logSoftmax,
 		"LeakyRelu": func(o *op) []*ir.Value {
@@ -50,8 +50,19 @@ func activations() map[string]handler {
 			x := o.need(0)
 			return one(o.emit("Mul", nil, x, o.emit("Sigmoid", nil, o.emit("Mul", nil, x, o.like(x, o.attrFloat("alpha", 1))))))
 		},
-		"Gelu":               gelu,
-		"LayerNormalization": layerNorm,
+		"SwiGLU": func(o *op) []*ir.Value {
+			a, b := o.need(0), o.need(1)
+			if x, y := a.Type.Shape, b.Type.Shape; x.Ranked && y.Ranked {
+				for i := range x.Dims {
+					if len(x.Dims) != len(y.Dims) || x.Dims[i].IsStatic() && y.Dims[i].IsStatic() && x.Dims[i].N != y.Dims[i].N {
+						return o.fail("inputs of shapes %s and %s, which must be equal", x, y)
+					}
+				}
+			}
+			gate := o.emit("Sigmoid", nil, o.emit("Mul", nil, a, o.like(a, o.attrFloat("alpha", 1))))
+			return one(o.emit("Mul", nil, o.emit("Mul", nil, a, gate), b))
+		},
+		"Gelu": gelu,
 		"ThresholdedRelu": func(o *op) []*ir.Value {
 			x := o.need(0)
 			return one(o.emit("Where", nil, o.emit("Greater", nil, x, o.like(x, o.attrFloat("alpha", 1))), x, o.like(x, 0)))
@@ -69,6 +80,13 @@ func activations() map[string]handler {
 			return one(o.emit("Div", nil, x, o.emit("Add", nil, o.like(x, 1), o.emit("Abs", nil, x))))
 		},
 	}
+	for name, fn := range t {
+		if name != "Softmax" { // has kernels of its own for 16-bit floats
+			t[name] = wide(-1, fn)
+		}
+	}
+	t["Hardmax"], t["Shrink"] = hardmax, shrink
+	return t
 }
 
 // like makes a scalar of v's element type.
@@ -117,37 +135,6 @@ func gelu(o *op) []*ir.Value {
 	return one(o.emit("Mul", nil, o.emit("Mul", nil, x, o.like(x, 0.5)), o.emit("Add", nil, t, o.like(x, 1))))
 }
 
-// layerNorm normalises over the dims from axis on: d = x - mean, inv = 1/sqrt(mean(d*d) + epsilon), (d*inv)*scale + bias.
-func layerNorm(o *op) []*ir.Value {
-	x, scale, bias := o.need(0), o.need(1), o.in(2)
-	r := o.needRank(x)
-	if o.err != nil {
-		return nil
-	}
-	if st := o.attrInt("stash_type", 1); st != int64(ir.F32) && x.Type.DType != ir.DType(st) || x.Type.DType != ir.F32 && x.Type.DType != ir.F64 {
-		return o.lacks("stash_type %d for %s", st, x.Type.DType)
-	}
-	first, err := ir.Axis(o.attrInt("axis", -1), r)
-	if err != nil {
-		return o.fail("%w", err)
-	}
-	var list []int64
-	for i := first; i < r; i++ {
-		list = append(list, int64(i))
-	}
-	axes, keep := o.ints(list...), ir.Attrs{"keepdims": 1}
-	mean := o.emit("ReduceMean", keep, x, axes)
-	d := o.emit("Sub", nil, x, mean)
-	v := o.emit("ReduceMean", keep, o.emit("Mul", nil, d, d), axes)
-	root := o.emit("Sqrt", nil, o.emit("Add", nil, v, o.like(x, o.attrFloat("epsilon", 1e-5))))
-	inv := o.emit("Div", nil, o.like(x, 1), root)
-	y := o.emit("Mul", nil, o.emit("Mul", nil, d, inv), scale)
-	if bias != nil {
-		y = o.emit("Add", nil, y, bias)
-	}
-	return []*ir.Value{y, mean, inv}
-}
-
 // alongAxis applies f to the softmax axis. Before opset 13 that axis and all after it were taken together: there f
 // runs on the last axis of a flattened tensor.
 func (o *op) alongAxis(f func(x *ir.Value, axis int64) *ir.Value) []*ir.Value {
@@ -168,11 +155,43 @@ func softmax(o *op) []*ir.Value {
 	return o.alongAxis(func(x *ir.Value, axis int64) *ir.Value { return o.emit("Softmax", ir.Attrs{"axis": axis}, x) })
 }
 
+func logSoftmax(o *op) []*ir.Value { return o.alongAxis(o.logSoftmax) }
+
 // logSoftmax is (x - max) - log(sum(e^(x - max))).
-func logSoftmax(o *op) []*ir.Value {
+func (o *op) logSoftmax(x *ir.Value, axis int64) *ir.Value {
+	s := o.emit("Sub", nil, x, o.emit("ReduceMax", ir.Attrs{"keepdims": 1}, x, o.ints(axis)))
+	sum := o.emit("ReduceSum", ir.Attrs{"keepdims": 1}, o.emit("Exp", nil, s), o.ints(axis))
+	return o.emit("Sub", nil, s, o.emit("Log", nil, sum))
+}
+
+// hardmax is 1 at the first largest element along the axis and 0 elsewhere.
+func hardmax(o *op) []*ir.Value {
 	return o.alongAxis(func(x *ir.Value, axis int64) *ir.Value {
-		s := o.emit("Sub", nil, x, o.emit("ReduceMax", ir.Attrs{"keepdims": 1}, x, o.ints(axis)))
-		sum := o.emit("ReduceSum", ir.Attrs{"keepdims": 1}, o.emit("Exp", nil, s), o.ints(axis))
-		return o.emit("Sub", nil, s, o.emit("Log", nil, sum))
+		r := o.needRank(x)
+		a, err := ir.Axis(axis, max(r, 0))
+		if err != nil {
+			o.fail("%w", err)
+		}
+		if o.err != nil {
+			return x
+		}
+		best := o.emit("ArgMax", ir.Attrs{"axis": axis, "keepdims": 1, "select_last_index": 0}, x)
+		return o.cast(o.emit("Equal", nil, best, o.upTo(o.size(x, a), r-1-a)), x.Type.DType)
 	})
+}
+
+// shrink is x + bias below -lambd, x - bias above lambd and 0 between. Integers are computed as floats and cut off.
+func shrink(o *op) []*ir.Value {
+	d := o.need(0).Type.DType
+	work := d
+	switch {
+	case d.IsInt() && d.Bits() > 16:
+		work = ir.F64
+	case d != ir.F64:
+		work = ir.F32
+	}
+	x, l, b := o.cast(o.need(0), work), o.attrFloat("lambd", 0.5), o.attrFloat("bias", 0)
+	high := o.emit("Where", nil, o.emit("Greater", nil, x, o.like(x, l)), o.emit("Sub", nil, x, o.like(x, b)), o.like(x, 0))
+	low := o.emit("Where", nil, o.emit("Less", nil, x, o.like(x, -l)), o.emit("Add", nil, x, o.like(x, b)), high)
+	return one(o.cast(low, d))
 }

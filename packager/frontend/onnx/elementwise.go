@@ -207,8 +207,8 @@ func dropout(o *op) []*ir.Value {
 		if t.Const == nil || t.Const.DType != ir.Bool || t.Const.Len() != 1 {
 			return o.lacks("training_mode that is not a constant")
 		}
-		if t.Const.Int(0) != 0 {
-			return o.lacks("training mode")
+		if t.Const.Int(0) != 0 && !isZero(o.in(1)) {
+			return o.lacks("training mode: it draws random numbers")
 		}
 	}
 	if !o.asked(1) {
@@ -219,6 +219,19 @@ func dropout(o *op) []*ir.Value {
 		mask = o.cast(mask, x.Type.DType)
 	}
 	return []*ir.Value{x, mask}
+}
+
+// isZero tells whether v is a float constant of one element that is 0.
+func isZero(v *ir.Value) bool {
+	if v == nil || v.Const == nil || v.Const.Len() != 1 || !v.Const.DType.IsFloat() {
+		return false
+	}
+	for i, b := range v.Const.Bytes { // little-endian: the sign bit does not count
+		if i == len(v.Const.Bytes)-1 && b&0x7f != 0 || i < len(v.Const.Bytes)-1 && b != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func constant(o *op) []*ir.Value {

@@ -152,13 +152,11 @@ func globalPool(reduce string) handler {
 }
 
 func batchNorm(o *op) []*ir.Value {
-	o.ignore("momentum", "consumed_inputs", "is_test")
-	if o.attrInt("training_mode", 0) != 0 {
-		return o.lacks("training mode")
+	o.ignore("consumed_inputs", "is_test")
+	if o.ver >= 14 && o.attrInt("training_mode", 0) != 0 {
+		return batchNormTraining(o)
 	}
-	if o.ver < 9 && o.attrInt("spatial", 1) != 1 {
-		return o.lacks("spatial = 0")
-	}
+	o.ignore("momentum")
 	for i := 1; i < len(o.p.outs); i++ {
 		if o.asked(i) {
 			return o.lacks("output %d, which exists in training only", i)
@@ -169,5 +167,47 @@ func batchNorm(o *op) []*ir.Value {
 	for i := 1; i < 5; i++ {
 		ins = append(ins, o.cast(o.need(i), x.Type.DType))
 	}
+	if o.ver < 9 && o.attrInt("spatial", 1) != 1 {
+		return wide(-1, batchNormEach)(o)
+	}
 	return one(o.emit("BatchNormalization", ir.Attrs{"epsilon": o.attrFloat("epsilon", 1e-5)}, ins...))
+}
+
+// batchNormEach has statistics for each element of a sample (spatial = 0): x*a + (bias - mean*a), a = scale / sqrt(var + epsilon).
+func batchNormEach(o *op) []*ir.Value {
+	x, scale, bias, mean, v := o.need(0), o.need(1), o.need(2), o.need(3), o.need(4)
+	a := o.emit("Div", nil, scale, o.emit("Sqrt", nil, o.emit("Add", nil, v, o.like(v, o.attrFloat("epsilon", 1e-5)))))
+	b := o.emit("Sub", nil, bias, o.emit("Mul", nil, mean, a))
+	return one(o.emit("Add", nil, o.emit("Mul", nil, x, a), b))
+}
+
+// batchNormTraining normalises by the batch's own mean and (population) variance, and gives the running ones, which are
+// running*momentum + batch*(1 - momentum).
+func batchNormTraining(o *op) []*ir.Value {
+	xt, st := o.need(0).Type.DType, o.need(3).Type.DType
+	o.widen()
+	x := o.need(0)
+	r := o.needRank(x)
+	for i := 1; i < 5; i++ {
+		if o.need(i); o.err == nil {
+			o.ins[i] = o.cast(o.ins[i], x.Type.DType)
+		}
+	}
+	if o.err != nil {
+		return nil
+	}
+	if r < 2 {
+		return o.fail("input has rank %d, want at least 2", r)
+	}
+	axes := o.ints(append([]int64{0}, from(2, r)...)...)
+	flat := ir.Attrs{"keepdims": 0}
+	mean := o.emit("ReduceMean", flat, x, axes)
+	d := o.emit("Sub", nil, x, o.trail(mean, r-2))
+	v := o.emit("ReduceMean", flat, o.emit("Mul", nil, d, d), axes)
+	y := o.scaled(d, o.trail(o.inverse(v, 1e-5), r-2), o.ins[1], o.ins[2], r)
+	m := float32(o.attrFloat("momentum", 0.9))
+	running := func(old, now *ir.Value) *ir.Value {
+		return o.cast(o.emit("Add", nil, o.emit("Mul", nil, old, o.like(x, float64(m))), o.emit("Mul", nil, now, o.like(x, float64(1-m)))), st)
+	}
+	return []*ir.Value{o.cast(y, xt), running(o.ins[3], mean), running(o.ins[4], v)}
 }

@@ -40,6 +40,8 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, nnOps())
 	add("", knownONNX, rnnOps())
 	add("", knownONNX, reduceOps())
+	add("", knownONNX, normOps())
+	add("", knownONNX, lossOps())
 	add("", knownONNX, controlOps())
 	add("", knownONNX, textOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
