@@ -13,7 +13,9 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/packager/frontend"
+	"github.com/waybill-ml/waybill/packager/frontend/lightgbm"
 	"github.com/waybill-ml/waybill/packager/frontend/onnx"
+	"github.com/waybill-ml/waybill/packager/frontend/xgboost"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -81,8 +83,15 @@ func OpenSource(ctx context.Context, path string) (Source, error) {
 func Import(s Source) (*ir.Graph, error) {
 	head := s.Data[:min(len(s.Data), frontend.HeadSize)]
 	format := frontend.Detect(head, filepath.Base(s.Path))
+	var g *ir.Graph
+	var err error
 	switch format {
 	case frontend.ONNX:
+		g, err = onnx.Parse(s.Data, s.Dir)
+	case frontend.XGBoost:
+		g, err = xgboost.Parse(s.Data)
+	case frontend.LightGBM:
+		g, err = lightgbm.Parse(s.Data)
 	case frontend.Unknown:
 		if len(s.Data) == 0 {
 			return nil, diag.New(diag.Usage, "%s is empty", s.Path)
@@ -91,9 +100,8 @@ func Import(s Source) (*ir.Graph, error) {
 	case frontend.LFSPointer:
 		return nil, diag.New(diag.Usage, "%s is a Git LFS pointer, not the model itself", s.Path).Hint("git lfs pull --include %s", s.Path)
 	default:
-		return nil, diag.New(diag.Unsupported, "%s is a %s file, and this version compiles ONNX only", s.Path, format).Hint("export the model to ONNX, then: waybill init model.onnx")
+		return nil, diag.New(diag.Unsupported, "%s is a %s file, and this version compiles ONNX, XGBoost and LightGBM models", s.Path, format).Hint("export the model to ONNX, then: waybill init model.onnx")
 	}
-	g, err := onnx.Parse(s.Data, s.Dir)
 	if err != nil {
 		return nil, modelError(s.Path, err)
 	}
@@ -112,13 +120,23 @@ func modelError(path string, err error) error {
 	}
 	var f *frontend.FormatError
 	if errors.As(err, &f) {
-		return diag.Wrap(diag.Failure, f.Err, "read model %s", path).Hint("check that the file is complete: python3 -c 'import onnx; onnx.checker.check_model(\"%s\")'", path)
+		e := diag.Wrap(diag.Failure, f.Err, "read model %s", path)
+		switch f.Format {
+		case frontend.XGBoost:
+			return e.Hint("check that the file is complete: python3 -c 'import xgboost; xgboost.Booster(model_file=\"%s\")'", path)
+		case frontend.LightGBM:
+			return e.Hint("check that the file is complete: python3 -c 'import lightgbm; lightgbm.Booster(model_file=\"%s\")'", path)
+		}
+		return e.Hint("check that the file is complete: python3 -c 'import onnx; onnx.checker.check_model(\"%s\")'", path)
 	}
 	return diag.Wrap(diag.Failure, err, "compile %s", path)
 }
 
-// Kind describes where a graph comes from: "ONNX, opset 17, ai.onnx.ml 3".
+// Kind describes where a graph comes from: "ONNX, opset 17, ai.onnx.ml 3", "XGBoost 3.2.0".
 func Kind(g *ir.Graph) string {
+	if len(g.Opsets) == 0 && g.Producer != "" {
+		return g.Producer
+	}
 	s := "ONNX"
 	if v, ok := g.Opsets[""]; ok {
 		s += fmt.Sprintf(", opset %d", v)

@@ -4,6 +4,7 @@ package frontend
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -53,7 +54,7 @@ func Detect(head []byte, name string) Format {
 		return LightGBM
 	case bytes.HasPrefix(head, []byte("binf")), bytes.HasPrefix(head, []byte("bs64\t")):
 		return XGBoost
-	case bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte("learner")):
+	case bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("{")) && bytes.Contains(head, []byte("learner")), oldXGBoost(head):
 		return XGBoost
 	case len(head) >= 10 && head[8] == '{' && bytes.Equal(head[4:8], []byte{0, 0, 0, 0}):
 		return SafeTensors
@@ -63,6 +64,21 @@ func Detect(head []byte, name string) Format {
 		return ONNX // damaged perhaps: the reader says where
 	}
 	return Unknown
+}
+
+// oldXGBoost recognises the binary format of old versions, which has no magic number: 136 bytes of parameters, then the
+// objective's name with its length.
+func oldXGBoost(b []byte) bool {
+	const at = 136
+	if len(b) < at+8 {
+		return false
+	}
+	n := binary.LittleEndian.Uint64(b[at:])
+	if n < 3 || n > 40 || uint64(len(b)) < at+8+n {
+		return false
+	}
+	name := string(b[at+8 : at+8+n])
+	return isText([]byte(name)) && strings.Contains(name, ":") && !strings.Contains(name, " ")
 }
 
 // looksONNX accepts bytes whose first protobuf fields can be those of a ModelProto: ir_version as a small varint, and
