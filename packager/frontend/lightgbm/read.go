@@ -95,6 +95,9 @@ func lower(m *model) (*ir.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l, err = m.oldForest(l); err != nil {
+		return nil, err
+	}
 	if len(m.trees)%m.perRound != 0 {
 		return nil, fmt.Errorf("%d trees, with %d in each iteration", len(m.trees), m.perRound)
 	}
@@ -118,6 +121,31 @@ func lower(m *model) (*ir.Graph, error) {
 		s = g.Op("average", "Div", nil, raw, g.Reals("iterations", ir.F64, nil, []float64{float64(rounds)}))
 	}
 	return g.Finish(s, raw, m.perRound, l, scale)
+}
+
+// oldForest undoes the link of a random forest whose leaves hold predictions already. Up to 2.2.2 the library wrote such
+// leaves, from 2.2.3 on margins, both as version v2: only the values tell them apart.
+func (m *model) oldForest(l trees.Link) (trees.Link, error) {
+	if m.version != "v2" || !m.average || l == trees.Identity {
+		return l, nil
+	}
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for i := range m.trees {
+		for _, v := range m.trees[i].value {
+			lo, hi = min(lo, v), max(hi, v)
+		}
+	}
+	switch {
+	case lo < 0 || m.perRound > 1:
+		return l, nil // margins: no link gives negative values but that of sqrt, whose forests the library does not train
+	case l == trees.Binary && hi <= 1:
+		return trees.BinaryRaw, nil
+	case l == trees.Logistic && hi <= 1:
+		return trees.Identity, nil
+	case l == trees.Binary || l == trees.Logistic:
+		return l, nil
+	}
+	return 0, unsupported(m.objective[0], "a random forest of format v2: its leaves may be margins or predictions, and the file does not tell")
 }
 
 // Bits of decision_type.

@@ -18,6 +18,7 @@ const (
 	Logistic        // 1 / (1 + e^(-Scale x)), of a number that is no class probability
 	Step            // 1 where x > 0, else 0
 	Binary          // label, and probabilities [1-p, p] with p as in Logistic
+	BinaryRaw       // the same with p = x
 	Softmax         // label, and probabilities
 	OneVsAll        // label, and p as in Logistic for each class
 )
@@ -87,19 +88,26 @@ func (g *Graph) Finish(s, raw *ir.Value, outputs int, link Link, scale float64) 
 	var p *ir.Value
 	switch link {
 	case Identity:
-		return g.b.Graph("trees", flat("prediction", s))
+		if raw == s {
+			return g.b.Graph("trees", flat("prediction", s))
+		}
+		p = wide
 	case Exp:
 		p = g.b.Op("exp", "Exp", nil, wide)
 	case Log1pExp:
-		p = g.b.Op("softplus", "Softplus", nil, wide)
+		p = g.log1pExp(wide)
 	case SignSquare:
 		p = g.b.Op("square", "Mul", nil, wide, g.b.Op("abs", "Abs", nil, wide))
 	case Logistic:
 		p = logistic()
 	case Step:
 		p = g.b.Op("step", "Cast", ir.Attrs{"to": ir.F64}, g.b.Op("positive", "Greater", nil, wide, g.scalar("zero", 0)))
-	case Binary:
-		p1 := narrow("p1", logistic())
+	case Binary, BinaryRaw:
+		p := wide
+		if link == Binary {
+			p = logistic()
+		}
+		p1 := narrow("p1", p)
 		one := g.Reals("one", g.d, nil, []float64{1})
 		probs := g.b.Op("probabilities", "Concat", ir.Attrs{"axis": 1}, g.b.Op("p0", "Sub", nil, one, p1), p1)
 		above := g.b.Op("above", "Greater", nil, p1, g.Reals("half", g.d, nil, []float64{0.5}))
@@ -116,6 +124,17 @@ func (g *Graph) Finish(s, raw *ir.Value, outputs int, link Link, scale float64) 
 		return g.b.Graph("trees", label, probs, margin)
 	}
 	return g.b.Graph("trees", flat("prediction", narrow("p", p)), margin)
+}
+
+// log1pExp is max(x, 0) + log(1 + e), with e = exp(-|x|). Where 1 + e has lost digits of e, log(1 + e) * e/((1 + e) - 1)
+// makes up for them; where it has lost all, e itself is the logarithm.
+func (g *Graph) log1pExp(x *ir.Value) *ir.Value {
+	one := g.scalar("one", 1)
+	e := g.b.Op("e", "Exp", nil, g.b.Op("minus", "Neg", nil, g.b.Op("size", "Abs", nil, x)))
+	u := g.b.Op("u", "Add", nil, one, e)
+	ratio := g.b.Op("ratio", "Div", nil, e, g.b.Op("kept", "Sub", nil, u, one))
+	l := g.b.Op("log1p", "Where", nil, g.b.Op("tiny", "Equal", nil, u, one), e, g.b.Op("corrected", "Mul", nil, g.b.Op("log", "Log", nil, u), ratio))
+	return g.b.Op("softplus", "Add", nil, g.b.Op("ramp", "Max", nil, x, g.scalar("none", 0)), l)
 }
 
 // Logit is the margin of a probability, in f32 like XGBoost's.

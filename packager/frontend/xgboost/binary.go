@@ -88,7 +88,7 @@ func decodeBinary(data []byte) (*model, error) {
 	m.features, m.base = int(features), []float32{base}
 	// Before 1.0 the base score was stored as a margin, and no version.
 	m.margin = major == 0
-	m.version = fmt.Sprintf("%d.%d", major, minor)
+	m.version = [3]int{int(major), int(minor)}
 	m.outputs = max(int(classes), 1)
 	if major == 1 && minor >= 6 && targets > 1 && targets <= trees.MaxOutputs {
 		m.outputs = max(m.outputs, int(targets))

@@ -49,6 +49,9 @@ func lower(m *model) (*ir.Graph, error) {
 	if !ok {
 		return nil, unsupported(m, m.objective, "its output transform is not known")
 	}
+	if name == "binary:logitraw" && !m.before(1, 3) {
+		l.toInner = func(x float32) float64 { return float64(x) }
+	}
 	if m.outputs > 1 && l.out == trees.Binary {
 		l.out = trees.Logistic // several labels, each of its own
 	}
@@ -82,19 +85,25 @@ func lower(m *model) (*ir.Graph, error) {
 	return g.Finish(s, s, m.outputs, l.out, 1)
 }
 
+// before tells whether the file was written by a version before major.minor.
+func (m *model) before(major, minor int) bool {
+	return m.version[0] < major || m.version[0] == major && m.version[1] < minor
+}
+
 // linearScores adds as the library does, in f32: bias and base first, then the features in order; a missing feature adds
-// nothing. The bias is the weight of a leading column of ones.
+// nothing. The bias is the weight of a leading column of ones. The library's linear predictor takes the first base score
+// for every output, and so does this.
 func (m *model) linearScores(g *trees.Graph, base []float64) *ir.Value {
 	k := int64(m.outputs)
 	w := make([]float64, 0, len(m.linear))
 	for i := 0; i < m.outputs; i++ {
-		w = append(w, float64(m.linear[m.features*m.outputs+i]+float32(base[i])))
+		w = append(w, float64(m.linear[m.features*m.outputs+i]+float32(base[0])))
 	}
 	for _, x := range m.linear[:m.features*m.outputs] {
 		w = append(w, float64(x))
 	}
 	zero := g.Reals("nothing", ir.F32, nil, []float64{0})
-	x := g.Op("present", "Where", nil, g.Op("missing", "IsNaN", nil, g.X), zero, g.X)
+	x := g.Op("present", "Where", nil, g.Op("there", "Equal", nil, g.X, g.X), g.X, zero)
 	x = g.Op("padded", "Pad", ir.Attrs{"mode": "constant"}, x, g.Ints("padding", 0, 1, 0, 0), g.Reals("ones", ir.F32, nil, []float64{1}))
 	return g.Op("scores", "MatMul", nil, x, g.Reals("weights", ir.F32, []int64{int64(m.features) + 1, k}, w))
 }

@@ -21,7 +21,7 @@ type model struct {
 	info      []int32   // output of each tree
 	drop      []float32 // weight of each tree, for dart
 	linear    []float32 // gblinear: [features+1][outputs], the bias last
-	version   string
+	version   [3]int    // 0.0.0 before 1.0
 }
 
 // tree has a value per node. Leaves have left -1.
@@ -53,8 +53,12 @@ func fromDocument(v *value) (*model, error) {
 		return nil, err
 	}
 	m := &model{}
-	if vs, ok := root.has("version"); ok && vs.v.kind == numbers && len(vs.v.nums) <= 4 {
-		m.version = strings.Join(strings.Fields(strings.Trim(fmt.Sprint(vs.v.nums), "[]")), ".")
+	vs, err := root.ints("version", len(m.version))
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range vs {
+		m.version[i] = int(v)
 	}
 	if m.features, err = param.int("num_feature", 1, trees.MaxFeatures); err != nil {
 		return nil, err

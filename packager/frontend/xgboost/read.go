@@ -5,7 +5,6 @@ package xgboost
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/waybill-ml/waybill/packager/frontend"
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -18,7 +17,10 @@ func Parse(data []byte) (*ir.Graph, error) {
 	if err == nil {
 		var g *ir.Graph
 		if g, err = lower(m); err == nil {
-			g.Producer = strings.TrimSpace("XGBoost " + m.version)
+			g.Producer = "XGBoost"
+			if v := m.version; v[0] > 0 {
+				g.Producer = fmt.Sprintf("XGBoost %d.%d.%d", v[0], v[1], v[2])
+			}
 			return g, nil
 		}
 	}
