@@ -59,7 +59,7 @@ func predict(t *testing.T, path string, rows [][]float64) map[string]*ir.Data {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := build.Compile(src, build.Options{Name: "m", Version: "0"})
+	m, err := build.Compile(ctx, src, build.Options{Name: "m", Version: "0"})
 	if err != nil {
 		t.Fatal(err)
 	}
