@@ -337,7 +337,7 @@ func unary64(op string, x float64) float64 {
 		}
 		return x
 	}
-	panic("interp: " + op)
+	return trig64(op, x)
 }
 
 func (c *call) where() (*tensor, error) {

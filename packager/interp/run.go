@@ -320,6 +320,8 @@ func (c *call) eval() ([]*value, error) {
 		return one(c.compare())
 	case "Not", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Sqrt", "Exp", "Log", "Erf", "Sigmoid", "Tanh", "Relu":
 		return one(c.unary())
+	case "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh":
+		return one(c.unary())
 	case "Cast":
 		return one(c.cast())
 	case "Where":
