@@ -9,7 +9,7 @@ import (
 
 //go:generate go run ./docsgen ../../docs
 
-// Docs renders the generated pages by file name: cli.md and exit-codes.md. A test fails when docs/ differs.
+// Docs renders the generated pages by file name: cli.md, exit-codes.md and operators.md. A test fails when docs/ differs.
 func Docs() map[string]string {
 	table := commands()
 	var b strings.Builder
@@ -38,7 +38,7 @@ func Docs() map[string]string {
 	for _, c := range diag.Codes() {
 		fmt.Fprintf(&x, "| %d | %s |\n", c.Code, c.Meaning)
 	}
-	return map[string]string{"cli.md": b.String(), "exit-codes.md": x.String()}
+	return map[string]string{"cli.md": b.String(), "exit-codes.md": x.String(), "operators.md": operatorsDoc()}
 }
 
 func fence(b *strings.Builder, text string) { b.WriteString("```text\n" + text + "```\n") }
