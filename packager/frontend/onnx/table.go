@@ -42,6 +42,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, reduceOps())
 	add("", knownONNX, normOps())
 	add("", knownONNX, lossOps())
+	add("", knownONNX, attentionOps())
 	add("", knownONNX, controlOps())
 	add("", knownONNX, textOps())
 	add("", knownONNX, trigOps())
