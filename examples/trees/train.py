@@ -5,6 +5,9 @@ LightGBM, and stores rows with the library's own predictions beside each: the fi
     python3 -m venv venv && venv/bin/pip install xgboost lightgbm numpy scipy
     venv/bin/python examples/trees/train.py packager/frontend/xgboost/testdata packager/frontend/lightgbm/testdata
 
+With --formats, a few models go into every format that the installed versions write, named after the version: run it with
+old versions of XGBoost (1.0 to 3.0) and LightGBM (2.1 to 3.3).
+
 NAME.json, NAME.ubj or NAME.txt is the model; NAME.cases.json holds rows (null is NaN, "inf" infinity), the raw margin
 and the prediction of Booster.predict. The random numbers are seeded; other versions of the libraries give other trees.
 """
@@ -208,11 +211,63 @@ def train_lightgbm(out):
     one("custom", "real", {"objective": custom_l2})
 
 
+def formats(out_xgboost, out_lightgbm):
+    version = tuple(int(v) for v in xgb.__version__.split(".")[:2])
+    suffixes = ["json"] + (["ubj"] if version >= (1, 6) else []) + (["model"] if version < (2, 0) else [])
+    runs = {
+        "tree": ("real", {"objective": "reg:squarederror", "base_score": 0.3}),
+        "logistic": ("binary", {"objective": "binary:logistic", "base_score": 0.3}),
+        "logitraw": ("binary", {"objective": "binary:logitraw", "base_score": 0.3}),
+        "softprob": ("class3", {"objective": "multi:softprob", "num_class": 3}),
+        "poisson": ("count", {"objective": "count:poisson"}),
+        "dart": ("real", {"booster": "dart", "objective": "reg:squarederror", "rate_drop": 0.5, "one_drop": 1}),
+        "linear": ("class3", {"booster": "gblinear", "objective": "multi:softprob", "num_class": 3}),
+    }
+    if version >= (1, 7):
+        runs["categorical"] = ("real", {"objective": "reg:squarederror", "max_cat_to_onehot": 1, "tree_method": "hist"})
+    if version >= (2, 0):
+        runs["vectors"] = ("multi", {"objective": "reg:squarederror", "multi_strategy": "multi_output_tree", "tree_method": "hist"})
+    for name, (kind, params) in runs.items():
+        cats = 12 if name == "categorical" else 0
+        rng = np.random.default_rng(3)
+        x = features(rng, 200, missing=0.15, cats=cats)
+        kw = {"feature_types": ["c", "c", "q", "q", "q"], "enable_categorical": True} if cats else {}
+        d = xgb.DMatrix(x, label=labels(kind, rng, x, cats), **kw)
+        b = xgb.train({"max_depth": 2, "eta": 0.6, "seed": 1, "nthread": 1, "verbosity": 0, **params}, d, 3)
+        test = odd(x[:6], cats) if name != "linear" else x[:12]
+        t = xgb.DMatrix(test, **kw)
+        path = os.path.join(out_xgboost, "v%d.%d_%s" % (*version, name))
+        for s in suffixes:
+            if not (s == "model" and name == "categorical"):
+                b.save_model(path + "." + s)
+        store(path, "xgboost " + xgb.__version__, test, b.predict(t, output_margin=True), b.predict(t))
+    for name, kind, params in (("tree", "real", {"objective": "regression"}), ("binary", "binary", {"objective": "binary"}),
+                               ("multiclass", "class3", {"objective": "multiclass", "num_class": 3}),
+                               ("rf", "binary", {"objective": "binary", "boosting": "rf", "bagging_fraction": 0.6, "bagging_freq": 1,
+                                                 "feature_fraction": 0.9})):
+        rng = np.random.default_rng(3)
+        x = features(rng, 200, missing=0.15, zeros=0.1).astype(np.float64)
+        p = {"num_leaves": 4, "min_data_in_leaf": 5, "learning_rate": 0.4, "seed": 1, "num_threads": 1, "verbosity": -1, **params}
+        b = lgb.train(p, lgb.Dataset(x, label=labels(kind, rng, x), params=p), 3)
+        path = os.path.join(out_lightgbm, "v%s_%s" % (".".join(lgb_version().split(".")[:3]), name))
+        b.save_model(path + ".txt")
+        test = odd(x[:6]).astype(np.float64)
+        store(path, "lightgbm " + lgb_version(), test, b.predict(test, raw_score=True), b.predict(test))
+
+
+def lgb_version():
+    from importlib.metadata import version
+    return version("lightgbm")
+
+
 def custom_l2(pred, data):
     return pred - data.get_label(), np.ones_like(pred)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 4 and sys.argv[1] == "--formats":
+        formats(*sys.argv[2:])
+        sys.exit()
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     for folder, train in zip(sys.argv[1:], (train_xgboost, train_lightgbm)):

@@ -91,14 +91,14 @@ func short(s string) string {
 
 // model is a file in memory.
 type model struct {
-	objective  []string // name and parameters; empty for a custom one
-	features   int
-	classes    int
-	perRound   int // trees per iteration: number of outputs
-	average    bool
-	version    string
-	trees      []tree
-	categories bool // some feature is categorical
+	objective []string // name and parameters; empty for a custom one
+	features  int
+	classes   int
+	perRound  int // trees per iteration: number of outputs
+	average   bool
+	version   string
+	trees     []tree
+	sizes     int // number of trees that the header announces, or -1
 }
 
 // tree has arrays per split and per leaf. Children are splits, or ^leaf.
@@ -138,7 +138,7 @@ func decode(data []byte) (*model, error) {
 		line, rest, _ = bytes.Cut(rest, []byte("\n"))
 		t := strings.TrimSuffix(string(line), "\r")
 		switch {
-		case t == "end of trees":
+		case t == "end of trees", t == "feature importances:": // 2.1 and older have no line for the end
 			done = true
 			continue
 		case strings.TrimSpace(t) == "" || first:
@@ -166,7 +166,13 @@ func decode(data []byte) (*model, error) {
 	if !done {
 		return nil, errors.New("the file ends too early: \"end of trees\" is missing")
 	}
-	return m, m.section(cur)
+	if err := m.section(cur); err != nil {
+		return nil, err
+	}
+	if m.sizes >= 0 && m.sizes != len(m.trees) {
+		return nil, fmt.Errorf("there are %d trees, tree_sizes has %d entries", len(m.trees), m.sizes)
+	}
+	return m, nil
 }
 
 func (m *model) section(s section) error {
@@ -191,6 +197,10 @@ func (m *model) header(s section) (err error) {
 	m.features = last + 1
 	_, m.average = s.keys["average_output"]
 	m.objective = strings.Fields(s.keys["objective"])
+	m.sizes = -1
+	if t, ok := s.keys["tree_sizes"]; ok {
+		m.sizes = len(strings.Fields(t))
+	}
 	return nil
 }
 

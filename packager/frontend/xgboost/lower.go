@@ -76,6 +76,11 @@ func lower(m *model) (*ir.Graph, error) {
 		if err != nil {
 			return nil, err
 		}
+		if m.baseLast() {
+			sum := g.Op("sum", "ml.TreeEnsemble", f.Attrs(ir.F32, nil, true), g.X)
+			s = g.Op("scores", "Add", nil, g.Reals("base", ir.F32, []int64{int64(m.outputs)}, base), sum)
+			break
+		}
 		s = g.Op("scores", "ml.TreeEnsemble", f.Attrs(ir.F32, base, true), g.X)
 	case "gblinear":
 		s = m.linearScores(g, base)
@@ -88,6 +93,15 @@ func lower(m *model) (*ir.Graph, error) {
 // before tells whether the file was written by a version before major.minor.
 func (m *model) before(major, minor int) bool {
 	return m.version[0] < major || m.version[0] == major && m.version[1] < minor
+}
+
+// baseLast tells whether the version that wrote the file added the base score after the trees, where newer ones begin
+// with it.
+func (m *model) baseLast() bool {
+	if m.booster == "dart" {
+		return m.before(1, 4)
+	}
+	return m.version[0] > 0 && m.before(1, 3)
 }
 
 // linearScores adds as the library does, in f32: bias and base first, then the features in order; a missing feature adds
