@@ -11,7 +11,17 @@ type lowerer func(c *compiler, n *ir.Node) error
 // lowerings joins the families' tables.
 func lowerings() map[string]lowerer {
 	all := map[string]lowerer{}
-	for _, t := range []map[string]lowerer{mathLowering(), trigLowering(), tensorLowering(), nnLowering(), reduceLowering(), controlLowering(), mlLowering(), textLowering()} {
+	for _, t := range []map[string]lowerer{
+		mathLowering(),
+		trigLowering(),
+		tensorLowering(),
+		nnLowering(),
+		reduceLowering(),
+		controlLowering(),
+		mlLowering(),
+		textLowering(),
+		imageLowering(),
+	} {
 		for op, l := range t {
 			if _, dup := all[op]; dup {
 				panic("codegen: operator " + op + " has two lowerings")

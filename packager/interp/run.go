@@ -386,6 +386,8 @@ func (c *call) eval() ([]*value, error) {
 	case "TopK":
 		ts, err := c.topK()
 		return tensors(ts...), err
+	case "Resize", "ConvTranspose":
+		return c.image()
 	case "If":
 		return c.ifOp()
 	case "Loop":

@@ -54,7 +54,17 @@ func OpNames() []string {
 // table builds the operator table once; nothing changes it afterwards.
 var table = sync.OnceValue(func() map[string]*OpDef {
 	t := map[string]*OpDef{}
-	for _, fam := range [][]OpDef{mathOps(), trigOps(), tensorOps(), nnOps(), reduceOps(), controlOps(), mlOps(), textOps()} {
+	for _, fam := range [][]OpDef{
+		mathOps(),
+		trigOps(),
+		tensorOps(),
+		nnOps(),
+		reduceOps(),
+		controlOps(),
+		mlOps(),
+		textOps(),
+		imageOps(),
+	} {
 		for i := range fam {
 			d := &fam[i]
 			if _, dup := t[d.Name]; dup {
