@@ -14,6 +14,7 @@ func lowerings() map[string]lowerer {
 	for _, t := range []map[string]lowerer{
 		mathLowering(),
 		trigLowering(),
+		bitsLowering(),
 		tensorLowering(),
 		nnLowering(),
 		reduceLowering(),

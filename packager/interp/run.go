@@ -322,6 +322,14 @@ func (c *call) eval() ([]*value, error) {
 		return one(c.unary())
 	case "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh":
 		return one(c.unary())
+	case "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift":
+		return one(c.bitwise())
+	case "BitwiseNot":
+		return one(c.bitwiseNot())
+	case "BitCast":
+		return one(c.bitCast())
+	case "CumSum", "CumProd":
+		return one(c.cumulative())
 	case "Cast":
 		return one(c.cast())
 	case "Where":

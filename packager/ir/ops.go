@@ -57,6 +57,7 @@ var table = sync.OnceValue(func() map[string]*OpDef {
 	for _, fam := range [][]OpDef{
 		mathOps(),
 		trigOps(),
+		bitOps(),
 		tensorOps(),
 		nnOps(),
 		reduceOps(),

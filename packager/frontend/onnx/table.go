@@ -46,6 +46,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, controlOps())
 	add("", knownONNX, textOps())
 	add("", knownONNX, trigOps())
+	add("", knownONNX, bitOps())
 	add("", knownONNX, imageOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
