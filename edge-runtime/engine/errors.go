@@ -34,6 +34,18 @@ func (e *InputError) Error() string {
 // Unwrap gives the cause.
 func (e *InputError) Unwrap() error { return e.Err }
 
+// StepError is why a step of the user's could not be loaded.
+type StepError struct {
+	Step string
+	Err  error
+}
+
+// Error implements error.
+func (e *StepError) Error() string { return fmt.Sprintf("step %s: %v", e.Step, e.Err) }
+
+// Unwrap gives the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
 // GuestError is the error record that a guest left: its code, the node that failed and two numbers.
 type GuestError struct {
 	Step  string // name of the step

@@ -90,13 +90,13 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 			return nil, fmt.Errorf("%w: step %s has digest %s, the interface document says %s", ErrIntegrity, st.Name, d, st.File.Digest)
 		}
 		if err := e.compileGuest(ctx, g, b); err != nil {
-			return nil, err
+			return nil, l.loadError(st.Name, err)
 		}
 		l.guest = g
 		m.chain = append(m.chain, l)
 		inst, err := g.acquire(ctx)
 		if err != nil {
-			return nil, err
+			return nil, l.loadError(st.Name, err)
 		}
 		g.release(inst, true)
 	}
@@ -108,6 +108,14 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 	}
 	e.models[m] = struct{}{}
 	return m, nil
+}
+
+// loadError tells an error of a user's step from one of the model.
+func (l *link) loadError(name string, err error) error {
+	if l.isModel {
+		return err
+	}
+	return &StepError{name, err}
 }
 
 // wire resolves names to slots: each link reads what the chain's inputs or earlier links provide under that name; a

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/probe"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/build"
 )
@@ -27,7 +29,11 @@ func (r runner) load(ctx context.Context, m build.Module) (*loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}
-	model, err := e.Load(ctx, m.Code, engine.WeightsSource{Bytes: m.Weights}, m.Interface)
+	var steps []engine.StepModule
+	for _, s := range m.Steps {
+		steps = append(steps, engine.StepModule{Path: s.Path, Code: s.Code})
+	}
+	model, err := e.Load(ctx, m.Code, engine.WeightsSource{Bytes: m.Weights}, m.Interface, steps...)
 	if err != nil {
 		_ = e.Close(ctx) // the first error is the one that matters
 		return nil, fmt.Errorf("load the module: %w", err)
@@ -98,4 +104,20 @@ func ordered(ports []artifact.Port, named []artifact.GoldenTensor) ([]engine.Ten
 		return nil, fmt.Errorf("the model has no input %q, its inputs are %q", n, names)
 	}
 	return out, nil
+}
+
+// checkSteps loads the steps of a project and tells where the project names one that the engine refuses.
+func checkSteps(ctx context.Context, in *build.Input, m *build.Model) error {
+	if len(m.Steps) == 0 {
+		return nil
+	}
+	l, err := runner{}.load(ctx, m.Module)
+	var st *engine.StepError
+	if errors.As(err, &st) {
+		return in.StepError(st.Step, st.Err)
+	}
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "load the chain")
+	}
+	return l.Close(ctx)
 }

@@ -97,12 +97,22 @@ func runPack(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	if err := checkSteps(ctx, in, m); err != nil {
+		return err
+	}
 	producer := ""
 	if m.Producer != "" {
 		producer = m.Producer + " via "
 	}
 	c.UI.Field("model", "%s  %s%s   %d nodes -> %d after passes   %s", p.Model.Path, producer, m.Kind, m.Imported, m.Compiled, ui.Bytes(int64(len(in.Source.Data))))
 	c.UI.Field("compiled", "module %s, weights %s   %s", ui.Bytes(int64(len(m.Code))), ui.Bytes(int64(len(m.Weights))), ui.Duration(c.Env.Now().Sub(clock)))
+	for _, s := range p.Steps {
+		when := "before"
+		if s.After {
+			when = "after"
+		}
+		c.UI.Field("step", "%s  %s, %s the model", s.Name, s.File, when)
+	}
 	for _, n := range m.Notes {
 		c.UI.Why("  %s (%s): %s", n.Node, n.Op, n.Text)
 	}

@@ -79,6 +79,9 @@ func openProject(ctx context.Context, _ *Call, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkSteps(ctx, in, m); err != nil {
+		return nil, err
+	}
 	return &target{Module: m.Module, Name: p.Name + " " + p.Version, Input: in, Model: m}, nil
 }
 
@@ -122,6 +125,12 @@ func openRef(ctx context.Context, c *Call, arg string) (*target, error) {
 		if t.Weights, err = read(l, 4<<30); err != nil {
 			return nil, err
 		}
+	}
+	for _, l := range m.ByRole(artifact.RoleStep) {
+		if b, err = read(l, build.MaxModel); err != nil {
+			return nil, err
+		}
+		t.Steps = append(t.Steps, build.StepFile{Path: l.Path, Code: b})
 	}
 	for _, l := range m.ByRole(artifact.RoleGolden) {
 		if b, err = read(l, artifact.MaxGolden); err != nil {

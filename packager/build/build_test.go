@@ -198,10 +198,15 @@ func TestProjectFacts(t *testing.T) {
 	}
 
 	for s, want := range map[string]string{
-		"state: [{input: X, output: label}]\n":                   "output \"label\" is i64",
-		"state: [{input: Z, output: label}]\n":                   "state \"Z\"",
-		"steps: [{name: a, file: golden.json}]\n":                "bundles no pre- or postprocessing",
-		"owner: x\nlimits: {max_batch: 1}\nmetrics: nope.json\n": "nope.json does not exist",
+		"state: [{input: X, output: label}]\n":                                                                                                                                                   "output \"label\" is i64",
+		"state: [{input: Z, output: label}]\n":                                                                                                                                                   "state \"Z\"",
+		"steps: [{name: a, file: golden.json, inputs: [zzz], outputs: [{name: y, type: f32}]}]\n":                                                                                                "neither an output of what runs before it nor declared with a type",
+		"steps: [{name: a, file: golden.json, inputs: [{name: r, type: f64}], outputs: [{name: X, type: string, shape: [N, 30]}]}]\n":                                                            "does not fit the value of that name",
+		"steps: [{name: a, file: golden.json, inputs: [{name: r, type: f64}], outputs: [{name: X, type: f32, shape: [N, 7]}]}]\n":                                                                "does not fit the value of that name",
+		"steps: [{name: a, file: golden.json, when: after, inputs: [label, probabilities], outputs: [{name: y, type: f32}], keep: [labels]}]\n":                                                  "keep: \"labels\" is no input",
+		"steps: [{name: a, file: nope.wasm, when: after, inputs: [label], outputs: [{name: y, type: f32}]}]\n":                                                                                   "nope.wasm does not exist",
+		"steps: [{name: a, file: golden.json, when: after, inputs: [label], outputs: [{name: y, type: f32}]}, {name: b, file: golden.json, inputs: [label], outputs: [{name: y, type: f32}]}]\n": "stands behind one that runs after",
+		"owner: x\nlimits: {max_batch: 1}\nmetrics: nope.json\n":                                                                                                                                 "nope.json does not exist",
 	} {
 		add(s)
 		err := func() error {

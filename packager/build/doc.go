@@ -1,6 +1,6 @@
 // Package build turns a project into a bundle, in steps that a caller runs one after the other:
 //
-//	Compile   model bytes -> ir -> passes -> module, weights, interface document
+//	Compile   model bytes -> ir -> passes -> module, weights, interface document, with the project's steps around it
 //	Record    golden inputs -> the outputs of the compiled module (bit-exact, what devices check), compared with the
 //	          reference interpreter and with the outputs of the framework that trained the model
 //	Pack      all of it -> layers and a ModelPack manifest in a store
@@ -20,6 +20,7 @@ type Module struct {
 	Interface *artifact.Interface
 	Code      []byte
 	Weights   []byte // nil when the constants are in the module
+	Steps     []StepFile
 }
 
 // Runner runs compiled modules. Each call holds one tensor for each input of the interface document, by name; each

@@ -44,14 +44,11 @@ type Input struct {
 	Source  Source
 	golden  []byte
 	docs    map[string][]byte
+	steps   [][]byte // modules, in the order of Project.Steps
 }
 
 // Read reads all files of a project that go into its bundle.
 func Read(ctx context.Context, p *project.Project) (*Input, error) {
-	if len(p.Steps) > 0 {
-		return nil, diag.New(diag.Unsupported, "steps: this version bundles no pre- or postprocessing modules").At(p.Steps[0].Loc).
-			Hint("export the preprocessing into the ONNX model")
-	}
 	in := &Input{Project: p, docs: map[string][]byte{}}
 	f, err := p.Open(p.Model.Path)
 	if err != nil {
@@ -65,6 +62,13 @@ func Read(ctx context.Context, p *project.Project) (*Input, error) {
 		if in.golden, err = readFile(p, p.Golden.Path, artifact.MaxGolden); err != nil {
 			return nil, err
 		}
+	}
+	for _, s := range p.Steps {
+		b, err := readFile(p, s.File, maxStep)
+		if err != nil {
+			return nil, err
+		}
+		in.steps = append(in.steps, b)
 	}
 	for _, d := range p.Docs {
 		if in.docs[d], err = readFile(p, d, maxDoc); err != nil {
@@ -104,17 +108,27 @@ func (in *Input) Vectors() (*Vectors, error) {
 	return v, nil
 }
 
-// Compile compiles the project's model.
+// Compile compiles the project's model and puts the project's steps around it.
 func (in *Input) Compile(ctx context.Context, opt codegen.Options) (*Model, error) {
 	p := in.Project
 	o := Options{
-		Name: p.Name, Version: p.Version, Columns: p.Features, Codegen: opt,
+		Name: p.Name, Version: p.Version, Codegen: opt,
 		Limits: artifact.Limits{TimeoutMS: p.Limits.Timeout.Milliseconds(), MaxBatch: p.Limits.MaxBatch},
 	}
 	for _, s := range p.State {
 		o.State = append(o.State, ir.State{Input: s.Input, Output: s.Output})
 	}
-	return Compile(ctx, in.Source, o)
+	m, err := Compile(ctx, in.Source, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.addSteps(p.Steps, in.steps); err != nil {
+		return nil, err
+	}
+	if err := SetColumns(m.Interface, p.Features); err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "features")
+	}
+	return m, nil
 }
 
 // Pack writes the bundle into st and tags it name:version. Nothing is tagged unless everything is in the store. golden
@@ -135,6 +149,9 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 	}
 	if m.Weights != nil {
 		files = append(files, file{artifact.Layer{Role: artifact.RoleWeights, Path: pathWeights}, m.Weights})
+	}
+	for _, st := range m.Steps {
+		files = append(files, file{artifact.Layer{Role: artifact.RoleStep, Path: st.Path}, st.Code})
 	}
 	if golden != nil {
 		b, err := artifact.Canonical(golden)

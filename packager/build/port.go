@@ -83,6 +83,8 @@ func SetColumns(f *artifact.Interface, names []string) error {
 		return fmt.Errorf("%d features are listed, and %d inputs of the model are two-dimensional with as many columns, want 1", len(names), len(fits))
 	}
 	f.Inputs[fits[0]].Columns = names
-	f.Steps[0].Inputs = f.Inputs
+	if len(f.Steps) == 1 {
+		f.Steps[0].Inputs = f.Inputs
+	}
 	return nil
 }

@@ -52,13 +52,22 @@ func Record(ctx context.Context, m *Model, v *Vectors, override []artifact.Toler
 		}
 		return nil, diag.Wrap(diag.Failure, err, "run the golden vectors")
 	}
+	modelIns, modelOuts := calls, outs
+	if len(m.Interface.Steps) > 1 {
+		if modelIns, modelOuts, err = modelCalls(ctx, m, calls, outs, r); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, diag.Wrap(diag.Failure, err, "run the golden vectors")
+		}
+	}
 	rec := &Recorded{Golden: artifact.Golden{Schema: artifact.GoldenSchema}, Vectors: len(v.Vectors), Tolerance: tol}
 	worst := map[string]Comparison{}
 	for i, w := range v.Vectors {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := against(ctx, &m.Source, w, outs[i]); err != nil {
+		if err := against(ctx, &m.Source, w.Name, modelIns[i], modelOuts[i]); err != nil {
 			return nil, err
 		}
 		gv := artifact.GoldenVector{Name: w.Name, Inputs: w.Inputs, Expected: outs[i], Reference: w.Reference}
@@ -96,23 +105,23 @@ func Record(ctx context.Context, m *Model, v *Vectors, override []artifact.Toler
 	return rec, nil
 }
 
-// against compares one call with the reference interpreter, bit for bit.
-func against(ctx context.Context, g *ir.Graph, w Vector, got []artifact.GoldenTensor) error {
+// against compares one call of the model with the reference interpreter, bit for bit.
+func against(ctx context.Context, g *ir.Graph, vector string, in, got []artifact.GoldenTensor) error {
 	ins := map[string]*ir.Val{}
-	for _, t := range w.Inputs {
+	for _, t := range in {
 		v, err := toVal(t)
 		if err != nil {
-			return diag.Wrap(diag.Usage, err, "golden vector %q", w.Name)
+			return diag.Wrap(diag.Usage, err, "golden vector %q", vector)
 		}
 		ins[t.Name] = v
 	}
 	want, err := interpret(ctx, g, ins)
 	if err != nil {
-		return diag.Wrap(diag.Failure, err, "golden vector %q: the reference interpreter failed where the module answered", w.Name)
+		return diag.Wrap(diag.Failure, err, "golden vector %q: the reference interpreter failed where the module answered", vector)
 	}
 	for i, res := range g.Body.Results {
 		if d := sameBits(got[i], want[res.Name]); d != "" {
-			return diag.Wrap(diag.Failure, errors.New(d), "golden vector %q: output %q of the compiled module differs from the reference interpreter", w.Name, res.Name).
+			return diag.Wrap(diag.Failure, errors.New(d), "golden vector %q: output %q of the compiled module differs from the reference interpreter", vector, res.Name).
 				Hint("this is a defect of the compiler: please report it with the model")
 		}
 	}

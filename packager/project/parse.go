@@ -48,7 +48,7 @@ func Parse(file string, b []byte) (*Project, error) {
 		case "epoch":
 			p.Epoch = r.integer(v, key, 0, 1<<53)
 		case "steps":
-			r.sequence(v, key, func(_ int, n ast.Node) { p.Steps = append(p.Steps, r.step(n)) })
+			p.Steps = r.steps(v)
 		case "features":
 			p.Features = r.texts(v, key)
 		case "metrics":
@@ -214,21 +214,6 @@ func (r *reader) golden(n ast.Node) *Golden {
 		r.fail(n, "golden: key \"file\" is missing")
 	}
 	return g
-}
-
-func (r *reader) step(n ast.Node) Step {
-	s := Step{Loc: r.loc(n)}
-	r.mapping(n, "step", []string{"name", "file"}, func(key string, v ast.Node) {
-		if key == "name" {
-			s.Name = r.checked(v, "step name", true, CheckName)
-		} else {
-			s.File, s.Loc = r.path(v, "step file"), r.loc(v)
-		}
-	})
-	if r.err == nil && (s.Name == "" || s.File == "") {
-		r.fail(n, "a step needs the keys \"name\" and \"file\"")
-	}
-	return s
 }
 
 func (r *reader) state(n ast.Node) State {

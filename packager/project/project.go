@@ -62,13 +62,6 @@ type Golden struct {
 	Tolerance []artifact.Tolerance // overrides those in the file, by output
 }
 
-// Step is a pre- or postprocessing module.
-type Step struct {
-	Name string
-	File string
-	Loc  diag.Loc
-}
-
 // State couples an input with the output that feeds it on the next call.
 type State struct {
 	Input, Output string

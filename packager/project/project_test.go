@@ -42,6 +42,18 @@ golden:
 steps:
   - name: tokenize
     file: steps/tokenize.wasm
+    reentrant: true
+    inputs:
+      - {name: text, type: string, shape: [N]}
+    outputs:
+      - {name: ids, type: i64, shape: [N, -1]}
+      - {name: count, type: i64, shape: []}
+  - name: top
+    file: steps/top.wasm
+    when: after
+    inputs: [probabilities, {name: extra, type: f32}]
+    outputs: [{name: best, type: f32, shape: [N, 3]}]
+    keep: [probabilities]
 features: [age, income, 7]
 metrics: evaluation.json
 datasets: dataset.json
@@ -57,13 +69,38 @@ limits:
 	}
 	if p.Owner != "fraud team" || p.Epoch != 3 || p.Model.PersonalData != "none" || p.Golden.PersonalData != "yes" ||
 		p.Golden.Path != "tests/golden.json" || !reflect.DeepEqual(p.Golden.Tolerance, []artifact.Tolerance{{Output: "probabilities", ATol: 1e-6}}) ||
-		p.Steps[0].Name != "tokenize" || strings.Join(p.Features, " ") != "age income 7" || p.State[0].Output != "h_out" ||
+		p.Steps[0].Name != "tokenize" || !reflect.DeepEqual(strip(p.Steps), wantSteps) || strings.Join(p.Features, " ") != "age income 7" || p.State[0].Output != "h_out" ||
 		p.Limits != (Limits{250 * time.Millisecond, 64}) || p.Docs[0] != "README.md" {
 		t.Errorf("got %+v %+v", p, p.Golden)
 	}
-	if len(p.files) != 6 {
+	if len(p.files) != 7 {
 		t.Errorf("files: %v", p.files)
 	}
+}
+
+var wantSteps = []Step{
+	{Name: "tokenize", File: "steps/tokenize.wasm", Reentrant: true,
+		Inputs: []StepPort{{Name: "text", DType: "string", Ranked: true, Shape: []artifact.Dim{{Size: -1, Sym: "N"}}}},
+		Outputs: []StepPort{{Name: "ids", DType: "i64", Ranked: true, Shape: []artifact.Dim{{Size: -1, Sym: "N"}, {Size: -1}}},
+			{Name: "count", DType: "i64", Ranked: true, Shape: []artifact.Dim{}}}},
+	{Name: "top", File: "steps/top.wasm", After: true, Inputs: []StepPort{{Name: "probabilities"}, {Name: "extra", DType: "f32"}},
+		Outputs: []StepPort{{Name: "best", DType: "f32", Ranked: true, Shape: []artifact.Dim{{Size: -1, Sym: "N"}, {Size: 3}}}},
+		Keep:    []string{"probabilities"}},
+}
+
+// strip drops the positions.
+func strip(in []Step) []Step {
+	var out []Step
+	for _, s := range in {
+		s.Loc = diag.Loc{}
+		for _, ports := range [][]StepPort{s.Inputs, s.Outputs} {
+			for i := range ports {
+				ports[i].Loc = diag.Loc{}
+			}
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // Every error says where it is.
@@ -84,6 +121,18 @@ func TestErrors(t *testing.T) {
 		{minimal + "limits: {timeout: 2h}\n", "at most 1h"},
 		{minimal + "limits: {max_batch: 0}\n", "max_batch is 0"},
 		{minimal + "personal_data: maybe\n", `5:16: personal_data is "maybe", allowed are none and yes`},
+		{minimal + "steps: [{name: a, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `5:9: step: key "file" is missing`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x]}]\n", `5:9: step: key "outputs" is missing`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: [y]}]\n", `5:56: output "y" needs a type`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: []}]\n", `outputs is empty`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x, x], outputs: [{name: y, type: f32}]}]\n", `5:45: inputs: "x" is given twice`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: [{name: y, type: float}]}]\n", `5:72: type is "float"`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [{name: x, shape: [2]}], outputs: [{name: y, type: f32}]}]\n", `a shape needs a type`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: [{name: y, type: f32, shape: [-2]}]}]\n", `5:85: size is -2`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: [{name: y, type: f32, shape: [1,1,1,1,1,1,1,1,1]}]}]\n", `at most 8 dimensions`},
+		{minimal + "steps: [{name: a, file: a.wasm, when: later, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `5:39: when is "later", allowed are before and after`},
+		{minimal + "steps: [{name: a, file: a.wasm, reentrant: 1, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `reentrant must be true or false`},
+		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: [{name: y, type: f32}], keep: [z]}]\n", `keep: "z" is no input of the step`},
 		{minimal + "docs: [../secret]\n", "../secret leaves the project folder"},
 		{minimal + "docs: [/etc/passwd]\n", "/etc/passwd is an absolute path"},
 		{minimal + "docs: ['a\\b']\n", "docs entry"},

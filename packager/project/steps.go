@@ -1,0 +1,178 @@
+package project
+
+import (
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// Step is a pre- or postprocessing module. Its guest sees inputs and outputs by position; their names are those of the
+// chain's values, so that naming a value is all the wiring there is.
+type Step struct {
+	Name      string
+	File      string // path of the .wasm module
+	After     bool   // it runs after the model
+	Reentrant bool   // an instance may serve several calls
+	Inputs    []StepPort
+	Outputs   []StepPort
+	Keep      []string // inputs that stay outputs of the artifact though this step reads them
+	Loc       diag.Loc
+}
+
+// StepPort is one input or output of a step.
+type StepPort struct {
+	Name   string
+	DType  string // as ir prints it; empty for an input that takes the type of the value it names
+	Ranked bool   // false: any rank, Shape is empty
+	Shape  []artifact.Dim
+	Loc    diag.Loc
+}
+
+// maxRank is the largest rank of the ABI.
+const maxRank = 8
+
+func stepTypes() []string {
+	return []string{"f32", "f64", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool", "string"}
+}
+
+func (r *reader) steps(n ast.Node) []Step {
+	var out []Step
+	seen := map[string]bool{}
+	r.sequence(n, "steps", func(_ int, v ast.Node) {
+		s := r.step(v)
+		switch {
+		case r.err != nil:
+		case seen[s.Name]:
+			r.fail(v, "steps: two are named %q", s.Name)
+		case !s.After && len(out) > 0 && out[len(out)-1].After:
+			r.fail(v, "step %q runs before the model and stands behind one that runs after it", s.Name)
+		}
+		seen[s.Name] = true
+		out = append(out, s)
+	})
+	return out
+}
+
+func (r *reader) step(n ast.Node) Step {
+	s := Step{Loc: r.loc(n)}
+	set := map[string]bool{}
+	r.mapping(n, "step", []string{"name", "file", "when", "reentrant", "inputs", "outputs", "keep"}, func(key string, v ast.Node) {
+		set[key] = true
+		switch key {
+		case "name":
+			s.Name = r.checked(v, "step name", true, CheckName)
+		case "file":
+			s.File, s.Loc = r.path(v, "step file"), r.loc(v)
+		case "when":
+			switch w := r.text(v, "when", false); {
+			case r.err != nil:
+			case w == "after":
+				s.After = true
+			case w != "before":
+				r.fail(v, "when is %q, allowed are before and after", w)
+			}
+		case "reentrant":
+			s.Reentrant = r.boolean(v, "reentrant")
+		case "inputs":
+			s.Inputs = r.stepPorts(v, "inputs", "input")
+		case "outputs":
+			s.Outputs = r.stepPorts(v, "outputs", "output")
+			for _, p := range s.Outputs {
+				if r.err == nil && p.DType == "" {
+					r.err = diag.New(diag.Usage, "output %q needs a type: {name: %s, type: f32, shape: [N]}", p.Name, p.Name).At(p.Loc)
+				}
+			}
+		case "keep":
+			s.Keep = r.texts(v, "keep")
+		}
+	})
+	for _, k := range []string{"name", "file", "inputs", "outputs"} {
+		if r.err == nil && !set[k] {
+			r.fail(n, "step: key %q is missing", k)
+		}
+	}
+	for _, k := range s.Keep {
+		found := false
+		for _, p := range s.Inputs {
+			found = found || p.Name == k
+		}
+		if r.err == nil && !found {
+			r.fail(n, "keep: %q is no input of the step", k)
+		}
+	}
+	return s
+}
+
+func (r *reader) boolean(n ast.Node, what string) bool {
+	if r.err != nil {
+		return false
+	}
+	b, ok := n.(*ast.BoolNode)
+	if !ok {
+		r.fail(n, "%s must be true or false, not %s", what, kind(n))
+		return false
+	}
+	return b.Value
+}
+
+// stepPorts reads a list of names, or of mappings {name, type, shape}.
+func (r *reader) stepPorts(n ast.Node, what, one string) []StepPort {
+	out := []StepPort{}
+	seen := map[string]bool{}
+	r.sequence(n, what, func(_ int, v ast.Node) {
+		p := StepPort{Loc: r.loc(v)}
+		switch v.(type) {
+		case *ast.MappingNode, *ast.MappingValueNode:
+			r.mapping(v, one, []string{"name", "type", "shape"}, func(key string, w ast.Node) {
+				switch key {
+				case "name":
+					p.Name, p.Loc = r.text(w, "name", true), r.loc(w)
+				case "type":
+					p.DType = r.text(w, "type", false)
+					if r.err == nil && !contains(stepTypes(), p.DType) {
+						e := r.fail(w, "type is %q, which is no element type", p.DType)
+						e.Line("types: %v", stepTypes())
+					}
+				case "shape":
+					p.Ranked, p.Shape = true, r.shape(w)
+				}
+			})
+			switch {
+			case r.err != nil:
+			case p.Name == "":
+				r.fail(v, "%s: key \"name\" is missing", one)
+			case p.DType == "" && p.Ranked:
+				r.fail(v, "%s %q: a shape needs a type", one, p.Name)
+			}
+		default:
+			p.Name = r.text(v, one, true)
+		}
+		if r.err == nil && seen[p.Name] {
+			r.fail(v, "%s: %q is given twice", what, p.Name)
+		}
+		seen[p.Name] = true
+		out = append(out, p)
+	})
+	if r.err == nil && len(out) == 0 {
+		r.fail(n, "%s is empty", what)
+	}
+	return out
+}
+
+// shape reads a list of sizes: a number, -1 for one that varies, or a symbol that stands for one size per call.
+func (r *reader) shape(n ast.Node) []artifact.Dim {
+	out := []artifact.Dim{}
+	r.sequence(n, "shape", func(_ int, v ast.Node) {
+		switch v.(type) {
+		case *ast.IntegerNode:
+			out = append(out, artifact.Dim{Size: r.integer(v, "size", -1, 1<<40)})
+		default:
+			out = append(out, artifact.Dim{Size: -1, Sym: r.text(v, "size", false)})
+		}
+	})
+	if r.err == nil && len(out) > maxRank {
+		r.fail(n, "shape has %d dimensions, at most %d dimensions are possible", len(out), maxRank)
+	}
+	return out
+}
