@@ -302,3 +302,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A refresh in the very second of the record before still extends it.
+func TestExtendWithinASecond(t *testing.T) {
+	w := verifytest.New(t)
+	h := first(t, w)
+	r, err := channel.Extend(h, h.Record.Issued.Add(100*time.Millisecond), h.Record.Expires.Add(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Expires.After(h.Record.Expires) {
+		t.Errorf("expires %s, before it was %s", r.Expires, h.Record.Expires)
+	}
+}

@@ -188,7 +188,8 @@ func RollBack(prev *Head, to artifact.Digest, reason string, c Change) (*Record,
 func Extend(prev *Head, issued, expires time.Time) (*Record, error) {
 	r := *prev.Record
 	r.Seq, r.Prev = prev.Record.Seq+1, prev.Bundle
-	r.Issued, r.Expires = issued.UTC().Truncate(time.Millisecond), expires.UTC().Truncate(time.Second)
+	// Not in whole seconds: a refresh within the second of the record before must extend it all the same.
+	r.Issued, r.Expires = issued.UTC().Truncate(time.Millisecond), expires.UTC().Truncate(time.Millisecond)
 	if err := refreshes(prev.Record, &r); err != nil {
 		return nil, err
 	}
