@@ -70,21 +70,12 @@ func runCases(t *testing.T, dir string, opt codegen.Options) {
 			if want == nil {
 				continue
 			}
-			if err := near(got[i], want, 1e-3, tolerance(dir)); err != nil {
+			if err := near(got[i], want, 1e-3, 1e-5); err != nil {
 				t.Errorf("%s: output %d (%s): %v", filepath.Base(s), i, g.Body.Results[i].Name, err)
 			}
 		}
 	}
 	t.Logf("module %d bytes, weights %d, ctx %d, slices %d, needs %d", len(res.Module), len(res.Weights), res.CtxSize, m.mores, m.needs)
-}
-
-// tolerance is the absolute one. Sums in plain f32 order leave bodypix's differences of large terms up to 7e-5 away from
-// the reference, at magnitudes of about 10.
-func tolerance(dir string) float64 {
-	if filepath.Base(dir) == "bodypix_mobilenetv1" {
-		return 1e-4
-	}
-	return 1e-5
 }
 
 func readSet(t testing.TB, g *ir.Graph, dir string) (ins, outs []*ir.Data) {

@@ -131,7 +131,7 @@ func exactCase(t *testing.T, dir string) {
 			if want == nil || want.DType == ir.F16 || want.DType == ir.BF16 {
 				continue
 			}
-			if err := near(got[i], want, 1e-3, tolerance(dir)); err != nil {
+			if err := near(got[i], want, 1e-3, 1e-5); err != nil {
 				t.Errorf("%s: output %q: %v", filepath.Base(s), g.Body.Results[i].Name, err)
 			}
 		}

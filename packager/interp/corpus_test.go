@@ -106,19 +106,10 @@ func runSet(t *testing.T, g *ir.Graph, set string) {
 		if err != nil {
 			t.Fatalf("%s: output %q: %v", set, r.Name, err)
 		}
-		if err := equalVal(got, want, tolerance(set)); err != nil {
+		if err := equalVal(got, want, 1e-5); err != nil {
 			t.Errorf("%s: output %q: %v", filepath.Base(set), r.Name, err)
 		}
 	}
-}
-
-// tolerance is the absolute one of a case. Sums in plain f32 order leave bodypix's differences of large terms up to 7e-5
-// away from the reference, at magnitudes of about 10.
-func tolerance(set string) float64 {
-	if filepath.Base(filepath.Dir(set)) == "bodypix_mobilenetv1" {
-		return 1e-4
-	}
-	return 1e-5
 }
 
 func hasInput(g *ir.Graph, name string) bool {

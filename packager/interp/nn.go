@@ -7,13 +7,20 @@ import (
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
-// dot adds a[ia(k)] * b[ib(k)] in order, from +0.
+// blockTerms is the length of the blocks of a blocked sum (docs/numerics.md, BLK).
+const blockTerms = 16
+
+// dot adds a[ia(k)] * b[ib(k)] in blocks.
 func dot[T float32 | float64](n int, a []T, ia func(int) int, b []T, ib func(int) int) T {
-	var acc T
-	for k := 0; k < n; k++ {
-		acc += T(a[ia(k)] * b[ib(k)])
+	var total T
+	for lo := 0; lo < n; lo += blockTerms {
+		var acc T
+		for k := lo; k < min(n, lo+blockTerms); k++ {
+			acc += T(a[ia(k)] * b[ib(k)])
+		}
+		total += acc
 	}
-	return acc
+	return total
 }
 
 func dotInt(n int, a []int64, ia func(int) int, b []int64, ib func(int) int) int64 {
@@ -297,16 +304,20 @@ func (c *call) conv() (*tensor, error) {
 	return out.roundHalf(), err
 }
 
-// convSum adds the products of the taps, channel by channel.
+// convSum adds the products of the taps in blocks. Terms are numbered over all positions of the kernel, then channels, so
+// that the blocks are the same at the borders.
 func convSum[T float32 | float64](ts []tap, x, w []T, channels, inSize, kSize int) T {
-	var acc T
-	for ch := 0; ch < channels; ch++ {
-		xc, wc := x[ch*inSize:], w[ch*kSize:]
-		for _, t := range ts {
-			acc += T(xc[t.input] * wc[t.kernel])
+	var total, acc T
+	block := 0
+	for _, t := range ts {
+		for ch := 0; ch < channels; ch++ {
+			if b := (t.kernel*channels + ch) / blockTerms; b != block {
+				total, acc, block = total+acc, 0, b
+			}
+			acc += T(x[ch*inSize+t.input] * w[ch*kSize+t.kernel])
 		}
 	}
-	return acc
+	return total + acc
 }
 
 func (c *call) maxPool() ([]*tensor, error) {

@@ -166,7 +166,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 	}
 	L := func() V { return k.Local(asm.I32) }
 	u, q, oh, od, oc, n, ic, kd, kh, kw, id, ih, px, pw, po, ow, iw0, t := k.Let(lo.E), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L()
-	xb, wb := L(), L()
+	xb, wb, iw, bl, kn, b := L(), L(), L(), L(), L(), L()
 	taps := k.Let(cg.Mul(ker[0].E).Mul(ker[1].E).Mul(ker[2].E))
 	plane := k.Let(in[0].Mul(in[1].E).Mul(in[2].E))
 	vec := d.ABI == abi.F32 || d.ABI == abi.F64
@@ -180,26 +180,53 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 	k.If(last.GtS(out[2].E), func() { k.Set(last, out[2].E) })
 	one := s(wsOne)
 	wstep := k.Let(str[2].ShlI(sh))
-	dstep := k.Let(dil[2].ShlI(sh))
+	pstep := k.Let(plane.ShlI(sh))
+	kstep := k.Let(ker[0].Mul(ker[1].E).Mul(ker[2].E).ShlI(sh))
 
-	// taps3 runs body for each (ic, kd, kh) whose source row exists, with px the address of column 0 of that row and pw of
-	// its first weight.
-	taps3 := func(body func()) {
+	// runs goes through the sum's terms in order: body adds the next kn of them, whose elements lie at px and b, plane and
+	// kstep bytes apart; flush ends a block. Terms in the padding are counted but left out. inside says whether
+	// column kw of the row is there.
+	runs := func(inside func() E, body, flush func()) {
 		k.Set(pw, wb.E)
-		k.Up(ic, cg.E, func() {
-			k.Up(kd, ker[0].E, func() {
-				k.Set(id, od.Mul(str[0].E).Sub(pad[0].E).Add(kd.Mul(dil[0].E)))
-				k.Up(kh, ker[1].E, func() {
-					k.Set(ih, oh.Mul(str[1].E).Sub(pad[1].E).Add(kh.Mul(dil[1].E)))
-					k.If(id.LtU(in[0].E).And(ih.LtU(in[1].E)), func() {
-						k.Set(px, xb.Add(ic.Mul(plane.E).Add(id.Mul(in[1].E).Add(ih.E).Mul(in[2].E)).ShlI(sh)))
-						body()
+		k.Set(bl, asm.C(blockTerms))
+		k.Up(kd, ker[0].E, func() {
+			k.Set(id, od.Mul(str[0].E).Sub(pad[0].E).Add(kd.Mul(dil[0].E)))
+			k.Up(kh, ker[1].E, func() {
+				k.Set(ih, oh.Mul(str[1].E).Sub(pad[1].E).Add(kh.Mul(dil[1].E)))
+				k.Up(kw, ker[2].E, func() {
+					k.Set(iw, iw0.Add(kw.Mul(dil[2].E)))
+					k.If(id.LtU(in[0].E).And(ih.LtU(in[1].E)).And(inside()), func() {
+						k.Set(px, xb.Add(id.Mul(in[1].E).Add(ih.E).Mul(in[2].E).Add(iw.E).ShlI(sh)))
+						k.Set(b, pw.E)
+						k.Set(ic, cg.E)
+						k.While(ic.E, func() {
+							k.Set(kn, asm.Select(ic.LtU(bl.E), ic.E, bl.E))
+							k.Set(ic, ic.Sub(kn.E))
+							k.Set(bl, bl.Sub(kn.E))
+							k.While(kn.E, func() {
+								body()
+								k.Set(px, px.Add(pstep.E))
+								k.Set(b, b.Add(kstep.E))
+								k.Inc(kn, -1)
+							})
+							k.If(bl.Eqz(), func() {
+								flush()
+								k.Set(bl, asm.C(blockTerms))
+							})
+						})
+					}, func() {
+						k.If(cg.LtU(bl.E), func() { k.Set(bl, bl.Sub(cg.E)) }, func() {
+							flush()
+							k.Set(bl, asm.C(blockTerms).Sub(cg.Sub(bl.E).RemU(asm.C(blockTerms))))
+						})
 					})
-					k.Set(pw, pw.Add(ker[2].ShlI(sh)))
+					k.Inc(pw, es)
 				})
 			})
 		})
+		flush()
 	}
+	always := func() E { return asm.C(1) }
 	bias := func() E { return k.Load(d, db.Add(oc.ShlI(sh)), 0) }
 
 	k.While(u.LtU(hi.E), func() {
@@ -219,117 +246,101 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 		k.Set(ow, asm.C(0))
 		if !d.Half() {
 			k.If(one.E, func() {
-				k.CallStmt(k.L.rowProduct(d), wb.E, asm.C(es), xb.E, plane.ShlI(sh), asm.C(es), po.E, out[2].E, cg.E, asm.C(0))
+				k.CallStmt(k.L.blockProduct(d), wb.E, asm.C(es), xb.E, plane.ShlI(sh), asm.C(es), po.E, out[2].E, cg.E)
 				if hasB {
 					k.CallStmt(k.L.addScalar(d), po.E, out[2].E, bias())
 				}
 				k.Set(ow, out[2].E)
 			})
 		}
-		a, b := L(), L()
-		x := k.Local(d.C)
+		x, sum := k.Local(d.C), k.Local(d.C)
 		scalar := func(limit E) {
 			k.While(ow.LtS(limit), func() {
 				k.Set(x, asm.Const(d.C, 0))
+				k.Set(sum, asm.Const(d.C, 0))
 				k.Set(iw0, ow.Mul(str[2].E).Sub(pad[2].E))
-				taps3(func() {
-					k.Set(a, iw0.E)
-					k.Set(b, pw.E)
-					k.Up(kw, ker[2].E, func() {
-						k.If(a.LtU(in[2].E), func() {
-							k.Set(x, x.Add(k.Load(d, px.Add(a.ShlI(sh)), 0).Mul(k.Load(d, b.E, 0))))
-						})
-						k.Set(a, a.Add(dil[2].E))
-						k.Inc(b, es)
-					})
+				runs(func() E { return iw.LtU(in[2].E) }, func() {
+					k.Set(x, x.Add(k.Load(d, px.E, 0).Mul(k.Load(d, b.E, 0))))
+				}, func() {
+					k.Set(sum, sum.Add(x.E))
+					k.Set(x, asm.Const(d.C, 0))
 				})
 				if hasB {
-					k.Set(x, x.Add(bias()))
+					k.Set(sum, sum.Add(bias()))
 				}
-				k.Store(d, po.Add(ow.ShlI(sh)), 0, x.E)
+				k.Store(d, po.Add(ow.ShlI(sh)), 0, sum.E)
 				k.Inc(ow, 1)
 			})
 		}
 		scalar(first.E)
 		if vec {
+			// side computes len(acc) sums side by side while the columns last.
+			side := func(w int, cols int64, t T, zero E, step func(acc []V), put func(sum []V)) {
+				var acc, sum []V
+				for i := 0; i < w; i++ {
+					acc, sum = append(acc, k.Local(t)), append(sum, k.Local(t))
+				}
+				add := func(a, b E) E {
+					if t == asm.V128 {
+						return asm.VAdd(d.C, a, b)
+					}
+					return a.Add(b)
+				}
+				k.While(ow.AddI(cols).LeS(last.E), func() {
+					for i := range acc {
+						k.Set(acc[i], zero)
+						k.Set(sum[i], zero)
+					}
+					k.Set(iw0, ow.Mul(str[2].E).Sub(pad[2].E))
+					runs(always, func() { step(acc) }, func() {
+						for i := range acc {
+							k.Set(sum[i], add(sum[i].E, acc[i].E))
+							k.Set(acc[i], zero)
+						}
+					})
+					put(sum)
+					k.Inc(ow, cols)
+				})
+			}
+			sp := k.Local(asm.V128)
 			k.If(str[2].EqI(1), func() {
 				for _, w := range []int{4, 1} {
-					var acc []V
-					for i := 0; i < w; i++ {
-						acc = append(acc, k.Local(asm.V128))
-					}
-					sp := k.Local(asm.V128)
-					k.While(ow.AddI(int64(w)*lanes).LeS(last.E), func() {
+					side(w, int64(w)*lanes, asm.V128, asm.VC(d.C, 0), func(acc []V) {
+						k.Set(sp, asm.Splat(d.Mem.At(b.E, 0)))
 						for i := range acc {
-							k.Set(acc[i], asm.VC(d.C, 0))
+							k.Set(acc[i], asm.VAdd(d.C, acc[i].E, asm.VMul(d.C, asm.MV.At(px.E, uint32(16*i)), sp.E)))
 						}
-						k.Set(iw0, ow.Sub(pad[2].E).ShlI(sh))
-						taps3(func() {
-							k.Set(a, px.Add(iw0.E))
-							k.Set(b, pw.E)
-							k.Set(kw, ker[2].E)
-							k.While(kw.E, func() {
-								k.Set(sp, asm.Splat(d.Mem.At(b.E, 0)))
-								for i := range acc {
-									k.Set(acc[i], asm.VAdd(d.C, acc[i].E, asm.VMul(d.C, asm.MV.At(a.E, uint32(16*i)), sp.E)))
-								}
-								k.Set(a, a.Add(dstep.E))
-								k.Inc(b, es)
-								k.Inc(kw, -1)
-							})
-						})
+					}, func(sum []V) {
 						if hasB {
 							k.Set(sp, asm.Splat(bias()))
-							for i := range acc {
-								k.Set(acc[i], asm.VAdd(d.C, acc[i].E, sp.E))
+						}
+						for i := range sum {
+							if hasB {
+								k.Set(sum[i], asm.VAdd(d.C, sum[i].E, sp.E))
 							}
+							k.Put(asm.MV, po.Add(ow.ShlI(sh)), uint32(16*i), sum[i].E)
 						}
-						for i := range acc {
-							k.Put(asm.MV, po.Add(ow.ShlI(sh)), uint32(16*i), acc[i].E)
-						}
-						k.Inc(ow, int64(w)*lanes)
 					})
 				}
 			}, func() {
 				// Strided: four outputs at a time, so that their sums overlap.
-				var acc [4]V
-				for i := range acc {
-					acc[i] = k.Local(d.C)
-				}
-				var p [4]V
-				for i := range p {
-					p[i] = L()
-				}
-				wv := k.Local(d.C)
-				k.While(ow.AddI(4).LeS(last.E), func() {
+				wv, q := k.Local(d.C), L()
+				side(4, 4, d.C, asm.Const(d.C, 0), func(acc []V) {
+					k.Set(wv, d.Mem.At(b.E, 0))
+					k.Set(q, px.E)
 					for i := range acc {
-						k.Set(acc[i], asm.Const(d.C, 0))
-					}
-					k.Set(iw0, ow.Mul(str[2].E).Sub(pad[2].E).ShlI(sh))
-					taps3(func() {
-						k.Set(p[0], px.Add(iw0.E))
-						for i := 1; i < 4; i++ {
-							k.Set(p[i], p[i-1].Add(wstep.E))
+						k.Set(acc[i], acc[i].Add(d.Mem.At(q.E, 0).Mul(wv.E)))
+						if i < 3 {
+							k.Set(q, q.Add(wstep.E))
 						}
-						k.Set(b, pw.E)
-						k.Set(kw, ker[2].E)
-						k.While(kw.E, func() {
-							k.Set(wv, d.Mem.At(b.E, 0))
-							for i := range acc {
-								k.Set(acc[i], acc[i].Add(d.Mem.At(p[i].E, 0).Mul(wv.E)))
-								k.Set(p[i], p[i].Add(dstep.E))
-							}
-							k.Inc(b, es)
-							k.Inc(kw, -1)
-						})
-					})
-					for i := range acc {
+					}
+				}, func(sum []V) {
+					for i := range sum {
 						if hasB {
-							k.Set(acc[i], acc[i].Add(bias()))
+							k.Set(sum[i], sum[i].Add(bias()))
 						}
-						k.Put(d.Mem, po.Add(ow.ShlI(sh)), uint32(int64(i)*es), acc[i].E)
+						k.Put(d.Mem, po.Add(ow.ShlI(sh)), uint32(int64(i)*es), sum[i].E)
 					}
-					k.Inc(ow, 4)
 				})
 			})
 		}

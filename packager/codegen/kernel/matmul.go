@@ -5,7 +5,10 @@ import (
 	"github.com/waybill-ml/waybill/packager/codegen/asm"
 )
 
-// Matrix products: SEQ over k for each output element (docs/numerics.md), vectorised over columns.
+// Matrix products: BLK over k for each output element (docs/numerics.md), vectorised over columns.
+
+// blockTerms is the length of the blocks of a blocked sum.
+const blockTerms = 16
 
 // Scratch of a product.
 const (
@@ -27,42 +30,60 @@ const (
 	mmBlock = 64 // columns of a unit
 )
 
-// rowProduct(pa, sak, pb, sbk, sbn, pc, n, kk, cont) writes n elements of one output row: pc[j] = SEQ over k of a[k]*b[k][j], starting
-// at +0, or at pc[j] when cont is 1. Strides are in bytes.
-func (l *Lib) rowProduct(d DT) uint32 {
+// blockProduct(pa, sak, pb, sbk, sbn, pc, n, kk) writes n elements of one output row: pc[j] = BLK over k of a[k]*b[k][j].
+// Strides are in bytes.
+func (l *Lib) blockProduct(d DT) uint32 {
 	i32 := asm.I32
-	return l.Fn("row_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
+	return l.Fn("block_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
 		pa, sak, pb, sbk, sbn, pc, n, kk := f.Param(0), f.Param(1), f.Param(2), f.Param(3), f.Param(4), f.Param(5), f.Param(6), f.Param(7)
-		cont := f.Param(8)
-		a, b, k := f.Local(i32), f.Local(i32), f.Local(i32)
+		a, b, k, left := f.Local(i32), f.Local(i32), f.Local(i32), f.Local(i32)
 		es := int64(1) << d.Shift
+		blocks := func(start, step, end func()) {
+			f.Set(a, pa.E)
+			f.Set(b, pb.E)
+			f.Set(left, kk.E)
+			f.While(left.E, func() {
+				f.Set(k, asm.Select(left.LtU(asm.C(blockTerms)), left.E, asm.C(blockTerms)))
+				f.Set(left, left.Sub(k.E))
+				start()
+				f.While(k.E, func() {
+					step()
+					f.Set(a, a.Add(sak.E))
+					f.Set(b, b.Add(sbk.E))
+					f.Inc(k, -1)
+				})
+				end()
+			})
+		}
 		if d.ABI == abi.F32 || d.ABI == abi.F64 {
 			lanes := 16 / es
 			f.If(sbn.EqI(es), func() {
 				for _, w := range []int{4, 1} {
-					var acc []V
+					var acc, sum []V
 					for i := 0; i < w; i++ {
-						acc = append(acc, f.Local(asm.V128))
+						acc, sum = append(acc, f.Local(asm.V128)), append(sum, f.Local(asm.V128))
 					}
 					s := f.Local(asm.V128)
 					f.While(n.GeS(asm.C(int64(w)*lanes)), func() {
-						for i := range acc {
-							f.Set(acc[i], asm.Cond(cont.E, asm.MV.At(pc.E, uint32(16*i)), asm.VC(d.C, 0)))
+						for i := range sum {
+							f.Set(sum[i], asm.VC(d.C, 0))
 						}
-						f.Set(a, pa.E)
-						f.Set(b, pb.E)
-						f.Set(k, kk.E)
-						f.While(k.E, func() {
+						blocks(func() {
+							for i := range acc {
+								f.Set(acc[i], asm.VC(d.C, 0))
+							}
+						}, func() {
 							f.Set(s, asm.Splat(d.Mem.At(a.E, 0)))
 							for i := range acc {
 								f.Set(acc[i], asm.VAdd(d.C, acc[i].E, asm.VMul(d.C, s.E, asm.MV.At(b.E, uint32(16*i)))))
 							}
-							f.Set(a, a.Add(sak.E))
-							f.Set(b, b.Add(sbk.E))
-							f.Inc(k, -1)
+						}, func() {
+							for i := range acc {
+								f.Set(sum[i], asm.VAdd(d.C, sum[i].E, acc[i].E))
+							}
 						})
-						for i := range acc {
-							f.Put(asm.MV, pc.E, uint32(16*i), acc[i].E)
+						for i := range sum {
+							f.Put(asm.MV, pc.E, uint32(16*i), sum[i].E)
 						}
 						f.Inc(pc, int64(w)*16)
 						f.Inc(pb, int64(w)*16)
@@ -71,19 +92,13 @@ func (l *Lib) rowProduct(d DT) uint32 {
 				}
 			})
 		}
-		x := f.Local(d.C)
+		x, sum := f.Local(d.C), f.Local(d.C)
 		f.While(n.GtS(asm.C(0)), func() {
-			f.Set(x, asm.Cond(cont.E, l.load(d, pc.E, 0), asm.Const(d.C, 0)))
-			f.Set(a, pa.E)
-			f.Set(b, pb.E)
-			f.Set(k, kk.E)
-			f.While(k.E, func() {
+			f.Set(sum, asm.Const(d.C, 0))
+			blocks(func() { f.Set(x, asm.Const(d.C, 0)) }, func() {
 				f.Set(x, x.Add(l.load(d, a.E, 0).Mul(l.load(d, b.E, 0))))
-				f.Set(a, a.Add(sak.E))
-				f.Set(b, b.Add(sbk.E))
-				f.Inc(k, -1)
-			})
-			l.store(f, d, pc.E, 0, x.E)
+			}, func() { f.Set(sum, sum.Add(x.E)) })
+			l.store(f, d, pc.E, 0, sum.E)
 			f.Inc(pc, es)
 			f.Set(pb, pb.Add(sbn.E))
 			f.Inc(n, -1)
@@ -200,7 +215,7 @@ func (k *K) productRange(d DT, lo, hi V, after func(pc, row, col, n V)) {
 			k.Set(pb, pb.Add(t.Mul(asm.L32(p.E, mmSB))))
 			k.Inc(p, 4)
 		})
-		k.CallStmt(k.L.rowProduct(d), da.Add(pa.ShlI(sh)), ak.ShlI(sh), db.Add(pb.ShlI(sh)), bk.ShlI(sh), bn.ShlI(sh), pc.E, w.E, kk.E, asm.C(0))
+		k.CallStmt(k.L.blockProduct(d), da.Add(pa.ShlI(sh)), ak.ShlI(sh), db.Add(pb.ShlI(sh)), bk.ShlI(sh), bn.ShlI(sh), pc.E, w.E, kk.E)
 		if after != nil {
 			after(pc, row, col, w)
 		}

@@ -392,3 +392,67 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 func parametric(name string) bool {
 	return name != "sigmoid" && name != "tanh" && name != "relu" && name != "softsign" && name != "softplus"
 }
+
+// rowProduct(pa, sak, pb, sbk, sbn, pc, n, kk, cont) writes n elements of one output row: pc[j] = SEQ over k of a[k]*b[k][j], starting
+// at +0, or at pc[j] when cont is 1. Strides are in bytes.
+func (l *Lib) rowProduct(d DT) uint32 {
+	i32 := asm.I32
+	return l.Fn("row_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
+		pa, sak, pb, sbk, sbn, pc, n, kk := f.Param(0), f.Param(1), f.Param(2), f.Param(3), f.Param(4), f.Param(5), f.Param(6), f.Param(7)
+		cont := f.Param(8)
+		a, b, k := f.Local(i32), f.Local(i32), f.Local(i32)
+		es := int64(1) << d.Shift
+		if d.ABI == abi.F32 || d.ABI == abi.F64 {
+			lanes := 16 / es
+			f.If(sbn.EqI(es), func() {
+				for _, w := range []int{4, 1} {
+					var acc []V
+					for i := 0; i < w; i++ {
+						acc = append(acc, f.Local(asm.V128))
+					}
+					s := f.Local(asm.V128)
+					f.While(n.GeS(asm.C(int64(w)*lanes)), func() {
+						for i := range acc {
+							f.Set(acc[i], asm.Cond(cont.E, asm.MV.At(pc.E, uint32(16*i)), asm.VC(d.C, 0)))
+						}
+						f.Set(a, pa.E)
+						f.Set(b, pb.E)
+						f.Set(k, kk.E)
+						f.While(k.E, func() {
+							f.Set(s, asm.Splat(d.Mem.At(a.E, 0)))
+							for i := range acc {
+								f.Set(acc[i], asm.VAdd(d.C, acc[i].E, asm.VMul(d.C, s.E, asm.MV.At(b.E, uint32(16*i)))))
+							}
+							f.Set(a, a.Add(sak.E))
+							f.Set(b, b.Add(sbk.E))
+							f.Inc(k, -1)
+						})
+						for i := range acc {
+							f.Put(asm.MV, pc.E, uint32(16*i), acc[i].E)
+						}
+						f.Inc(pc, int64(w)*16)
+						f.Inc(pb, int64(w)*16)
+						f.Inc(n, -int64(w)*lanes)
+					})
+				}
+			})
+		}
+		x := f.Local(d.C)
+		f.While(n.GtS(asm.C(0)), func() {
+			f.Set(x, asm.Cond(cont.E, l.load(d, pc.E, 0), asm.Const(d.C, 0)))
+			f.Set(a, pa.E)
+			f.Set(b, pb.E)
+			f.Set(k, kk.E)
+			f.While(k.E, func() {
+				f.Set(x, x.Add(l.load(d, a.E, 0).Mul(l.load(d, b.E, 0))))
+				f.Set(a, a.Add(sak.E))
+				f.Set(b, b.Add(sbk.E))
+				f.Inc(k, -1)
+			})
+			l.store(f, d, pc.E, 0, x.E)
+			f.Inc(pc, es)
+			f.Set(pb, pb.Add(sbn.E))
+			f.Inc(n, -1)
+		})
+	})
+}
