@@ -271,6 +271,9 @@ func constant(o *op) []*ir.Value {
 
 func isInf(o *op) []*ir.Value {
 	x := o.need(0)
+	if x.Type.DType.Bits() <= 16 {
+		x = o.cast(x, ir.F32) // exact
+	}
 	pos, neg := o.attrInt("detect_positive", 1), o.attrInt("detect_negative", 1)
 	d := x.Type.DType
 	var v *ir.Value

@@ -90,11 +90,21 @@ func (o *op) spatial(x *ir.Value, kernel []int64) ir.Attrs {
 
 func conv(o *op) []*ir.Value {
 	x, w := o.need(0), o.need(1)
+	a := o.convAttrs(x, w)
+	if o.err != nil {
+		return nil
+	}
+	return one(o.emit("Conv", a, x, w, o.in(2)))
+}
+
+// convAttrs completes the attributes of a convolution.
+func (o *op) convAttrs(x, w *ir.Value) ir.Attrs {
 	kernel := o.attrInts("kernel_shape")
 	if s := w.Type.Shape; len(kernel) == 0 && s.Ranked {
 		for _, d := range s.Dims[min(2, len(s.Dims)):] {
 			if !d.IsStatic() {
-				return o.lacks("a kernel whose size is known only at run time")
+				o.lacks("a kernel whose size is known only at run time")
+				return nil
 			}
 			kernel = append(kernel, d.N)
 		}
@@ -104,10 +114,11 @@ func conv(o *op) []*ir.Value {
 		return nil
 	}
 	if len(kernel) > 3 {
-		return o.lacks("%d spatial dims", len(kernel))
+		o.lacks("%d spatial dims", len(kernel))
+		return nil
 	}
 	a["group"] = o.attrInt("group", 1)
-	return one(o.emit("Conv", a, x, w, o.in(2)))
+	return a
 }
 
 func maxPool(o *op) []*ir.Value {

@@ -47,12 +47,14 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, textOps())
 	add("", knownONNX, trigOps())
 	add("", knownONNX, bitOps())
+	add("", knownONNX, quantOps())
 	add("", knownONNX, imageOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
 	add("ai.onnx.ml.", knownML, mlTrees())
 	add("ai.onnx.ml.", knownML, mlSVM())
 	add("com.microsoft.", knownMS, msOps())
+	add("com.microsoft.", knownMS, msQuantOps())
 	return t
 })
 
@@ -72,8 +74,6 @@ func hintFor(name string) string {
 		return "export the model without vendor operators (no ONNX Runtime optimisation, no onnxruntime-extensions)"
 	case strings.HasPrefix(name, "ai.onnx.preview") || strings.HasPrefix(name, "ai.onnx.training"):
 		return "export the model for inference, not for training"
-	case strings.HasPrefix(name, "QLinear") || strings.Contains(name, "Integer") || strings.Contains(name, "Quantize"):
-		return "export the model before quantisation, in float32"
 	}
 	return "replace the operator in the exporting code, or export with an opset that decomposes it"
 }
