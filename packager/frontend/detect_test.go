@@ -1,6 +1,9 @@
 package frontend
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestDetect(t *testing.T) {
 	onnxHead := "\x08\x08\x12\x04test:\x10\x0a\x01a"
@@ -23,6 +26,10 @@ func TestDetect(t *testing.T) {
 		{"{\"learner\":{}}", "m.json", XGBoost},
 		{"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{", "m.ubj", XGBoost},
 		{"binf\x00", "m.model", XGBoost},
+		{" \n{ \"learner\": {}}", "m.json", XGBoost},
+		{strings.Repeat("\x00", 136) + "\x0f\x00\x00\x00\x00\x00\x00\x00binary:logistic\x06", "m", XGBoost},
+		{strings.Repeat("\x00", 136) + "\x0f\x00\x00\x00\x00\x00\x00\x00binary logistic\x06", "m", Unknown},
+		{"{\"tree\":1}", "m.json", Unknown},
 		{"\x10\x00\x00\x00\x00\x00\x00\x00{\"a\":1}", "m.safetensors", SafeTensors},
 	} {
 		if got := Detect([]byte(c.head), c.name); got != c.want {
