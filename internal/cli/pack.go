@@ -101,7 +101,7 @@ func runPack(ctx context.Context, c *Call) error {
 		return err
 	}
 	producer := ""
-	if m.Producer != "" {
+	if m.Producer != "" && m.Producer != m.Kind {
 		producer = m.Producer + " via "
 	}
 	c.UI.Field("model", "%s  %s%s   %d nodes -> %d after passes   %s", p.Model.Path, producer, m.Kind, m.Imported, m.Compiled, ui.Bytes(int64(len(in.Source.Data))))

@@ -41,7 +41,7 @@ func openTarget(ctx context.Context, c *Call, arg string) (*target, error) {
 		if _, err := os.Stat(filepath.Join(c.Abs(arg), project.FileName)); err == nil {
 			return openProject(ctx, c, c.Abs(arg))
 		}
-		return openFile(ctx, filepath.Join(c.Abs(arg), "model.onnx"), arg)
+		return openFile(ctx, build.ModelIn(c.Abs(arg)), arg)
 	case err == nil && filepath.Base(arg) == project.FileName:
 		return openProject(ctx, c, c.Abs(arg))
 	case err == nil:

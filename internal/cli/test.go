@@ -26,7 +26,7 @@ func testCommand() Command {
 		Args: "[MODEL|PROJECT|REF]", Max: 1,
 		Long: `Of a model file: the ONNX-style cases beside it (test_data_set_*/{input,output}_*.pb), or those of --data. Of a
 project or REF: its golden vectors, bit for bit and against the framework's own outputs. With --suite: every folder
-below DIR that holds a model.onnx with cases. Exit code 1 when a case failed, 5 when none failed but the compiler lacks
+below DIR that holds a model with cases. Exit code 1 when a case failed, 5 when none failed but the compiler lacks
 something for some.`,
 		Examples: []string{
 			"waybill test                                  # the golden vectors of the project in this folder",
@@ -140,7 +140,7 @@ func (t tester) suite(ctx context.Context, c *Call) ([]testCase, error) {
 		return nil, diag.Wrap(diag.Failure, err, "test")
 	}
 	if len(dirs) == 0 {
-		return nil, diag.New(diag.NotFound, "suite %s holds no folder with model.onnx and test_data_set_*", c.String("suite"))
+		return nil, diag.New(diag.NotFound, "suite %s holds no folder with a model file and test_data_set_*", c.String("suite"))
 	}
 	jobs := c.Int("jobs")
 	if jobs == 0 {
@@ -318,7 +318,7 @@ func (t tester) folder(ctx context.Context, name, dir, data string) (x testCase)
 			fail(fmt.Errorf("the compiler crashed: %v", p))
 		}
 	}()
-	src, err := build.OpenSource(ctx, filepath.Join(dir, "model.onnx"))
+	src, err := build.OpenSource(ctx, build.ModelIn(dir))
 	if err != nil {
 		return fail(err)
 	}

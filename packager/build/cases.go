@@ -281,9 +281,24 @@ func small(v uint32, ebits, mbits uint, bias int, ieee, uz bool) float64 {
 	return sign * math.Ldexp(float64(m|1<<mbits), e-bias-int(mbits))
 }
 
-// IsCase tells whether dir is an ONNX-style test case.
+// ModelExts are the extensions of model files that the compiler reads.
+func ModelExts() []string { return []string{".onnx", ".json", ".ubj", ".txt", ".model"} }
+
+// ModelIn gives the model file of a folder: model.onnx, else model with another extension of ModelExts, else the path that
+// a model.onnx would have.
+func ModelIn(dir string) string {
+	for _, ext := range ModelExts() {
+		p := filepath.Join(dir, "model"+ext)
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+			return p
+		}
+	}
+	return filepath.Join(dir, "model.onnx")
+}
+
+// IsCase tells whether dir is a test case: a model as ModelIn finds it, and data sets.
 func IsCase(dir string) bool {
-	if _, err := os.Stat(filepath.Join(dir, "model.onnx")); err != nil {
+	if _, err := os.Stat(ModelIn(dir)); err != nil {
 		return false
 	}
 	sets, err := DataSets(dir)

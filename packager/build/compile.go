@@ -66,7 +66,11 @@ func Compile(ctx context.Context, s Source, o Options) (*Model, error) {
 	m.Notes = c.Notes
 	m.Module = Module{Interface: makeInterface(o.Name, o.Version, g, c), Code: c.Module, Weights: c.Weights}
 	m.Interface.Limits = o.Limits
-	if err := SetColumns(m.Interface, o.Columns); err != nil {
+	columns := o.Columns
+	if len(columns) == 0 {
+		columns = g.Columns
+	}
+	if err := SetColumns(m.Interface, columns); err != nil {
 		return nil, diag.Wrap(diag.Usage, err, "features")
 	}
 	return m, nil

@@ -52,6 +52,8 @@ func Detect(head []byte, name string) Format {
 		return Pickle
 	case bytes.HasPrefix(head, []byte("tree\nversion=")), bytes.HasPrefix(head, []byte("tree\r\nversion=")):
 		return LightGBM
+	case bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte(`"num_tree_per_iteration"`)): // dump_model
+		return LightGBM
 	case bytes.HasPrefix(head, []byte("binf")), bytes.HasPrefix(head, []byte("bs64\t")):
 		return XGBoost
 	case bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("{")) && bytes.Contains(head, []byte("learner")), oldXGBoost(head):
@@ -133,7 +135,7 @@ func isText(b []byte) bool {
 type UnsupportedError struct {
 	Op     string // operator as the model names it; empty when an input or a tensor is the trouble, which Node then names
 	Domain string // its domain; "" is ONNX's own
-	Opset  int64  // version of that domain's operator set in the model
+	Opset  int64  // version of that domain's operator set in the model; 0 where there are no versions
 	Node   string // node name
 	Reason string // what exactly is missing; empty when the whole operator is
 	Hint   string // the nearest way out
@@ -148,7 +150,11 @@ func (e *UnsupportedError) Error() string {
 	if e.Op == "" { // not an operator but a type or a storage form
 		return fmt.Sprintf("%q is not supported: %s", e.Node, e.Reason)
 	}
-	s := fmt.Sprintf("operator %s (opset %d) of node %q is not supported", op, e.Opset, e.Node)
+	opset := ""
+	if e.Opset != 0 { // formats other than ONNX have none
+		opset = fmt.Sprintf(" (opset %d)", e.Opset)
+	}
+	s := fmt.Sprintf("operator %s%s of node %q is not supported", op, opset, e.Node)
 	if e.Reason != "" {
 		s += ": " + e.Reason
 	}

@@ -26,6 +26,7 @@ func TestDetect(t *testing.T) {
 		{"{\"learner\":{}}", "m.json", XGBoost},
 		{"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{", "m.ubj", XGBoost},
 		{"binf\x00", "m.model", XGBoost},
+		{"{\"name\": \"tree\", \"num_tree_per_iteration\": 1}", "m.json", LightGBM},
 		{" \n{ \"learner\": {}}", "m.json", XGBoost},
 		{strings.Repeat("\x00", 136) + "\x0f\x00\x00\x00\x00\x00\x00\x00binary:logistic\x06", "m", XGBoost},
 		{strings.Repeat("\x00", 136) + "\x0f\x00\x00\x00\x00\x00\x00\x00binary logistic\x06", "m", Unknown},

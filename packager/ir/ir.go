@@ -153,7 +153,9 @@ type Graph struct {
 	Name  string
 	Body  *Region
 	State []State
-	// Doc facts for the interface document and inspect: producer, opsets. Not used by the compiler.
+	// Doc facts for the interface document and inspect: producer, opsets, and the names of the columns of the only input,
+	// where the model file has them. Not used by the compiler.
 	Producer string
 	Opsets   map[string]int64
+	Columns  []string
 }

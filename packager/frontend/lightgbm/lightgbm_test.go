@@ -81,6 +81,9 @@ func TestUnsupported(t *testing.T) {
 	if !errors.As(err, &u) {
 		t.Error(err)
 	}
+	if _, err = Parse([]byte(`{"name": "tree"}`)); !errors.As(err, &u) {
+		t.Error(err)
+	}
 	// A forest of format v2 with a link whose values do not tell whether it was applied.
 	s := line(t, line(t, fixture(t, "v2.2.2_rf.txt"), "objective", "poisson"), "version", "v2")
 	if _, err = Parse([]byte(s)); !errors.As(err, &u) {

@@ -17,11 +17,15 @@ import (
 // Parse reads a model from memory and gives a verified graph with the input X (f64 [N, features]).
 // Errors: *frontend.FormatError for what is damaged, *frontend.UnsupportedError.
 func Parse(data []byte) (*ir.Graph, error) {
+	if len(data) > 0 && data[0] == '{' {
+		return nil, &frontend.UnsupportedError{Op: "dump_model", Domain: "lightgbm", Node: "tree", Reason: "the JSON dump leaves out what predictions need",
+			Hint: "save the model as text: booster.save_model('model.txt')"}
+	}
 	m, err := decode(data)
 	if err == nil {
 		var g *ir.Graph
 		if g, err = lower(m); err == nil {
-			g.Producer = strings.TrimSpace("LightGBM " + m.version)
+			g.Producer, g.Columns = strings.TrimSpace("LightGBM "+m.version), trees.Columns(m.names, m.features)
 			return g, nil
 		}
 	}

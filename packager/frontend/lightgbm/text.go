@@ -98,6 +98,7 @@ type model struct {
 	average   bool
 	version   string
 	trees     []tree
+	names     []string
 	sizes     int // number of trees that the header announces, or -1
 }
 
@@ -197,6 +198,7 @@ func (m *model) header(s section) (err error) {
 	m.features = last + 1
 	_, m.average = s.keys["average_output"]
 	m.objective = strings.Fields(s.keys["objective"])
+	m.names = strings.Fields(s.keys["feature_names"])
 	m.sizes = -1
 	if t, ok := s.keys["tree_sizes"]; ok {
 		m.sizes = len(strings.Fields(t))

@@ -137,6 +137,22 @@ func (g *Graph) log1pExp(x *ir.Value) *ir.Value {
 	return g.b.Op("softplus", "Add", nil, g.b.Op("ramp", "Max", nil, x, g.scalar("none", 0)), l)
 }
 
+// Columns gives the names of the features as the columns of X when they can be: one each, all different, and not more
+// than an interface document takes.
+func Columns(names []string, features int) []string {
+	if len(names) != features {
+		return nil
+	}
+	seen, size := make(map[string]bool, len(names)), 0
+	for _, n := range names {
+		if size += len(n); n == "" || seen[n] || size > 1<<20 || len(seen) > 1<<15 {
+			return nil
+		}
+		seen[n] = true
+	}
+	return names
+}
+
 // Logit is the margin of a probability, in f32 like XGBoost's.
 func Logit(p float32) float64 {
 	return -float64(float32(math.Log(float64(1/p - 1))))

@@ -22,6 +22,7 @@ type model struct {
 	drop      []float32 // weight of each tree, for dart
 	linear    []float32 // gblinear: [features+1][outputs], the bias last
 	version   [3]int    // 0.0.0 before 1.0
+	names     []string
 }
 
 // tree has a value per node. Leaves have left -1.
@@ -74,6 +75,11 @@ func fromDocument(v *value) (*model, error) {
 	m.outputs = max(classes, targets, 1)
 	if m.base, err = readBase(param, m.outputs); err != nil {
 		return nil, err
+	}
+	if names, ok := learner.has("feature_names"); ok {
+		for _, n := range names.v.list {
+			m.names = append(m.names, n.str)
+		}
 	}
 	obj, err := learner.object("objective")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/waybill-ml/waybill/packager/frontend"
+	"github.com/waybill-ml/waybill/packager/frontend/trees"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -17,7 +18,7 @@ func Parse(data []byte) (*ir.Graph, error) {
 	if err == nil {
 		var g *ir.Graph
 		if g, err = lower(m); err == nil {
-			g.Producer = "XGBoost"
+			g.Producer, g.Columns = "XGBoost", trees.Columns(m.names, m.features)
 			if v := m.version; v[0] > 0 {
 				g.Producer = fmt.Sprintf("XGBoost %d.%d.%d", v[0], v[1], v[2])
 			}
