@@ -21,6 +21,7 @@ func lowerings() map[string]lowerer {
 		controlLowering(),
 		mlLowering(),
 		textLowering(),
+		indexLowering(),
 		imageLowering(),
 	} {
 		for op, l := range t {

@@ -402,6 +402,25 @@ func (c *call) eval() ([]*value, error) {
 		return c.loop()
 	case "Scan":
 		return c.scan()
+	case "Trilu":
+		return one(c.trilu())
+	case "GatherElements":
+		return one(c.gatherElements())
+	case "GatherND":
+		return one(c.gatherND())
+	case "ScatterElements":
+		return one(c.scatterElements())
+	case "ScatterND":
+		return one(c.scatterND())
+	case "NonZero":
+		return one(c.nonZero())
+	case "UniqueRows":
+		ts, err := c.uniqueRows()
+		return tensors(ts...), err
+	case "ReverseSequence":
+		return one(c.reverseSequence())
+	case "EyeLike":
+		return one(c.eyeLike())
 	case "ml.TreeEnsemble":
 		return one(c.trees())
 	case "ml.LabelEncoder":

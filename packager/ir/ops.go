@@ -64,6 +64,7 @@ var table = sync.OnceValue(func() map[string]*OpDef {
 		controlOps(),
 		mlOps(),
 		textOps(),
+		indexOps(),
 		imageOps(),
 	} {
 		for i := range fam {

@@ -62,6 +62,9 @@ func reduce(name string, each func(*op, *ir.Value) *ir.Value, f func(o *op, x, a
 		empty := axes == nil
 		if axes != nil {
 			a, ok := o.known(axes)
+			if n, static := axes.Type.Shape.Static(); !ok && static && len(n) == 1 && n[0] == 0 {
+				ok = true
+			}
 			if !ok && noop != 0 {
 				return o.lacks("noop_with_empty_axes with axes known only at run time")
 			}

@@ -38,6 +38,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, shapeOps())
 	add("", knownONNX, indexOps())
 	add("", knownONNX, nnOps())
+	add("", knownONNX, positionOps())
 	add("", knownONNX, rnnOps())
 	add("", knownONNX, reduceOps())
 	add("", knownONNX, normOps())
