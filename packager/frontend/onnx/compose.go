@@ -38,7 +38,7 @@ func (o *op) widen() {
 
 // size gives the size of a dim of v as an i64 list of one; v is ranked, axis is not negative.
 func (o *op) size(v *ir.Value, axis int) *ir.Value {
-	if s := v.Type.Shape; axis < s.Rank() && s.Dims[axis].IsStatic() {
+	if s := v.Type.Shape; axis >= 0 && axis < s.Rank() && s.Dims[axis].IsStatic() {
 		return o.ints(s.Dims[axis].N)
 	}
 	return o.emit("Shape", ir.Attrs{"start": axis, "end": axis + 1}, v)

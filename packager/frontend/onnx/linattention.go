@@ -122,14 +122,22 @@ func linearAttention(o *op) []*ir.Value {
 		body.Params = append(body.Params, p)
 		return p
 	}
-	s := param(ir.TensorOf(work, ir.ShapeOf(ir.Unknown(), ir.Unknown(), ir.Unknown(), ir.Unknown())))
+	turn := func(dims ...ir.Dim) *ir.Value { // sizes of later turns are only as sure as those of the first
+		for i, d := range dims {
+			if !d.IsStatic() {
+				dims[i] = ir.Unknown()
+			}
+		}
+		return param(ir.TensorOf(work, ir.ShapeOf(dims...)))
+	}
+	if rank(state) != 4 {
+		return o.lacks("a state of rank %d, it must be 4", rank(state))
+	}
+	s := turn(append([]ir.Dim{}, state.Type.Shape.Dims...)...)
 	var in []*ir.Value
 	for _, x := range scans {
-		t := ir.TensorOf(work, ir.ShapeOf(ir.Unknown(), ir.Unknown(), ir.Unknown(), ir.Unknown()))
-		if dims := x.Type.Shape.Dims; len(dims) == 5 {
-			t = ir.TensorOf(work, ir.ShapeOf(append(append([]ir.Dim{}, dims[0]), dims[2:]...)...))
-		}
-		in = append(in, param(t))
+		dims := x.Type.Shape.Dims // ranked: reshaped above
+		in = append(in, turn(append(append([]ir.Dim{}, dims[0]), dims[2:]...)...))
 	}
 	o.r = body
 	qs, row, column, value := in[0], in[1], in[2], in[3]
