@@ -2,6 +2,7 @@ package interp
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -101,7 +102,7 @@ func (c *call) loop() ([]*value, error) {
 // stack joins tensors of equal dims along a new axis; t gives the type of an element when there is none.
 func stack(ts []*tensor, axis int64, backwards bool, typ ir.Type) (*tensor, error) {
 	if len(ts) == 0 {
-		dims := []int64{0}
+		dims := []int64{}
 		for _, d := range typ.Shape.Dims {
 			if d.IsStatic() {
 				dims = append(dims, d.N)
@@ -109,7 +110,11 @@ func stack(ts []*tensor, axis int64, backwards bool, typ ir.Type) (*tensor, erro
 				dims = append(dims, 0)
 			}
 		}
-		return alloc(typ.DType, dims)
+		a, err := ir.Axis(axis, len(dims)+1)
+		if err != nil {
+			return nil, err
+		}
+		return alloc(typ.DType, slices.Insert(dims, a, 0))
 	}
 	a, err := ir.Axis(axis, len(ts[0].dims)+1)
 	if err != nil {
