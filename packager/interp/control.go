@@ -2,7 +2,6 @@ package interp
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -114,7 +113,8 @@ func stack(ts []*tensor, axis int64, backwards bool, typ ir.Type) (*tensor, erro
 		if err != nil {
 			return nil, err
 		}
-		return alloc(typ.DType, slices.Insert(dims, a, 0))
+		dims = append(dims[:a:a], append([]int64{0}, dims[a:]...)...)
+		return alloc(typ.DType, dims)
 	}
 	a, err := ir.Axis(axis, len(ts[0].dims)+1)
 	if err != nil {
