@@ -23,16 +23,17 @@ func predictCommand() Command {
 	return Command{
 		Name: "predict", Group: Build, Summary: "run a model on rows or tensors, as a device would",
 		Args: "[MODEL|PROJECT|REF] INPUT", Min: 1, Max: 2,
-		Long: `INPUT is a file or - for stdin: an inference request of the Open Inference Protocol V2 (JSON), or CSV rows with a
-header. Columns of CSV fill the features that waybill.yaml lists, or the inputs of the same name. With text output
-there is one line per row, else one per tensor; with --output json it is a V2 response.`,
+		Long: `INPUT is a file or - for stdin: an inference request of the Open Inference Protocol V2 (JSON), CSV rows with a header, or
+JSON records (a list of flat objects, or one of them). Columns and fields fill the features that waybill.yaml lists,
+or the inputs of the same name; an empty cell, null or an absent field is a missing value. With text output there is
+one line per row, else one per tensor; with --output json it is a V2 response.`,
 		Examples: []string{
 			"waybill predict churn:1.0 customers.csv",
 			`echo '{"inputs":[{"name":"X","datatype":"FP32","shape":[1,2],"data":[1,2]}]}' | waybill predict model.onnx -`,
 			"waybill predict reg.example/ml/churn:1.0 request.json --output json",
 		},
 		Flags: []ucli.Flag{
-			&ucli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the input: auto, json or csv"},
+			&ucli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the input: auto, json, records or csv"},
 			engineFlag(),
 		},
 		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.Registry, diag.NotFound},
@@ -90,22 +91,29 @@ func runPredict(ctx context.Context, c *Call) error {
 	format := c.String("format")
 	if format == "auto" {
 		format = "csv"
-		if b := bytes.TrimSpace(data); strings.HasSuffix(input, ".json") || len(b) > 0 && b[0] == '{' {
+		if b := bytes.TrimSpace(data); strings.HasSuffix(input, ".json") || len(b) > 0 && b[0] == '{' || len(b) > 0 && b[0] == '[' {
 			format = "json"
+			if isRecords(b) {
+				format = "records"
+			}
 		}
 	}
 	var ins []artifact.GoldenTensor
 	switch format {
 	case "json":
 		ins, err = readRequest(data, &req, t.Interface.Inputs)
-	case "csv":
+	case "csv", "records":
 		var ignored []string
-		ins, ignored, err = readRows(bytes.NewReader(data), t.Interface.Inputs)
+		if format == "csv" {
+			ins, ignored, err = readRows(bytes.NewReader(data), t.Interface.Inputs)
+		} else {
+			ins, ignored, err = readRecords(data, t.Interface.Inputs)
+		}
 		if len(ignored) > 0 {
 			c.UI.Say("ignored columns: %s", strings.Join(ignored, ", "))
 		}
 	default:
-		return diag.New(diag.Usage, "--format %s: not one of auto, json, csv", format)
+		return diag.New(diag.Usage, "--format %s: not one of auto, json, records, csv", format)
 	}
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "predict: %s", input)
@@ -134,6 +142,19 @@ func runPredict(ctx context.Context, c *Call) error {
 		return c.UI.PrintJSON(res)
 	}
 	return printOutputs(c.UI, res.Outputs)
+}
+
+// isRecords tells a list of objects, or one object without the member inputs, from an inference request.
+func isRecords(b []byte) bool {
+	if b[0] == '[' {
+		return true
+	}
+	var o map[string]json.RawMessage
+	if json.Unmarshal(b, &o) != nil {
+		return false
+	}
+	_, request := o["inputs"]
+	return !request
 }
 
 // runError tells the caller's fault from others.

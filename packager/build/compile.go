@@ -7,16 +7,19 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/codegen"
+	"github.com/waybill-ml/waybill/packager/features"
 	"github.com/waybill-ml/waybill/packager/ir"
 	"github.com/waybill-ml/waybill/packager/pass"
+	"github.com/waybill-ml/waybill/packager/project"
 )
 
 // Options of Compile.
 type Options struct {
 	Name    string // of the model, for the interface document
 	Version string
-	State   []ir.State // streaming state that the file does not know of itself
-	Columns []string   // names of the columns of the only two-dimensional input
+	State   []ir.State          // streaming state that the file does not know of itself
+	Columns []string            // names of the columns of the only two-dimensional input
+	Mapping *project.FeatureMap // compiled in front of the model; nil for none
 	Limits  artifact.Limits
 	Codegen codegen.Options
 }
@@ -46,6 +49,13 @@ func Compile(ctx context.Context, s Source, o Options) (*Model, error) {
 	for _, st := range o.State {
 		oracle.State = append(oracle.State, st)
 		g.State = append(g.State, st)
+	}
+	if o.Mapping != nil {
+		for _, x := range []*ir.Graph{oracle, g} {
+			if err := features.Apply(x, o.Mapping); err != nil {
+				return nil, err
+			}
+		}
 	}
 	m := &Model{Source: *oracle, Kind: Kind(g), Producer: g.Producer, Imported: Nodes(g)}
 	if err := pass.Run(ctx, g); err != nil {

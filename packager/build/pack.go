@@ -112,7 +112,7 @@ func (in *Input) Vectors() (*Vectors, error) {
 func (in *Input) Compile(ctx context.Context, opt codegen.Options) (*Model, error) {
 	p := in.Project
 	o := Options{
-		Name: p.Name, Version: p.Version, Codegen: opt,
+		Name: p.Name, Version: p.Version, Mapping: p.Mapping, Codegen: opt,
 		Limits: artifact.Limits{TimeoutMS: p.Limits.Timeout.Milliseconds(), MaxBatch: p.Limits.MaxBatch},
 	}
 	for _, s := range p.State {

@@ -50,7 +50,7 @@ func Parse(file string, b []byte) (*Project, error) {
 		case "steps":
 			p.Steps = r.steps(v)
 		case "features":
-			p.Features = r.texts(v, key)
+			r.features(v, p)
 		case "metrics":
 			p.Metrics = r.path(v, key)
 			p.files = append(p.files, File{Path: p.Metrics, Loc: r.loc(v)})

@@ -39,9 +39,10 @@ type Project struct {
 	Owner    string
 	Epoch    int64 // security epoch: devices whose floor is higher refuse it
 	Steps    []Step
-	Features []string // names of the columns of the model's only two-dimensional input
-	Metrics  string   // file with the evaluation/v1 predicate, for waybill attest
-	Datasets string   // file with the dataset/v1 predicate, for waybill attest
+	Features []string    // names of the columns of the model's only two-dimensional input
+	Mapping  *FeatureMap // nil, or what turns records into that input; then Features is empty
+	Metrics  string      // file with the evaluation/v1 predicate, for waybill attest
+	Datasets string      // file with the dataset/v1 predicate, for waybill attest
 	State    []State
 	Docs     []string
 	Limits   Limits

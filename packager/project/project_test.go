@@ -133,6 +133,18 @@ func TestErrors(t *testing.T) {
 		{minimal + "steps: [{name: a, file: a.wasm, when: later, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `5:39: when is "later", allowed are before and after`},
 		{minimal + "steps: [{name: a, file: a.wasm, reentrant: 1, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `reentrant must be true or false`},
 		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x], outputs: [{name: y, type: f32}], keep: [z]}]\n", `keep: "z" is no input of the step`},
+		{minimal + "features: [{name: a}, {name: a}]\n", `5:23: features: "a" is given twice`},
+		{minimal + "features: [{nam: a}]\n", `did you mean "name"?`},
+		{minimal + "features: [{type: number}]\n", `feature: key "name" is missing`},
+		{minimal + "features: [{name: a, type: text}]\n", `5:28: type is "text"`},
+		{minimal + "features: [{name: a, values: [x]}]\n", `feature "a" is a number: values goes with type: category`},
+		{minimal + "features: [{name: a, type: category}]\n", `key "values" is missing`},
+		{minimal + "features: [{name: a, type: category, values: []}]\n", `values is empty`},
+		{minimal + "features: [{name: a, type: category, values: [red, blue], default: bleu}]\n", `did you mean "blue"?`},
+		{minimal + "features: [{name: a, type: category, values: [x], unknown: default}]\n", `unknown: default needs a default`},
+		{minimal + "features: [{name: a, default: .nan}]\n", `default must be a finite number`},
+		{minimal + "features: [{name: a, default: 1, required: true}]\n", `is required, so it can have no default`},
+		{minimal + "features: {input: X}\n", `key "columns" is missing`},
 		{minimal + "docs: [../secret]\n", "../secret leaves the project folder"},
 		{minimal + "docs: [/etc/passwd]\n", "/etc/passwd is an absolute path"},
 		{minimal + "docs: ['a\\b']\n", "docs entry"},
@@ -156,6 +168,26 @@ func TestErrors(t *testing.T) {
 		if got := diag.Render(err); !strings.Contains(got, c.want) || !strings.Contains(got, "waybill.yaml") {
 			t.Errorf("%q\n got %s want %s", c.in, got, c.want)
 		}
+	}
+}
+
+func TestFeatures(t *testing.T) {
+	p, err := Parse("waybill.yaml", []byte(minimal+`features:
+  input: X
+  columns:
+    - age
+    - {name: income, default: -1.5}
+    - {name: color, type: category, values: [red, 7], encode: onehot, unknown: default, default: red}
+    - {name: size, type: category, values: [s, m], unknown: ignore}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.Mapping
+	if m == nil || m.Input != "X" || len(m.Features) != 4 || p.Features != nil || *m.Features[1].Default != -1.5 ||
+		m.Features[2].Columns() != 2 || *m.Features[2].DefaultValue != "red" || m.Features[2].Values[1] != "7" ||
+		m.Features[3].Columns() != 1 || m.Features[3].Unknown != UnknownIgnore || m.Features[0].Category {
+		t.Errorf("%+v", m)
 	}
 }
 

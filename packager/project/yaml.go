@@ -201,15 +201,20 @@ func (r *reader) number(n ast.Node, what string) float64 {
 	if r.err != nil {
 		return 0
 	}
-	switch n.(type) {
-	case *ast.IntegerNode, *ast.FloatNode, *ast.StringNode: // YAML reads 1e-6, without a point, as text
-		v, err := strconv.ParseFloat(strings.TrimSpace(n.GetToken().Value), 64)
-		if err == nil && !math.IsNaN(v) && !math.IsInf(v, 0) && v >= 0 {
-			return v
-		}
+	if v, ok := parseNumber(n); ok && v >= 0 {
+		return v
 	}
 	r.fail(n, "%s must be a number that is not negative", what)
 	return 0
+}
+
+func parseNumber(n ast.Node) (float64, bool) {
+	switch n.(type) {
+	case *ast.IntegerNode, *ast.FloatNode, *ast.StringNode: // YAML reads 1e-6, without a point, as text
+		v, err := strconv.ParseFloat(strings.TrimSpace(n.GetToken().Value), 64)
+		return v, err == nil && !math.IsNaN(v) && !math.IsInf(v, 0)
+	}
+	return 0, false
 }
 
 func (r *reader) duration(n ast.Node, what string, high time.Duration) time.Duration {
