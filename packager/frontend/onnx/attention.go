@@ -60,24 +60,9 @@ func attention(o *op) []*ir.Value {
 		v = o.emit("Concat", ir.Attrs{"axis": 2}, pastV, v)
 	}
 	outs := []*ir.Value{nil, o.statistic(1, k, qt), o.statistic(2, v, vt), nil}
-	batch, hq, hkv, sq, skv := o.size(q, 0), o.size(q, 1), o.size(k, 1), o.size(q, 2), o.size(k, 2)
-	bias := o.attentionBias(sq, skv, pastK, nonpad, work)
-
-	root := o.rootScale(q, work)
-	qs := o.emit("Mul", nil, q, root)
-	ks := o.emit("Mul", nil, o.emit("Transpose", ir.Attrs{"perm": []int64{0, 1, 3, 2}}, k), root)
-	a, ok1 := o.known(hq)
-	b, ok2 := o.known(hkv)
-	shared := !ok1 || !ok2 || a[0] != b[0]
-	if shared { // queries of a group share the keys and values of one head
-		group := o.parts(hq, hkv)
-		qs = o.reshape(qs, batch, hkv, group, sq, o.size(q, 3))
-		ks, v = o.emit("Unsqueeze", nil, ks, o.ints(2)), o.emit("Unsqueeze", nil, v, o.ints(2))
-	}
-	qk := o.emit("MatMul", nil, qs, ks)
-	if shared {
-		qk = o.reshape(qk, batch, hq, sq, skv)
-	}
+	h := o.heading(q, k)
+	bias := o.attentionBias(h.sq, h.skv, pastK, nonpad, work)
+	qk := o.scores(h, q, k, o.rootScale(q, work))
 	shown := qk
 	mode := o.attrInt("qk_matmul_output_mode", 0)
 	if limit := o.attrFloat("softcap", 0); limit > 0 {
@@ -102,20 +87,48 @@ func attention(o *op) []*ir.Value {
 		return o.fail("qk_matmul_output_mode %d", mode)
 	}
 	outs[3] = o.statistic(3, shown, qt)
-	if shared {
-		p = o.reshape(p, batch, hkv, o.parts(hq, hkv), sq, skv)
-	}
-	y := o.emit("MatMul", nil, p, v)
-	vs := o.size(v, rank(v)-1)
-	if shared {
-		y = o.reshape(y, batch, hq, sq, vs)
-	}
+	y := o.weigh(h, p, v)
 	if r == 3 {
 		y = o.emit("Transpose", ir.Attrs{"perm": []int64{0, 2, 1, 3}}, y)
-		y = o.reshape(y, batch, sq, o.arith("Mul", hq, vs))
+		y = o.reshape(y, h.batch, h.sq, o.arith("Mul", h.hq, o.size(v, 3)))
 	}
 	outs[0] = o.cast(y, qt)
 	return outs
+}
+
+// heading holds the sizes of an attention, as lists of one; shared tells that several query heads have one key head.
+type heading struct {
+	batch, hq, hkv, sq, skv *ir.Value
+	shared                  bool
+}
+
+func (o *op) heading(q, k *ir.Value) heading {
+	h := heading{batch: o.size(q, 0), hq: o.size(q, 1), hkv: o.size(k, 1), sq: o.size(q, 2), skv: o.size(k, 2)}
+	a, ok1 := o.known(h.hq)
+	b, ok2 := o.known(h.hkv)
+	h.shared = !ok1 || !ok2 || a[0] != b[0]
+	return h
+}
+
+// scores is (q*root)(k*root)', [batch, query heads, queries, keys].
+func (o *op) scores(h heading, q, k, root *ir.Value) *ir.Value {
+	qs := o.emit("Mul", nil, q, root)
+	ks := o.emit("Mul", nil, o.emit("Transpose", ir.Attrs{"perm": []int64{0, 1, 3, 2}}, k), root)
+	if !h.shared {
+		return o.emit("MatMul", nil, qs, ks)
+	}
+	qs = o.reshape(qs, h.batch, h.hkv, o.parts(h.hq, h.hkv), h.sq, o.size(q, 3))
+	return o.reshape(o.emit("MatMul", nil, qs, o.emit("Unsqueeze", nil, ks, o.ints(2))), h.batch, h.hq, h.sq, h.skv)
+}
+
+// weigh is the sum of the values by the probabilities p.
+func (o *op) weigh(h heading, p, v *ir.Value) *ir.Value {
+	if !h.shared {
+		return o.emit("MatMul", nil, p, v)
+	}
+	p = o.reshape(p, h.batch, h.hkv, o.parts(h.hq, h.hkv), h.sq, h.skv)
+	y := o.emit("MatMul", nil, p, o.emit("Unsqueeze", nil, v, o.ints(2)))
+	return o.reshape(y, h.batch, h.hq, h.sq, o.size(v, 3))
 }
 
 // rootScale is the square root of the scale, by default of 1/sqrt(head size).

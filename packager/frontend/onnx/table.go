@@ -9,9 +9,10 @@ import (
 
 // Newest operator sets whose changes the handlers know.
 const (
-	knownONNX = 28
-	knownML   = 5
-	knownMS   = 1
+	knownONNX    = 28
+	knownML      = 5
+	knownMS      = 1
+	knownPreview = 1
 )
 
 // entry is the handler of an operator and the range of opsets that it converts.
@@ -53,6 +54,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, rearrangeOps())
 	add("", knownONNX, signalOps())
 	add("", knownONNX, einsumOps())
+	add("ai.onnx.preview.", knownPreview, previewOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
 	add("ai.onnx.ml.", knownML, mlTrees())
