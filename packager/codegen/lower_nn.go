@@ -8,7 +8,7 @@ import (
 
 func nnLowering() map[string]lowerer {
 	return map[string]lowerer{
-		"MatMul": simple(kernel.MatMul),
+		"MatMul": lowerMatMul,
 		"RNN":    lowerRNN(kernel.RNN),
 		"GRU":    lowerRNN(kernel.GRU),
 		"LSTM":   lowerRNN(kernel.LSTM),
@@ -21,18 +21,7 @@ func nnLowering() map[string]lowerer {
 			return nil
 		},
 		"Gemm": lowerGemm,
-		"Conv": func(c *compiler, n *ir.Node) error {
-			d, err := c.dt(n, n.Ins[0])
-			if err != nil {
-				return err
-			}
-			as, err := windowAttrs(n, n.Int("group"), 0)
-			if err != nil {
-				return err
-			}
-			c.step(kernel.Conv(d, n.In(2) != nil), c.outs(n), c.ins(n), as...)
-			return nil
-		},
+		"Conv": lowerConv,
 		"MaxPool": func(c *compiler, n *ir.Node) error {
 			kind := kernel.MaxPool
 			if n.Out(1) != nil {
@@ -87,6 +76,19 @@ func lowerGemm(c *compiler, n *ir.Node) error {
 		return err
 	}
 	alpha, beta := n.Float("alpha"), n.Float("beta")
+	scaled := alpha != 1 || beta != 1
+	if packable(n.Ins[1]) && d.ABI == abi.F32 {
+		b, terms, cols := c.packed(n, n.Ins[1], n.Int("transB") != 0)
+		ins := []*operand{c.operand(n.Ins[0]), b}
+		hasC := n.In(2) != nil && beta != 0
+		if hasC {
+			ins = append(ins, c.operand(n.Ins[2]))
+		}
+		t := &temps{c: c}
+		k := kernel.Gemm(d, n.Int("transA") != 0, false, hasC, scaled, true)
+		t.free(c.step(k, append(c.outs(n), t.new()), ins, af(alpha), af(beta), ai(terms), ai(cols)))
+		return nil
+	}
 	ins := c.ins(n)
 	tb := n.Int("transB") != 0
 	if b := n.Ins[1]; tb && b.Const != nil && len(b.Const.Dims) == 2 && !d.Half() {
@@ -100,7 +102,7 @@ func lowerGemm(c *compiler, n *ir.Node) error {
 		ins = ins[:2]
 	}
 	emit := func(d kernel.DT, outs, ins []*operand) *step {
-		return c.step(kernel.Gemm(d, n.Int("transA") != 0, tb, hasC, alpha != 1 || beta != 1), outs, ins, af(alpha), af(beta))
+		return c.step(kernel.Gemm(d, n.Int("transA") != 0, tb, hasC, scaled, false), outs, ins, af(alpha), af(beta))
 	}
 	if d.Half() {
 		return c.inF32(n, d, func(outs, ins []*operand) *step {

@@ -63,6 +63,7 @@ type compiler struct {
 	slots  map[*ir.Value]*operand
 	consts map[*ir.Data]*operand
 	turned map[*ir.Data]*ir.Data // transposed constants
+	packs  map[packing]*ir.Data  // packed constants
 	nslots int
 	syms   map[string]int
 	blobs  []*blob
@@ -83,7 +84,7 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 	}
 	m := wasmenc.New()
 	c := &compiler{g: g, table: lowerings(), opt: opt, mod: m, lib: kernel.NewLib(m), slots: map[*ir.Value]*operand{},
-		consts: map[*ir.Data]*operand{}, turned: map[*ir.Data]*ir.Data{}, syms: map[string]int{}, nodes: []string{"inputs"}}
+		consts: map[*ir.Data]*operand{}, turned: map[*ir.Data]*ir.Data{}, packs: map[packing]*ir.Data{}, syms: map[string]int{}, nodes: []string{"inputs"}}
 	table, err := c.inputs()
 	if err != nil {
 		return nil, err

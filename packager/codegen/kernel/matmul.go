@@ -223,13 +223,14 @@ func (k *K) productRange(d DT, lo, hi V, after func(pc, row, col, n V)) {
 	})
 }
 
-// Gemm: attr0 alpha, attr1 beta (floats); C, when there, broadcasts.
-func Gemm(d DT, transA, transB, hasC, scaled bool) *Kernel {
+// Gemm: attr0 alpha, attr1 beta (floats); C, when there, broadcasts. packed: B is panels (f32), attributes 2 and 3 are K and N, and
+// output 1 is scratch.
+func Gemm(d DT, transA, transB, hasC, scaled, packed bool) *Kernel {
 	name := "Gemm." + d.Name
 	for _, v := range []struct {
 		b bool
 		s string
-	}{{transA, ".ta"}, {transB, ".tb"}, {hasC, ".c"}, {scaled, ".s"}} {
+	}{{transA, ".ta"}, {transB, ".tb"}, {hasC, ".c"}, {scaled, ".s"}, {packed, ".p"}} {
 		if v.b {
 			name += v.s
 		}
@@ -240,10 +241,18 @@ func Gemm(d DT, transA, transB, hasC, scaled bool) *Kernel {
 		}
 		return k.AttrF(i).TruncSat(d.C, true)
 	}
-	return &Kernel{Name: name, NOut: 1, Parallel: true,
+	nout := 1
+	if packed {
+		nout = 2
+	}
+	return &Kernel{Name: name, NOut: nout, Parallel: !packed,
 		Prep: func(k *K) {
 			a, b, y := k.In(0), k.In(1), k.Out(0)
-			k.Check(Rank(a).EqI(2).And(Rank(b).EqI(2)), abi.ErrRank, Rank(a).ExtU(), Rank(b).ExtU())
+			if packed {
+				k.Check(Rank(a).EqI(2), abi.ErrRank, Rank(a).ExtU(), asm.CL(2))
+			} else {
+				k.Check(Rank(a).EqI(2).And(Rank(b).EqI(2)), abi.ErrRank, Rank(a).ExtU(), Rank(b).ExtU())
+			}
 			pick := func(x V, t bool, i int) E {
 				if t {
 					return DimC(x, 1-i)
@@ -251,7 +260,14 @@ func Gemm(d DT, transA, transB, hasC, scaled bool) *Kernel {
 				return DimC(x, i)
 			}
 			m, kk := k.Let(pick(a, transA, 0)), k.Let(pick(a, transA, 1))
-			kb, n := k.Let(pick(b, transB, 0)), k.Let(pick(b, transB, 1))
+			kb, n := k.Local(asm.I64), k.Local(asm.I64)
+			if packed {
+				k.Set(kb, k.Attr(2))
+				k.Set(n, k.Attr(3))
+			} else {
+				k.Set(kb, pick(b, transB, 0))
+				k.Set(n, pick(b, transB, 1))
+			}
 			k.Check(kk.Eq(kb.E), abi.ErrShape, kk.E, kb.E)
 			st := func(o1, o2 uint32, t bool, rows, cols E) {
 				one := asm.C(1)
@@ -263,9 +279,13 @@ func Gemm(d DT, transA, transB, hasC, scaled bool) *Kernel {
 					k.Put(asm.M32, k.Ctx.E, o2, one)
 				}
 			}
-			st(mmAM, mmAK, transA, m.Wrap(), kk.Wrap())
-			st(mmBK, mmBN, transB, kk.Wrap(), n.Wrap())
-			k.Put(asm.M32, k.Ctx.E, mmND, asm.C(0))
+			if packed {
+				st(ppAM, ppAK, transA, m.Wrap(), kk.Wrap())
+			} else {
+				st(mmAM, mmAK, transA, m.Wrap(), kk.Wrap())
+				st(mmBK, mmBN, transB, kk.Wrap(), n.Wrap())
+				k.Put(asm.M32, k.Ctx.E, mmND, asm.C(0))
+			}
 			if hasC {
 				c := k.In(2)
 				k.Check(Rank(c).LeU(asm.C(2)), abi.ErrRank, Rank(c).ExtU(), asm.CL(2))
@@ -280,11 +300,24 @@ func Gemm(d DT, transA, transB, hasC, scaled bool) *Kernel {
 			k.SetRank(y, asm.C(2))
 			k.SetDimC(y, 0, m.E)
 			k.SetDimC(y, 1, n.E)
+			if packed {
+				k.Alloc(y, d)
+				k.packedWork(k.Out(1), k.Let(asm.CL(1)), m, kk, n)
+				return
+			}
 			k.finishProduct(y, d, m, kk, n, asm.CL(1))
 		},
 		Range: func(k *K, lo, hi V) {
+			run := func(after func(pc, row, col, n V)) {
+				if !packed {
+					k.productRange(d, lo, hi, after)
+					return
+				}
+				w := k.Let(Data(k.In(1)))
+				k.packedRange(lo, hi, func(V) E { return w.E }, k.fillRows, func(t packedTile) { k.storeRows(t, after) })
+			}
 			if !hasC && !scaled {
-				k.productRange(d, lo, hi, nil)
+				run(nil)
 				return
 			}
 			var dc, cm, cn V
@@ -297,7 +330,7 @@ func Gemm(d DT, transA, transB, hasC, scaled bool) *Kernel {
 			}
 			p, end, c := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
 			x := k.Local(d.C)
-			k.productRange(d, lo, hi, func(pc, row, col, n V) {
+			run(func(pc, row, col, n V) {
 				k.Set(p, pc.E)
 				k.Set(end, pc.Add(n.ShlI(d.Shift)))
 				if hasC {
