@@ -118,6 +118,10 @@ const (
 	F8E5M2FNUZ DType = 20
 	U4         DType = 21
 	I4         DType = 22
+	F4E2M1     DType = 23
+	F8E8M0     DType = 24
+	U2         DType = 25
+	I2         DType = 26
 )
 
 // Code is the error code of a guest's error record. The texts stand in docs/abi.md; A and B are the two i64.

@@ -11,7 +11,7 @@ type DTypeInfo struct {
 // DTypes is the closed table of element types, in the order of their numbers.
 func DTypes() []DTypeInfo {
 	var t []DTypeInfo
-	for d := F32; d <= I4; d++ {
+	for d := F32; d <= I2; d++ {
 		if i, ok := d.Info(); ok {
 			t = append(t, i)
 		}
@@ -68,6 +68,14 @@ func (d DType) names() (name, oip string) {
 		return "u4", ""
 	case I4:
 		return "i4", ""
+	case F4E2M1:
+		return "f4e2m1", ""
+	case F8E8M0:
+		return "f8e8m0", ""
+	case U2:
+		return "u2", ""
+	case I2:
+		return "i2", ""
 	}
 	return "", ""
 }
@@ -75,9 +83,11 @@ func (d DType) names() (name, oip string) {
 // Bits returns the size of one element in bits: 0 for String and for unknown numbers.
 func (d DType) Bits() int {
 	switch d {
-	case U4, I4:
+	case U2, I2:
+		return 2
+	case U4, I4, F4E2M1:
 		return 4
-	case U8, I8, Bool, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ:
+	case U8, I8, Bool, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0:
 		return 8
 	case U16, I16, F16, BF16:
 		return 16
@@ -99,7 +109,7 @@ func (d DType) String() string {
 
 // ParseDType is the inverse of String for the types of the table.
 func ParseDType(s string) (DType, bool) {
-	for d := F32; d <= I4; d++ {
+	for d := F32; d <= I2; d++ {
 		if name, _ := d.names(); name == s && s != "" {
 			return d, true
 		}

@@ -4,8 +4,8 @@ import "testing"
 
 func TestDTypeTable(t *testing.T) {
 	all := DTypes()
-	if len(all) != 20 {
-		t.Fatalf("%d element types, not 20", len(all))
+	if len(all) != 24 {
+		t.Fatalf("%d element types, not 24", len(all))
 	}
 	oip := map[string]bool{}
 	for _, i := range all {
@@ -21,7 +21,7 @@ func TestDTypeTable(t *testing.T) {
 		}
 		oip[i.OIP] = true
 	}
-	for _, d := range []DType{0, 14, 15, 23, 1 << 31} {
+	for _, d := range []DType{0, 14, 15, 27, 1 << 31} {
 		if _, ok := d.Info(); ok || d.Bits() != 0 {
 			t.Errorf("%d passes for an element type", uint32(d))
 		}

@@ -28,7 +28,8 @@ const DTYPES = {
   bool: [9, 8, Uint8Array], f16: [10, 16, Uint16Array], f64: [11, 64, Float64Array], u32: [12, 32, Uint32Array],
   u64: [13, 64, BigUint64Array], bf16: [16, 16, Uint16Array], f8e4m3fn: [17, 8, Uint8Array],
   f8e4m3fnuz: [18, 8, Uint8Array], f8e5m2: [19, 8, Uint8Array], f8e5m2fnuz: [20, 8, Uint8Array],
-  u4: [21, 4, Uint8Array], i4: [22, 4, Uint8Array],
+  u4: [21, 4, Uint8Array], i4: [22, 4, Uint8Array], f4e2m1: [23, 4, Uint8Array],
+  f8e8m0: [24, 8, Uint8Array], u2: [25, 2, Uint8Array], i2: [26, 2, Uint8Array],
 };
 const NAMES = Object.fromEntries(Object.entries(DTYPES).map(([n, [id]]) => [id, n]));
 

@@ -254,6 +254,18 @@ func floatAt(t ir.DType, b []byte, i int) float64 {
 		return small(uint32(b[i]), 5, 2, 15, true, false)
 	case ir.F8E4M3FNUZ:
 		return small(uint32(b[i]), 4, 3, 8, false, true)
+	case ir.F8E8M0:
+		if b[i] == 0xff {
+			return math.NaN()
+		}
+		return math.Ldexp(1, int(b[i])-127)
+	case ir.F4E2M1:
+		v := uint32(b[i/2]) >> (4 * (i & 1)) & 15
+		if x := small(v&7, 2, 1, 1, false, true); v&8 != 0 {
+			return -x
+		} else {
+			return x
+		}
 	case ir.F8E5M2FNUZ:
 		return small(uint32(b[i]), 5, 2, 16, false, true)
 	}

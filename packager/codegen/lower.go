@@ -15,6 +15,7 @@ func lowerings() map[string]lowerer {
 		mathLowering(),
 		trigLowering(),
 		bitsLowering(),
+		smallLowering(),
 		tensorLowering(),
 		nnLowering(),
 		reduceLowering(),
@@ -155,18 +156,7 @@ func simple(k func(d kernel.DT) *kernel.Kernel) lowerer {
 
 func mathLowering() map[string]lowerer {
 	t := map[string]lowerer{
-		"Cast": func(c *compiler, n *ir.Node) error {
-			d, err := c.dt(n, n.Ins[0])
-			if err != nil {
-				return err
-			}
-			e, err := c.dt(n, n.Outs[0])
-			if err != nil {
-				return err
-			}
-			c.step(kernel.Cast(d, e), c.outs(n), c.ins(n))
-			return nil
-		},
+		"Cast": lowerCast,
 		"Where": func(c *compiler, n *ir.Node) error {
 			return c.moved(n, []int{1, 2}, kernel.Where)
 		},

@@ -22,11 +22,11 @@ func bitsLowering() map[string]lowerer {
 			})(c, n)
 		},
 		"BitCast": func(c *compiler, n *ir.Node) error {
-			d, err := c.dt(n, n.Ins[0])
+			d, err := c.store(n, n.Ins[0])
 			if err != nil {
 				return err
 			}
-			e, err := c.dt(n, n.Outs[0])
+			e, err := c.store(n, n.Outs[0])
 			if err != nil {
 				return err
 			}

@@ -83,7 +83,7 @@ func (l *bodyLoop) begin() {
 
 // accumulator makes an empty stack of elements of type ty.
 func (l *bodyLoop) accumulator(n *ir.Node, ty ir.Type) error {
-	d, err := kernel.DTypeOf(abi.DType(ty.DType))
+	d, err := kernel.StorageOf(abi.DType(ty.DType))
 	if err != nil || ty.Kind != ir.Tensor {
 		return unsupported(n, "a scan output of type %s", ty)
 	}
@@ -119,7 +119,7 @@ func (l *bodyLoop) body(r *ir.Region, states []*operand, first int) error {
 	}
 	for j, acc := range l.accs {
 		v := r.Results[first+len(states)+j]
-		d, err := kernel.DTypeOf(abi.DType(v.Type.DType))
+		d, err := kernel.StorageOf(abi.DType(v.Type.DType))
 		if err != nil {
 			return &Unsupported{Op: "Loop", Node: v.Name, Reason: err.Error()}
 		}

@@ -88,7 +88,7 @@ func tensorLowering() map[string]lowerer {
 				ins[0] = t.explode(ins[0])
 			} else {
 				var err error
-				if d, err = c.dt(n, n.Ins[0]); err != nil {
+				if d, err = c.store(n, n.Ins[0]); err != nil {
 					return err
 				}
 			}
@@ -121,12 +121,12 @@ func tensorLowering() map[string]lowerer {
 				t.free(c.step(kernel.Implode(), c.outs(n), []*operand{refs}))
 				return nil
 			}
-			d, err := kernel.DTypeOf(abi.DType(v.DType))
+			d, err := kernel.StorageOf(abi.DType(v.DType))
 			if err != nil {
 				return unsupported(n, "%v", err)
 			}
 			var b [8]byte
-			copy(b[:], v.Bytes)
+			copy(b[:], unpacked(v))
 			c.step(kernel.ConstantOfShape(d), c.outs(n), c.ins(n), ai(int64(binary.LittleEndian.Uint64(b[:]))))
 			return nil
 		},

@@ -59,7 +59,7 @@ func (c *compiler) moved(n *ir.Node, data []int, k func(d kernel.DT) *kernel.Ker
 		first = data[0]
 	}
 	if !isString(n.Ins[first]) {
-		d, err := c.dt(n, n.Ins[first])
+		d, err := c.store(n, n.Ins[first])
 		if err != nil {
 			return err
 		}

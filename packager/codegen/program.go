@@ -94,6 +94,17 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 			c.step(kernel.CheckStrings(), nil, []*operand{c.operand(v)}, ai(int64(i)))
 		}
 	}
+	for _, v := range g.Body.Params {
+		if b := v.Type.DType.Bits(); b > 0 && b < 8 {
+			d, err := kernel.StorageOf(abi.DType(v.Type.DType))
+			if err != nil {
+				return nil, err
+			}
+			packed := c.slots[v]
+			c.slots[v] = c.newSlot()
+			c.step(kernel.Unpack(d), []*operand{c.slots[v]}, []*operand{packed})
+		}
+	}
 	if err := c.region(g.Body); err != nil {
 		return nil, err
 	}
@@ -117,11 +128,14 @@ func (c *compiler) inputs() (*blob, error) {
 		put32(kernel.SpecDType, uint32(v.Type.DType))
 		shift := uint32(0xff)
 		if v.Type.DType != ir.String {
-			d, err := kernel.DTypeOf(abi.DType(v.Type.DType))
+			d, err := kernel.StorageOf(abi.DType(v.Type.DType))
 			if err != nil {
 				return nil, &Unsupported{Op: "input", Node: v.Name, Reason: err.Error()}
 			}
 			shift = uint32(d.Shift)
+			if d.Bits < 8 {
+				shift = kernel.SpecPacked | uint32(d.PerByte())
+			}
 		}
 		put32(kernel.SpecShift, shift)
 		if !v.Type.Shape.Ranked {
@@ -210,7 +224,7 @@ func (c *compiler) constant(d *ir.Data) *operand {
 	if o, ok := c.consts[d]; ok {
 		return o
 	}
-	raw, aux := d.Bytes, uint32(0)
+	raw, aux := unpacked(d), uint32(0)
 	if d.DType == ir.String {
 		raw, aux = stringBytes(d.Strings)
 	}

@@ -382,6 +382,8 @@ func (c *call) cast() (*tensor, error) {
 	for i := 0; i < a.len(); i++ {
 		var f float64
 		switch {
+		case a.dt.IsSmallFloat():
+			f = fromSmall(a.dt, a.ints[i])
 		case a.f32 != nil:
 			f = float64(a.f32[i])
 		case a.f64 != nil:
@@ -403,6 +405,8 @@ func (c *call) cast() (*tensor, error) {
 			if f != 0 {
 				out.ints[i] = 1
 			}
+		case to.Bits() < 8: // low bits of what i32 holds
+			out.ints[i] = wrap(to, saturate(ir.I32, f))
 		default:
 			out.ints[i] = saturate(to, f)
 		}

@@ -330,6 +330,8 @@ func (c *call) eval() ([]*value, error) {
 		return one(c.bitCast())
 	case "CumSum", "CumProd":
 		return one(c.cumulative())
+	case "CastSmall":
+		return one(c.castSmall())
 	case "Cast":
 		return one(c.cast())
 	case "Where":

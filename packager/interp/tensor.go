@@ -12,7 +12,7 @@ import (
 const maxElements = 1 << 28
 
 // tensor is a decoded tensor: exactly one of the slices is used. Integers of every width and bools are held as int64,
-// already wrapped to their width (u64 as the same bits); f16 and bf16 are held as the f32 that they are.
+// already wrapped to their width (u64 as the same bits), small floats as their bit patterns; f16 and bf16 are held as the f32 that they are.
 type tensor struct {
 	dt   ir.DType
 	dims []int64
@@ -47,7 +47,7 @@ func alloc(dt ir.DType, dims []int64) (*tensor, error) {
 		t.f64 = make([]float64, n)
 	case dt == ir.String:
 		t.strs = make([]string, n)
-	case dt == ir.Bool || dt.IsInt():
+	case dt == ir.Bool || dt.IsInt() || dt.IsSmallFloat():
 		t.ints = make([]int64, n)
 	default:
 		return nil, fmt.Errorf("element type %s is not interpreted", dt)
@@ -126,6 +126,11 @@ func (t *tensor) data(canon bool) *ir.Data {
 		d.Bytes = make([]byte, (len(t.ints)+1)/2)
 		for i, v := range t.ints {
 			d.Bytes[i/2] |= byte(v&15) << (4 * (i & 1))
+		}
+	case t.dt.Bits() == 2:
+		d.Bytes = make([]byte, (len(t.ints)+3)/4)
+		for i, v := range t.ints {
+			d.Bytes[i/4] |= byte(v&3) << (2 * (i & 3))
 		}
 	default:
 		d.Bytes = ir.IntData(t.dt, nil, t.ints).Bytes
@@ -259,6 +264,10 @@ func wrap(d ir.DType, v int64) int64 {
 		return int64(uint16(v))
 	case ir.U32:
 		return int64(uint32(v))
+	case ir.U2:
+		return v & 3
+	case ir.I2:
+		return int64(int8(v<<6) >> 6)
 	case ir.U4:
 		return v & 15
 	case ir.I4:

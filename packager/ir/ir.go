@@ -29,6 +29,10 @@ const (
 	F8E5M2FNUZ DType = 20
 	U4         DType = 21
 	I4         DType = 22
+	F4E2M1     DType = 23
+	F8E8M0     DType = 24
+	U2         DType = 25
+	I2         DType = 26
 )
 
 // MaxRank is the largest rank that a tensor may have, here and in the ABI.

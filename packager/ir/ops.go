@@ -58,6 +58,7 @@ var table = sync.OnceValue(func() map[string]*OpDef {
 		mathOps(),
 		trigOps(),
 		bitOps(),
+		smallOps(),
 		tensorOps(),
 		nnOps(),
 		reduceOps(),

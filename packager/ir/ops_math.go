@@ -203,6 +203,9 @@ func inferCast(c *inferer) error {
 	if !to.Valid() {
 		return fmt.Errorf("cast to the unknown element type %d", to)
 	}
+	if to.IsSmallFloat() {
+		return fmt.Errorf("cast to %s is CastSmall", to)
+	}
 	if (to == String) != (c.dtype(0) == String) {
 		return fmt.Errorf("cast from %s to %s", c.dtype(0), to)
 	}

@@ -58,13 +58,21 @@ func dtypeName(d DType) (string, bool) {
 		return "u4", true
 	case I4:
 		return "i4", true
+	case F4E2M1:
+		return "f4e2m1", true
+	case F8E8M0:
+		return "f8e8m0", true
+	case U2:
+		return "u2", true
+	case I2:
+		return "i2", true
 	}
 	return "", false
 }
 
 // DTypeByName is the inverse of DType.String; it gives Invalid for an unknown name.
 func DTypeByName(s string) DType {
-	for d := F32; d <= I4; d++ {
+	for d := F32; d <= I2; d++ {
 		if n, ok := dtypeName(d); ok && n == s {
 			return d
 		}
@@ -78,9 +86,11 @@ func (d DType) Valid() bool { _, ok := dtypeName(d); return ok }
 // Bits is the width of one element; 0 for String and Invalid.
 func (d DType) Bits() int {
 	switch d {
-	case U4, I4:
+	case U2, I2:
+		return 2
+	case U4, I4, F4E2M1:
 		return 4
-	case U8, I8, Bool, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ:
+	case U8, I8, Bool, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0:
 		return 8
 	case U16, I16, F16, BF16:
 		return 16
@@ -100,13 +110,26 @@ func (d DType) IsInt() bool { return d.IsSigned() || d.IsUnsigned() }
 
 // IsSigned reports a signed integer type.
 func (d DType) IsSigned() bool {
-	return d == I8 || d == I16 || d == I32 || d == I64 || d == I4
+	return d == I8 || d == I16 || d == I32 || d == I64 || d == I4 || d == I2
 }
 
 // IsUnsigned reports an unsigned integer type.
 func (d DType) IsUnsigned() bool {
-	return d == U8 || d == U16 || d == U32 || d == U64 || d == U4
+	return d == U8 || d == U16 || d == U32 || d == U64 || d == U4 || d == U2
 }
+
+// IsSmallFloat reports a floating point type of 8 bits or fewer. Data holds such elements as bit patterns; no operator computes with
+// them but conversions, and those that move data.
+func (d DType) IsSmallFloat() bool {
+	switch d {
+	case F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F4E2M1:
+		return true
+	}
+	return false
+}
+
+// IsStored reports a type that is stored, moved and converted, but not computed with: fewer than 8 bits, or a small float.
+func (d DType) IsStored() bool { return d.IsSmallFloat() || d.Bits() == 4 || d.Bits() == 2 }
 
 // Static gives the dim of exactly n.
 func Static(n int64) Dim { return Dim{N: n} }
@@ -358,11 +381,11 @@ func (d *Data) Check() error {
 // Type is the static tensor type of the data.
 func (d *Data) Type() Type { return TensorOf(d.DType, StaticShape(d.Dims...)) }
 
-// Int gives element i of an integer or bool tensor; u64 values wrap.
+// Int gives element i of an integer or bool tensor, or the bit pattern of a small float; u64 values wrap.
 func (d *Data) Int(i int) int64 {
 	b := d.Bytes
 	switch d.DType {
-	case U8, Bool:
+	case U8, Bool, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0:
 		return int64(b[i])
 	case I8:
 		return int64(int8(b[i]))
@@ -376,8 +399,12 @@ func (d *Data) Int(i int) int64 {
 		return int64(int32(binary.LittleEndian.Uint32(b[4*i:])))
 	case I64, U64:
 		return int64(binary.LittleEndian.Uint64(b[8*i:]))
-	case U4:
+	case U4, F4E2M1:
 		return int64(b[i/2] >> (4 * (i & 1)) & 15)
+	case U2:
+		return int64(b[i/4] >> (2 * (i & 3)) & 3)
+	case I2:
+		return int64(int8(b[i/4]>>(2*(i&3))<<6) >> 6)
 	case I4:
 		return int64(int8(b[i/2]>>(4*(i&1))<<4) >> 4)
 	}

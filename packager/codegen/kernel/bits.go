@@ -55,6 +55,9 @@ func BitCast(d, e DT) *Kernel {
 				if e.ABI == abi.Bool {
 					k.Set(v, v.NeI(0))
 				}
+				if e.Bits < 8 {
+					k.Set(v, e.narrow(v.E))
+				}
 				k.Put(raw.Mem, po.E, 0, v.E)
 				k.Inc(po, 1<<d.Shift)
 				k.Inc(px, 1<<d.Shift)

@@ -48,11 +48,14 @@ func Output(tensor bool, dt abi.DType) (*Kernel, error) {
 	if !tensor {
 		return Alias(), nil
 	}
+	if d, err := StorageOf(dt); err == nil && d.Bits < 8 {
+		return Pack(d), nil
+	}
 	shift, float, name := int64(0), false, "bytes"
 	var d DT
 	if dt != abi.String {
 		var err error
-		if d, err = DTypeOf(dt); err != nil {
+		if d, err = StorageOf(dt); err != nil {
 			return nil, err
 		}
 		shift, float = d.Shift, d.Float

@@ -43,7 +43,7 @@ func DTypeOf(d abi.DType) (DT, error) {
 			return t, nil
 		}
 	}
-	return DT{}, fmt.Errorf("element type %d has no kernels", d)
+	return DT{}, fmt.Errorf("no arithmetic on element type %s, which is only stored, moved and converted", d)
 }
 
 func dtOf(d abi.DType) DT {
@@ -79,6 +79,8 @@ func (l *Lib) store(f *asm.Fn, d DT, addr E, off uint32, v E) {
 		f.Put(asm.M16U, addr, off, asm.Call(asm.I32, l.f32toBF16(), v))
 	case abi.F16:
 		f.Put(asm.M16U, addr, off, asm.Call(asm.I32, l.f64to16(), v.Promote()))
+	case abi.U4, abi.I4, abi.U2, abi.I2:
+		f.Put(asm.M8U, addr, off, d.narrow(v))
 	default:
 		f.Put(d.Mem, addr, off, v)
 	}

@@ -25,10 +25,12 @@ const (
 	SpecKind  = 0  // abi.Kind
 	SpecDType = 4  // abi.DType
 	SpecRank  = 8  // or abi.AnyRank
-	SpecShift = 12 // log2 of the element size; 0xff for strings
+	SpecShift = 12 // log2 of the element size; 0xff for strings; SpecPacked + n where n elements share a byte
 	SpecDims  = 16 // MaxRank i64: >= 0 exact, -1 anything, -2-s symbol s
 	SpecMax   = 80 // MaxRank i64: greatest size, 0 for none
 	SpecSize  = 144
+
+	SpecPacked = 0x100
 )
 
 // CtxSize is the size of a context block.
@@ -131,7 +133,12 @@ func (l *Lib) bind(f *asm.Fn, p Program) {
 						fail(abi.ErrString, i.ExtU(), asm.L32(in.E, abi.DescBytes).ExtU())
 					})
 				}, func() {
-					f.If(asm.L32(in.E, abi.DescBytes).ExtU().Ne(n.Shl(asm.L32(spec.E, SpecShift).ExtU())), func() {
+					f.Set(s, asm.L32(spec.E, SpecShift).ExtU())
+					f.If(s.GeS(asm.CL(SpecPacked)), func() {
+						f.Set(s, s.SubI(SpecPacked))
+						f.Set(s, n.Add(s.E).SubI(1).DivS(s.E))
+					}, func() { f.Set(s, n.Shl(s.E)) })
+					f.If(asm.L32(in.E, abi.DescBytes).ExtU().Ne(s.E), func() {
 						fail(abi.ErrShape, i.ExtU(), asm.L32(in.E, abi.DescBytes).ExtU())
 					})
 				})

@@ -303,6 +303,9 @@ func (k *K) convert(d, e DT, x E) E {
 		}
 		return x.Demote()
 	case d.Float:
+		if e.Bits < 8 {
+			return x.TruncSat(asm.I32, true)
+		}
 		if e.Bits >= 32 {
 			return x.TruncSat(e.C, e.Signed)
 		}

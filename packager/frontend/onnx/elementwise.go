@@ -21,6 +21,9 @@ func elementwise() map[string]handler {
 		},
 		"IsNaN": func(o *op) []*ir.Value {
 			x := o.need(0)
+			if x.Type.DType.IsSmallFloat() {
+				x = o.cast(x, ir.F32)
+			}
 			return one(o.emit("Not", nil, o.emit("Equal", nil, x, x)))
 		},
 		"IsInf": isInf,
@@ -145,21 +148,25 @@ func cast(o *op) []*ir.Value {
 }
 
 func (o *op) castTo(to ir.DType) []*ir.Value {
-	o.ignore("saturate", "round_mode") // matter to 8-bit floats only, which are refused here
+	saturate, mode := int64(1), "up"
+	if o.ver >= 19 {
+		saturate = o.attrInt("saturate", 1)
+	}
+	if o.ver >= 24 {
+		mode = o.attrStr("round_mode", "up")
+	}
 	x := o.need(0)
 	if !to.Valid() {
 		return o.lacks("a cast to element type %d", to)
-	}
-	for _, d := range []ir.DType{x.Type.DType, to} {
-		if d.Bits() == 4 || d.Bits() == 8 && !d.IsInt() && d != ir.Bool {
-			return o.lacks("a cast from %s to %s", x.Type.DType, to)
-		}
 	}
 	if x.Type.DType == to {
 		return one(x)
 	}
 	if (x.Type.DType == ir.String) != (to == ir.String) {
 		return o.lacks("a cast from %s to %s", x.Type.DType, to)
+	}
+	if to.IsSmallFloat() {
+		return one(o.emit("CastSmall", ir.Attrs{"to": to, "saturate": saturate, "round_mode": mode}, x))
 	}
 	return one(o.emit("Cast", ir.Attrs{"to": to}, x))
 }
@@ -271,7 +278,7 @@ func constant(o *op) []*ir.Value {
 
 func isInf(o *op) []*ir.Value {
 	x := o.need(0)
-	if x.Type.DType.Bits() <= 16 {
+	if d := x.Type.DType; d.IsSmallFloat() || d == ir.F16 || d == ir.BF16 {
 		x = o.cast(x, ir.F32) // exact
 	}
 	pos, neg := o.attrInt("detect_positive", 1), o.attrInt("detect_negative", 1)

@@ -202,7 +202,11 @@ func (o *op) quant(x, scale, zp *ir.Value, d, p ir.DType, saturate bool) *ir.Val
 	if d.IsInt() {
 		return o.toQuantised(y, zp, d)
 	}
-	return o.castFloat8(y, d, saturate)
+	if !d.IsSmallFloat() {
+		o.lacks("quantisation to %s", d)
+		return y
+	}
+	return o.castSmall(y, d, saturate)
 }
 
 func quantizeLinear(o *op) []*ir.Value {
@@ -302,8 +306,11 @@ func (o *op) requantize(acc, sa, sb, sy, zp, like *ir.Value) *ir.Value {
 	return o.toQuantised(o.emit("Mul", nil, o.cast(acc, ir.F32), m), o.perTensor(zp), d)
 }
 
-// castFloat8 converts to a type of 8 bits or fewer.
-func (o *op) castFloat8(y *ir.Value, d ir.DType, saturate bool) *ir.Value {
-	o.lacks("quantisation to %s", d)
-	return y
+// castSmall converts to a float type of 8 bits or fewer.
+func (o *op) castSmall(y *ir.Value, d ir.DType, saturate bool) *ir.Value {
+	a := ir.Attrs{"to": d, "saturate": 0}
+	if saturate {
+		a["saturate"] = 1
+	}
+	return o.emit("CastSmall", a, y)
 }

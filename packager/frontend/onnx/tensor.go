@@ -109,7 +109,7 @@ func (t *tensorProto) typed(dt ir.DType, n int64) ([]byte, error) {
 	default:
 		src = t.i32
 	}
-	if dt.Bits() == 4 { // one packed byte per entry
+	if dt.Bits() < 8 { // one packed byte per entry
 		b := make([]byte, len(src))
 		for i, v := range src {
 			b[i] = byte(v)
