@@ -73,7 +73,7 @@ def odd(x, cats=0):
 
 
 def labels(kind, rng, x, cats=0):
-    s = signal(x, cats)
+    s, z = signal(x, cats), np.nan_to_num(x)
     noise = rng.normal(size=len(s)) * 0.2
     if kind == "real":
         return s + noise
@@ -89,6 +89,10 @@ def labels(kind, rng, x, cats=0):
         return np.exp(np.clip(s * 0.5, -3, 3)) + 0.01
     if kind == "rank":
         return np.clip(np.digitize(s, [-1.5, -0.5, 0.5]), 0, 3).astype(np.float32)
+    if kind == "binary_rank":
+        return (s + noise > 0).astype(np.float32)
+    if kind == "labels":
+        return np.stack([s > 0, z[:, 0] + noise > 0, s + z[:, 4] > 1], axis=1).astype(np.float32)
     if kind == "multi":
         return np.stack([s, -s * 0.5 + noise, s * s], axis=1)
     raise ValueError(kind)
@@ -105,7 +109,7 @@ def train_xgboost(out):
         p = {"max_depth": 3, "eta": 0.6, "seed": 1, "nthread": 1, "verbosity": 0, **params}
         kw = {"feature_types": types, "enable_categorical": bool(cats)}
         d = xgb.DMatrix(x, label=y, **kw)
-        if kind == "rank":
+        if kind.endswith("rank"):
             d.set_group([10] * (N // 10))
         if p["objective"] == "survival:aft":
             d.set_float_info("label_lower_bound", y)
@@ -142,8 +146,9 @@ def train_xgboost(out):
     one("tweedie", "positive", {"objective": "reg:tweedie", "tweedie_variance_power": 1.4})
     one("cox", "positive", {"objective": "survival:cox"})
     one("aft", "positive", {"objective": "survival:aft", "aft_loss_distribution": "normal", "aft_loss_distribution_scale": 1.2})
-    for r in ("pairwise", "ndcg", "map"):
-        one("rank_" + r, "binary" if r == "map" else "rank", {"objective": "rank:" + r}) if r != "map" else None
+    for r in ("pairwise", "ndcg"):
+        one("rank_" + r, "rank", {"objective": "rank:" + r})
+    one("rank_map", "binary_rank", {"objective": "rank:map"})
     one("dart", "real", {"booster": "dart", "objective": "reg:squarederror", "rate_drop": 0.5, "one_drop": 1}, rounds=8, missing=0.1)
     one("dart_softprob_ubj", "class3", {"booster": "dart", "objective": "multi:softprob", "num_class": 3, "rate_drop": 0.5, "one_drop": 1},
         ubj=True, rounds=6)
@@ -156,6 +161,9 @@ def train_xgboost(out):
     one("multi_target", "multi", {"objective": "reg:squarederror"})
     one("multi_output_tree", "multi", {"objective": "reg:squarederror", "multi_strategy": "multi_output_tree"}, missing=0.1)
     one("multi_output_softprob_ubj", "class3", {"objective": "multi:softprob", "num_class": 3, "multi_strategy": "multi_output_tree"}, ubj=True)
+    one("multi_label", "labels", {"objective": "binary:logistic"})
+    one("pruned", "real", {"objective": "reg:squarederror", "tree_method": "exact", "gamma": 8, "max_depth": 5}, missing=0.1)
+    one("quantile_one", "real", {"objective": "reg:quantileerror", "quantile_alpha": 0.3})
     one("many_rounds", "real", {"objective": "reg:squarederror", "eta": 0.05, "max_depth": 2}, rounds=60)
 
 
@@ -207,6 +215,9 @@ def train_lightgbm(out):
     one("linear", "real", {"objective": "regression", "linear_tree": True}, odds=False, rounds=5)
     one("linear_missing", "real", {"objective": "regression", "linear_tree": True}, missing=0.2, rounds=5)
     one("linear_binary", "binary", {"objective": "binary", "linear_tree": True}, odds=False)
+    one("linear_categorical", "real", {"objective": "regression", "linear_tree": True, **cat}, cats=8, missing=0.1)
+    one("monotone", "real", {"objective": "regression", "monotone_constraints": [1, 0, 0, -1, 0], "extra_trees": True})
+    one("categorical_zero", "real", {"objective": "regression", "zero_as_missing": True, **cat}, cats=8, zeros=0.1, missing=0.1)
     one("stump", "real", {"objective": "regression", "min_data_in_leaf": 200})
     one("custom", "real", {"objective": custom_l2})
 
