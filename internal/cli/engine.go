@@ -29,16 +29,20 @@ func (r runner) load(ctx context.Context, m build.Module) (*loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}
-	var steps []engine.StepModule
-	for _, s := range m.Steps {
-		steps = append(steps, engine.StepModule{Path: s.Path, Code: s.Code})
-	}
-	model, err := e.Load(ctx, m.Code, engine.WeightsSource{Bytes: m.Weights}, m.Interface, steps...)
+	model, err := e.Load(ctx, m.Code, engine.WeightsSource{Bytes: m.Weights}, m.Interface, stepModules(m)...)
 	if err != nil {
 		_ = e.Close(ctx) // the first error is the one that matters
 		return nil, fmt.Errorf("load the module: %w", err)
 	}
 	return &loaded{model, e}, nil
+}
+
+func stepModules(m build.Module) []engine.StepModule {
+	var out []engine.StepModule
+	for _, s := range m.Steps {
+		out = append(out, engine.StepModule{Path: s.Path, Code: s.Code})
+	}
+	return out
 }
 
 // Run implements build.Runner.

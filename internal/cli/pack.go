@@ -111,7 +111,11 @@ func runPack(ctx context.Context, c *Call) error {
 		if s.After {
 			when = "after"
 		}
-		c.UI.Field("step", "%s  %s, %s the model", s.Name, s.File, when)
+		what := s.File
+		if what == "" {
+			what = "built-in"
+		}
+		c.UI.Field("step", "%s  %s, %s the model", s.Name, what, when)
 	}
 	for _, n := range m.Notes {
 		c.UI.Why("  %s (%s): %s", n.Node, n.Op, n.Text)

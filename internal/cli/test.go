@@ -251,7 +251,7 @@ func (t tester) golden(ctx context.Context, target *target) ([]testCase, error) 
 	if target.Golden == nil {
 		return nil, diag.New(diag.NotFound, "test: %s has no golden vectors", target.Name)
 	}
-	m, err := t.engine.Load(ctx, target.Code, engine.WeightsSource{Bytes: target.Weights}, target.Interface)
+	m, err := t.engine.Load(ctx, target.Code, engine.WeightsSource{Bytes: target.Weights}, target.Interface, stepModules(target.Module)...)
 	if err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "load %s", target.Name)
 	}

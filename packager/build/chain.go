@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/project"
+	"github.com/waybill-ml/waybill/packager/steps"
 )
 
 // StepFile is the code of one step of the chain.
@@ -19,14 +21,34 @@ type StepFile struct {
 // maxStep bounds the module of a step, in bytes.
 const maxStep = 64 << 20
 
+// stepCode reads the module of a user's step, or configures a built-in one.
+func stepCode(p *project.Project, s project.Step) ([]byte, error) {
+	if s.TopK == nil {
+		return readFile(p, s.File, maxStep)
+	}
+	labels := s.TopK.Labels
+	if s.TopK.LabelsFile != "" {
+		b, err := readFile(p, s.TopK.LabelsFile, maxDoc)
+		if err != nil {
+			return nil, err
+		}
+		labels = strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(b), "\r\n", "\n"), "\n"), "\n")
+	}
+	b, err := steps.TopK(s.TopK.K, labels)
+	if err != nil {
+		return nil, diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
+	}
+	return b, nil
+}
+
 // stepPath is where a step lies in a bundle.
 func stepPath(name string) string { return "steps/" + name + ".wasm" }
 
 // addSteps puts steps around the model that m holds alone. A value is what its name says: a step's input is the output
 // of that name of whatever runs before it, the latest one, else an input of the artifact. Outputs of the artifact are
 // what nothing behind it reads, and what a reader keeps.
-func (m *Model) addSteps(steps []project.Step, code [][]byte) error {
-	if len(steps) == 0 {
+func (m *Model) addSteps(list []project.Step, code [][]byte) error {
+	if len(list) == 0 {
 		return nil
 	}
 	f := m.Interface
@@ -49,11 +71,11 @@ func (m *Model) addSteps(steps []project.Step, code [][]byte) error {
 		placed = true
 		model.Inputs, model.Outputs = slices.Clone(f.Inputs), slices.Clone(f.Outputs)
 		return add(model, nil, func(format string, args ...any) *diag.Error {
-			return diag.New(diag.Usage, "the model: "+format, args...).At(steps[0].Loc)
+			return diag.New(diag.Usage, "the model: "+format, args...).At(list[0].Loc)
 		})
 	}
 	f.Steps = nil
-	for i, s := range steps {
+	for i, s := range list {
 		if s.After && !placed {
 			if err := addModel(); err != nil {
 				return err
@@ -87,7 +109,7 @@ func (m *Model) addSteps(steps []project.Step, code [][]byte) error {
 			return err
 		}
 	}
-	return c.finish(f, steps[0].Loc)
+	return c.finish(f, list[0].Loc)
 }
 
 // chain follows the values from step to step.

@@ -64,7 +64,7 @@ func Read(ctx context.Context, p *project.Project) (*Input, error) {
 		}
 	}
 	for _, s := range p.Steps {
-		b, err := readFile(p, s.File, maxStep)
+		b, err := stepCode(p, s)
 		if err != nil {
 			return nil, err
 		}

@@ -93,7 +93,12 @@ func Parse(file string, b []byte) (*Project, error) {
 		p.files = append(p.files, p.Golden.File)
 	}
 	for _, s := range p.Steps {
-		p.files = append(p.files, File{Path: s.File, Loc: s.Loc})
+		switch {
+		case s.TopK == nil:
+			p.files = append(p.files, File{Path: s.File, Loc: s.Loc})
+		case s.TopK.LabelsFile != "":
+			p.files = append(p.files, File{Path: s.TopK.LabelsFile, Loc: s.Loc})
+		}
 	}
 	return p, nil
 }

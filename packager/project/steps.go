@@ -5,19 +5,28 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/packager/steps"
 )
 
 // Step is a pre- or postprocessing module. Its guest sees inputs and outputs by position; their names are those of the
 // chain's values, so that naming a value is all the wiring there is.
 type Step struct {
 	Name      string
-	File      string // path of the .wasm module
+	File      string // path of the .wasm module; empty for a built-in step
+	TopK      *TopK  // the built-in topk
 	After     bool   // it runs after the model
 	Reentrant bool   // an instance may serve several calls
 	Inputs    []StepPort
 	Outputs   []StepPort
 	Keep      []string // inputs that stay outputs of the artifact though this step reads them
 	Loc       diag.Loc
+}
+
+// TopK configures the built-in topk: the K best of each row of scores, with the classes' names where they are known.
+type TopK struct {
+	K          int64
+	Labels     []string // in the model's order
+	LabelsFile string   // instead of Labels: a file with one a line
 }
 
 // StepPort is one input or output of a step.
@@ -57,13 +66,19 @@ func (r *reader) steps(n ast.Node) []Step {
 func (r *reader) step(n ast.Node) Step {
 	s := Step{Loc: r.loc(n)}
 	set := map[string]bool{}
-	r.mapping(n, "step", []string{"name", "file", "when", "reentrant", "inputs", "outputs", "keep"}, func(key string, v ast.Node) {
+	builtin := ""
+	var config ast.Node
+	r.mapping(n, "step", []string{"name", "file", "builtin", "config", "when", "reentrant", "inputs", "outputs", "keep"}, func(key string, v ast.Node) {
 		set[key] = true
 		switch key {
 		case "name":
 			s.Name = r.checked(v, "step name", true, CheckName)
 		case "file":
 			s.File, s.Loc = r.path(v, "step file"), r.loc(v)
+		case "builtin":
+			builtin, s.Loc = r.choice(v, "builtin", "topk"), r.loc(v)
+		case "config":
+			config = v
 		case "when":
 			switch w := r.text(v, "when", false); {
 			case r.err != nil:
@@ -87,6 +102,12 @@ func (r *reader) step(n ast.Node) Step {
 			s.Keep = r.texts(v, "keep")
 		}
 	})
+	if set["builtin"] {
+		r.builtin(n, &s, builtin, config, set)
+		set["file"] = true
+	} else if r.err == nil && config != nil {
+		r.fail(config, "config goes with builtin")
+	}
 	for _, k := range []string{"name", "file", "inputs", "outputs"} {
 		if r.err == nil && !set[k] {
 			r.fail(n, "step: key %q is missing", k)
@@ -102,6 +123,44 @@ func (r *reader) step(n ast.Node) Step {
 		}
 	}
 	return s
+}
+
+// builtin reads the configuration of a built-in step.
+func (r *reader) builtin(n ast.Node, s *Step, name string, config ast.Node, set map[string]bool) {
+	if r.err != nil {
+		return
+	}
+	if set["file"] {
+		r.fail(n, "a step has either the key \"file\" or \"builtin\"")
+		return
+	}
+	if config == nil {
+		r.fail(n, "step: builtin %s needs the key \"config\"", name)
+		return
+	}
+	s.Reentrant = true
+	if name == "topk" {
+		s.TopK = &TopK{}
+		r.mapping(config, "config", []string{"k", "labels"}, func(key string, v ast.Node) {
+			switch {
+			case key == "k":
+				s.TopK.K = r.integer(v, "k", 1, steps.MaxK)
+			case isText(v):
+				s.TopK.LabelsFile = r.path(v, "labels")
+				s.Loc = r.loc(v)
+			default:
+				s.TopK.Labels = r.texts(v, "labels")
+			}
+		})
+		if r.err == nil && s.TopK.K == 0 {
+			r.fail(config, "config: key \"k\" is missing")
+		}
+	}
+}
+
+func isText(n ast.Node) bool {
+	_, ok := n.(*ast.StringNode)
+	return ok
 }
 
 func (r *reader) boolean(n ast.Node, what string) bool {
