@@ -23,6 +23,7 @@ func lowerings() map[string]lowerer {
 		mlLowering(),
 		textLowering(),
 		indexLowering(),
+		sequenceLowering(),
 		imageLowering(),
 	} {
 		for op, l := range t {

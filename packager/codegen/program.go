@@ -93,6 +93,11 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 		if isString(v) {
 			c.step(kernel.CheckStrings(), nil, []*operand{c.operand(v)}, ai(int64(i)))
 		}
+		if v.Type.Kind != ir.Tensor {
+			own := c.newSlot()
+			c.step(kernel.Adopt(listType(v.Type)), []*operand{own}, []*operand{c.operand(v)}, ai(int64(i)))
+			c.slots[v] = own
+		}
 	}
 	for _, v := range g.Body.Params {
 		if b := v.Type.DType.Bits(); b > 0 && b < 8 {
@@ -123,7 +128,12 @@ func (c *compiler) inputs() (*blob, error) {
 		put32 := func(off int, x uint32) { binary.LittleEndian.PutUint32(b[off:], x) }
 		put64 := func(off int, x int64) { binary.LittleEndian.PutUint64(b[off:], uint64(x)) }
 		if v.Type.Kind != ir.Tensor {
-			return nil, &Unsupported{Op: "input", Node: v.Name, Reason: "type " + v.Type.String() + " as a model input"}
+			l := listType(v.Type)
+			if !checkable(l) {
+				return nil, &Unsupported{Op: "input", Node: v.Name, Reason: "type " + v.Type.String() + " as a model input"}
+			}
+			put32(kernel.SpecKind, uint32(l.Kind))
+			continue
 		}
 		put32(kernel.SpecDType, uint32(v.Type.DType))
 		shift := uint32(0xff)
@@ -171,6 +181,9 @@ func (c *compiler) outputs() error {
 		k, err := kernel.Output(v.Type.Kind == ir.Tensor, abi.DType(v.Type.DType))
 		if err != nil {
 			return &Unsupported{Op: "output", Node: v.Name, Reason: err.Error()}
+		}
+		if l := listType(v.Type); v.Type.Kind != ir.Tensor && l != nil {
+			k = kernel.Detach(detached(l))
 		}
 		c.step(k, []*operand{tmp}, []*operand{c.operand(v)})
 		c.step(kernel.Publish(), nil, []*operand{tmp}, ai(int64(i)))

@@ -404,6 +404,9 @@ func (c *call) eval() ([]*value, error) {
 		return c.loop()
 	case "Scan":
 		return c.scan()
+	case "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "ConcatFromSequence",
+		"SplitToSequence", "Optional", "OptionalHasElement", "OptionalGetElement":
+		return c.lists()
 	case "Trilu":
 		return one(c.trilu())
 	case "GatherElements":

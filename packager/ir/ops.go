@@ -66,6 +66,7 @@ var table = sync.OnceValue(func() map[string]*OpDef {
 		mlOps(),
 		textOps(),
 		indexOps(),
+		sequenceOps(),
 		imageOps(),
 	} {
 		for i := range fam {

@@ -53,10 +53,7 @@ func (o *op) bodyType(p valueInfo, in ir.Type) ir.Type {
 			return t
 		}
 	}
-	if in.Kind != ir.Tensor {
-		return in
-	}
-	return ir.TensorOf(in.DType, ir.Unranked())
+	return loose(in)
 }
 
 func loop(o *op) []*ir.Value {

@@ -12,15 +12,16 @@ import (
 
 // importer turns one model into a graph.
 type importer struct {
-	dir    string
-	opsets map[string]int64
-	used   map[string]bool // names of values
-	next   map[string]int  // next suffix to try for a taken name
-	nodes  int             // ids given out
-	source int             // nodes of the model seen, for unnamed ones
-	facts  *ir.Facts
-	table  map[string]entry
-	local  map[string]bool // functions that the model brings along, "domain.name"
+	dir     string
+	opsets  map[string]int64
+	used    map[string]bool // names of values
+	next    map[string]int  // next suffix to try for a taken name
+	nodes   int             // ids given out
+	source  int             // nodes of the model seen, for unnamed ones
+	facts   *ir.Facts
+	table   map[string]entry
+	local   map[string]*functionProto // functions that the model brings along, "domain.name.overload"
+	inlined int                       // depth of calls
 }
 
 // scope maps ONNX names to values; bodies see the outer ones.
@@ -47,7 +48,7 @@ func domain(d string) string {
 }
 
 func importModel(m *modelProto, dir string) (*ir.Graph, error) {
-	im := &importer{dir: dir, table: handlers(), opsets: map[string]int64{}, used: map[string]bool{}, next: map[string]int{}, facts: ir.NewFacts(), local: map[string]bool{}}
+	im := &importer{dir: dir, table: handlers(), opsets: map[string]int64{}, used: map[string]bool{}, next: map[string]int{}, facts: ir.NewFacts(), local: map[string]*functionProto{}}
 	g := &ir.Graph{Name: m.graph.name, Opsets: map[string]int64{}, Producer: m.producer}
 	if m.prodVer != "" {
 		g.Producer += " " + m.prodVer
@@ -62,8 +63,9 @@ func importModel(m *modelProto, dir string) (*ir.Graph, error) {
 	if _, ok := im.opsets[""]; !ok {
 		im.opsets[""] = 1 // the specification's default
 	}
-	for _, f := range m.functions {
-		im.local[domain(f.domain)+"."+f.name] = true
+	for i := range m.functions {
+		f := &m.functions[i]
+		im.local[domain(f.domain)+"."+f.name+"."+f.overload] = f
 	}
 	// Names of the main graph are what users see: they keep theirs, others get a suffix.
 	for _, in := range m.graph.inputs {
@@ -261,8 +263,8 @@ func (im *importer) node(n *nodeProto, r *ir.Region, sc *scope, main bool) error
 	if n.domain != "" {
 		name = n.domain + "." + name
 	}
-	if im.local[n.domain+"."+n.op] {
-		return o.unsupported("it is a function that the model defines itself", "inline it: python -m onnx.inliner, or onnx.inliner.inline_local_functions")
+	if f := im.local[n.domain+"."+n.op+"."+n.overload]; f != nil {
+		return im.inline(n, f, r, sc)
 	}
 	e, ok := im.table[name]
 	if !ok {

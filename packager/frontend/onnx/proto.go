@@ -54,6 +54,7 @@ const (
 	attrStrings = 8
 	attrTensors = 9
 	attrGraphs  = 10
+	attrType    = 13
 )
 
 type attrProto struct {
@@ -69,6 +70,7 @@ type attrProto struct {
 	ints    []int64
 	strs    []string
 	tensors []tensorProto
+	tp      *typeProto
 	other   bool // holds a kind that the compiler does not read
 }
 
@@ -112,6 +114,11 @@ type dimProto struct {
 
 type functionProto struct {
 	name, domain string
+	overload     string
+	ins, outs    []string
+	nodes        []nodeProto
+	opsets       []opsetProto
+	defaults     []attrProto
 }
 
 func decodeModel(b []byte) (*modelProto, error) {
@@ -157,12 +164,33 @@ func decodeOpset(b []byte) (o opsetProto, err error) {
 }
 
 func decodeFunction(b []byte) (f functionProto, err error) {
+	names := func(x field, to *[]string) error {
+		var s string
+		err := x.name(&s)
+		*to = append(*to, s)
+		return err
+	}
 	err = fields(b, func(x field) error {
 		switch x.num {
 		case 1:
 			return x.name(&f.name)
+		case 4:
+			return names(x, &f.ins)
+		case 5:
+			return names(x, &f.outs)
+		case 7:
+			if len(f.nodes) >= maxNodes {
+				return fmt.Errorf("a function has more than %d nodes", maxNodes)
+			}
+			return msgs(x, &f.nodes, func(b []byte) (nodeProto, error) { return decodeNode(b, 0) })
+		case 9:
+			return msgs(x, &f.opsets, decodeOpset)
 		case 10:
 			return x.name(&f.domain)
+		case 11:
+			return msgs(x, &f.defaults, func(b []byte) (attrProto, error) { return decodeAttr(b, 0) })
+		case 13:
+			return x.name(&f.overload)
 		}
 		return nil
 	})
@@ -268,7 +296,14 @@ func decodeAttr(b []byte, depth int) (a attrProto, err error) {
 			a.strs = append(a.strs, s)
 		case 10:
 			return msgs(x, &a.tensors, decodeTensor)
-		case 11, 14, 15, 22, 23:
+		case 14:
+			if err := x.want(protowire.BytesType); err != nil {
+				return err
+			}
+			t, err := decodeType(x.b, 0)
+			a.tp = t
+			return err
+		case 11, 15, 22, 23:
 			a.other = true
 		}
 		return nil

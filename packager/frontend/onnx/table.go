@@ -40,6 +40,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, indexOps())
 	add("", knownONNX, nnOps())
 	add("", knownONNX, positionOps())
+	add("", knownONNX, sequenceOps())
 	add("", knownONNX, rnnOps())
 	add("", knownONNX, reduceOps())
 	add("", knownONNX, normOps())
