@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -31,7 +32,10 @@ func join(parts ...[]byte) (b []byte) {
 	return b
 }
 
-// attribute makes an AttributeProto of an int, float64, string or []int64.
+// body is a GraphProto of one node "op in0 in1 -> out", whose first input is its parameter.
+type body struct{ op, param, other, out string }
+
+// attribute makes an AttributeProto of an int, float64, string, []int64 or body.
 func attribute(name string, v any) []byte {
 	b := field(1, []byte(name))
 	switch v := v.(type) {
@@ -47,6 +51,10 @@ func attribute(name string, v any) []byte {
 			b = append(b, number(8, x)...)
 		}
 		b = append(b, number(20, 7)...)
+	case body:
+		n := join(field(1, []byte(v.param)), field(1, []byte(v.other)), field(2, []byte(v.out)), field(4, []byte(v.op)))
+		g := join(field(1, n), field(2, []byte("body")), field(11, field(1, []byte(v.param))), field(12, field(1, []byte(v.out))))
+		b = join(b, field(6, g), number(20, 5))
 	default:
 		panic(fmt.Sprintf("attribute of type %T", v))
 	}
@@ -55,7 +63,7 @@ func attribute(name string, v any) []byte {
 
 // composed is a model of one node; ins may hold nil for absent inputs.
 type composed struct {
-	op    string
+	op    string // "domain.name" outside the default domain
 	opset int64
 	attrs map[string]any
 	ins   []*ir.Data
@@ -65,7 +73,11 @@ type composed struct {
 }
 
 func (c composed) model(static bool) []byte {
-	n := field(4, []byte(c.op))
+	dom, name := "", c.op
+	if i := strings.LastIndex(name, "."); i >= 0 {
+		dom, name = name[:i], name[i+1:]
+	}
+	n := join(field(4, []byte(name)), field(7, []byte(dom)))
 	var g []byte
 	for i, d := range c.ins {
 		name := fmt.Sprintf("in%d", i)
@@ -98,7 +110,13 @@ func (c composed) model(static bool) []byte {
 		n = append(n, field(5, attribute(name, v))...)
 	}
 	g = join(field(1, n), field(2, []byte("composed")), g)
-	return join(number(1, 10), field(7, g), field(8, number(2, c.opset)))
+	sets := field(8, number(2, max(c.opset, 18)))
+	if dom == "" {
+		sets = field(8, number(2, c.opset))
+	} else {
+		sets = append(sets, field(8, join(field(1, []byte(dom)), number(2, c.opset)))...)
+	}
+	return join(number(1, 10), field(7, g), sets)
 }
 
 func (c composed) run(t *testing.T) {
@@ -174,6 +192,11 @@ func TestComposedByHand(t *testing.T) {
 			want: [][]float64{{1}, nil, nil, {7, inf}}},
 		{op: "Attention", opset: 23, attrs: at{"q_num_heads": 2, "kv_num_heads": 1}, ins: []*ir.Data{f32([]int64{1, 1, 2}, 5, 6), f32([]int64{1, 2, 1}, 0, 0), f32([]int64{1, 2, 1}, 1, 3)},
 			want: one(2, 2)},
+		// Probabilities of a half each, added to themselves.
+		{op: "ai.onnx.preview.FlexAttention", opset: 1, attrs: at{"prob_mod": body{"Add", "p", "p", "r"}}, ins: []*ir.Data{col(1), col(1, 1), col(1, 3)}, want: one(4)},
+		// A body that sees a value from outside: the query divides the scores.
+		{op: "ai.onnx.preview.FlexAttention", opset: 1, attrs: at{"score_mod": body{"Div", "s", "in0", "r"}, "scale": 1.0}, ins: []*ir.Data{col(2), col(0, 0), col(1, 3)}, want: one(2)},
+		{op: "LayerNormalization", opset: 17, attrs: at{"epsilon": 0.0, "stash_type": 11}, ins: []*ir.Data{row(1, 3), f32([]int64{2}, 1, 10)}, want: [][]float64{{-1, 10}, {2}, {1}}},
 		{op: "RotaryEmbedding", opset: 23, ins: []*ir.Data{f32([]int64{1, 1, 1, 4}, 1, 2, 3, 4), f32([]int64{1, 1, 2}, 0, 1), f32([]int64{1, 1, 2}, 1, 0)}, want: one(-3, 2, 1, 4)},
 		{op: "RotaryEmbedding", opset: 23, attrs: at{"interleaved": 1, "num_heads": 2, "rotary_embedding_dim": 2},
 			ins: []*ir.Data{f32([]int64{1, 1, 6}, 1, 2, 3, 4, 5, 6), f32([]int64{2, 1}, 9, 0), f32([]int64{2, 1}, 9, 1), ir.I64s([]int64{1, 1}, []int64{1})}, want: one(-2, 1, 3, -5, 4, 6)},
@@ -226,6 +249,8 @@ func TestComposedTypes(t *testing.T) {
 			{op: "Attention", opset: 24, attrs: at{"is_causal": 1, "softcap": 3.0}, outs: 4, ins: []*ir.Data{x(2, 4, 3, 4), x(2, 2, 3, 4), x(2, 2, 3, 5), x(3, 5), x(2, 2, 2, 4), x(2, 2, 2, 5)}},
 			{op: "Attention", opset: 25, attrs: at{"left_window_size": 2, "softmax_precision": 10}, ins: []*ir.Data{x(2, 1, 3, 4), x(2, 1, 0, 4), x(2, 1, 0, 5)}},
 			{op: "Attention", opset: 24, attrs: at{"q_num_heads": 2, "kv_num_heads": 2, "is_causal": 1}, ins: []*ir.Data{x(2, 3, 4), x(2, 5, 4), x(2, 5, 6), nil, nil, nil, i64(0, 4)}},
+			{op: "ai.onnx.preview.FlexAttention", opset: 1, attrs: at{"softmax_precision": 11}, ins: []*ir.Data{x(2, 4, 3, 4), x(2, 2, 5, 4), x(2, 2, 5, 6)}},
+			{op: "GroupNormalization", opset: 21, attrs: at{"num_groups": 2, "stash_type": 11}, ins: []*ir.Data{x(2, 4, 3), x(4), x(4)}},
 			{op: "RotaryEmbedding", opset: 23, attrs: at{"interleaved": 1}, ins: []*ir.Data{x(2, 2, 3, 6), x(2, 3, 3), x(2, 3, 3)}},
 			{op: "TensorScatter", opset: 24, attrs: at{"axis": 1, "mode": "circular"}, ins: []*ir.Data{x(2, 4, 3), x(2, 3, 3), i64(3, 1)}},
 			{op: "TensorScatter", opset: 24, attrs: at{"axis": 3}, ins: []*ir.Data{x(2, 2, 2, 3), x(2, 2, 2, 0)}},
@@ -287,6 +312,8 @@ func TestComposedErrors(t *testing.T) {
 		{op: "Attention", opset: 23, ins: []*ir.Data{x(1, 2, 4), x(1, 2, 4), x(1, 2, 4)}},
 		{op: "Attention", opset: 23, ins: []*ir.Data{x(1, 3, 2, 4), x(1, 2, 2, 4), x(1, 2, 2, 4)}},
 		{op: "Attention", opset: 23, attrs: at{"qk_matmul_output_mode": 4}, ins: []*ir.Data{x(1, 2, 2, 4), x(1, 2, 2, 4), x(1, 2, 2, 4)}},
+		{op: "ai.onnx.preview.FlexAttention", opset: 1, attrs: at{"score_mod": body{"Equal", "s", "s", "r"}}, ins: []*ir.Data{x(1, 1, 2, 4), x(1, 1, 2, 4), x(1, 1, 2, 4)}},
+		{op: "ai.onnx.preview.FlexAttention", opset: 1, attrs: at{"score_mod": body{"Add", "s", "nowhere", "r"}}, ins: []*ir.Data{x(1, 1, 2, 4), x(1, 1, 2, 4), x(1, 1, 2, 4)}},
 		{op: "LinearAttention", opset: 27, attrs: at{"q_num_heads": 3, "kv_num_heads": 2, "update_rule": "linear"}, ins: []*ir.Data{x(1, 2, 6), x(1, 2, 4), x(1, 2, 4)}},
 		{op: "LinearAttention", opset: 27, attrs: at{"q_num_heads": 2, "kv_num_heads": 2}, ins: []*ir.Data{x(1, 2, 4), x(1, 2, 4), x(1, 2, 4)}},
 		{op: "GroupNormalization", opset: 21, attrs: at{"num_groups": 3}, ins: []*ir.Data{x(1, 4, 2), x(4), x(4)}},

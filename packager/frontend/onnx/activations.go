@@ -82,7 +82,7 @@ func activations() map[string]handler {
 	}
 	for name, fn := range t {
 		if name != "Softmax" { // has kernels of its own for 16-bit floats
-			t[name] = wide(-1, fn)
+			t[name] = wide(fn)
 		}
 	}
 	t["Hardmax"], t["Shrink"] = hardmax, shrink

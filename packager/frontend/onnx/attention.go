@@ -8,7 +8,7 @@ import (
 
 func attentionOps() map[string]handler {
 	return map[string]handler{
-		"Attention": attention, "RotaryEmbedding": wide(-1, rotaryEmbedding), "TensorScatter": tensorScatter,
+		"Attention": attention, "RotaryEmbedding": wide(rotaryEmbedding), "TensorScatter": tensorScatter,
 		"CausalConvWithState": causalConv, "LinearAttention": linearAttention,
 	}
 }

@@ -8,9 +8,9 @@ import (
 
 // Helpers of the operators that are composed of simpler ones.
 
-// wide wraps a handler that computes in f32 or f64: 16-bit float inputs are widened exactly, and the first `round` outputs
-// (all for a negative number) are rounded back once, to the type of input 0 (docs/numerics.md, section 1 rule 2).
-func wide(round int, fn handler) handler {
+// wide wraps a handler that computes in f32 or f64: 16-bit float inputs are widened exactly, and the outputs are rounded
+// back once, to the type of input 0 (docs/numerics.md, section 1 rule 2).
+func wide(fn handler) handler {
 	return func(o *op) []*ir.Value {
 		d := o.need(0).Type.DType
 		o.widen()
@@ -19,7 +19,7 @@ func wide(round int, fn handler) handler {
 			return outs
 		}
 		for i, v := range outs {
-			if v != nil && v.Type.DType == ir.F32 && (round < 0 || i < round) {
+			if v != nil && v.Type.DType == ir.F32 {
 				outs[i] = o.cast(v, d)
 			}
 		}

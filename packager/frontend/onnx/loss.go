@@ -7,10 +7,10 @@ import (
 // lossOps are the two losses of ONNX: models use them as scores.
 func lossOps() map[string]handler {
 	return map[string]handler{
-		"NegativeLogLikelihoodLoss": wide(-1, func(o *op) []*ir.Value {
+		"NegativeLogLikelihoodLoss": wide(func(o *op) []*ir.Value {
 			return one(o.nll(o.need(0)))
 		}),
-		"SoftmaxCrossEntropyLoss": wide(-1, func(o *op) []*ir.Value {
+		"SoftmaxCrossEntropyLoss": wide(func(o *op) []*ir.Value {
 			lp := o.logSoftmax(o.need(0), 1)
 			return []*ir.Value{o.nll(lp), lp}
 		}),

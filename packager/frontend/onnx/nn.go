@@ -179,7 +179,7 @@ func batchNorm(o *op) []*ir.Value {
 		ins = append(ins, o.cast(o.need(i), x.Type.DType))
 	}
 	if o.ver < 9 && o.attrInt("spatial", 1) != 1 {
-		return wide(-1, batchNormEach)(o)
+		return wide(batchNormEach)(o)
 	}
 	return one(o.emit("BatchNormalization", ir.Attrs{"epsilon": o.attrFloat("epsilon", 1e-5)}, ins...))
 }

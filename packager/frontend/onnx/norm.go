@@ -7,11 +7,11 @@ import (
 // normOps are the normalisations; docs/numerics.md fixes the order of their steps.
 func normOps() map[string]handler {
 	return map[string]handler{
-		"LayerNormalization":    wide(1, layerNorm),
+		"LayerNormalization":    layerNorm,
 		"RMSNormalization":      rmsNorm,
-		"InstanceNormalization": wide(-1, instanceNorm),
-		"GroupNormalization":    wide(-1, groupNorm),
-		"MeanVarianceNormalization": wide(-1, func(o *op) []*ir.Value {
+		"InstanceNormalization": wide(instanceNorm),
+		"GroupNormalization":    groupNorm,
+		"MeanVarianceNormalization": wide(func(o *op) []*ir.Value {
 			x, axes := o.need(0), []int64{0, 2, 3}
 			if o.hasAttr("axes") {
 				axes = o.attrInts("axes")
@@ -20,8 +20,8 @@ func normOps() map[string]handler {
 			std := o.emit("Add", nil, o.emit("Sqrt", nil, v), o.like(x, 1e-9))
 			return one(o.emit("Div", nil, d, std))
 		}),
-		"LpNormalization": wide(-1, lpNorm),
-		"LRN":             wide(-1, lrn),
+		"LpNormalization": wide(lpNorm),
+		"LRN":             wide(lrn),
 	}
 }
 
@@ -38,36 +38,43 @@ func (o *op) inverse(v *ir.Value, def float32) *ir.Value {
 	return o.emit("Div", nil, o.like(v, 1), root)
 }
 
-// stash checks the precision that a normalisation asks for. 16-bit floats are computed in f32 whatever it says.
-func (o *op) stash() {
-	switch st := o.attrInt("stash_type", 1); ir.DType(st) {
+// stash gives the precision that a normalisation of x computes in: f64 where x or stash_type asks for it, else f32, also
+// where stash_type names a 16-bit type.
+func (o *op) stash(x *ir.Value) ir.DType {
+	st := ir.DType(o.attrInt("stash_type", 1))
+	switch st {
 	case ir.F32, ir.F64, ir.F16, ir.BF16:
 	default:
 		o.fail("stash_type %d is no float type", st)
 	}
+	if st == ir.F64 || x.Type.DType == ir.F64 {
+		return ir.F64
+	}
+	return ir.F32
 }
 
 // layerNorm normalises over the dims from axis on: d = x - mean, inv = 1/sqrt(mean(d*d) + epsilon), (d*inv)*scale + bias.
 func layerNorm(o *op) []*ir.Value {
-	x, scale, bias := o.need(0), o.cast(o.need(1), o.need(0).Type.DType), o.cast(o.in(2), o.need(0).Type.DType)
-	r := o.needRank(x)
-	if o.stash(); o.err != nil {
+	d, r := o.need(0).Type.DType, o.needRank(o.need(0))
+	work := o.stash(o.need(0))
+	if o.err != nil {
 		return nil
 	}
+	x, scale, bias := o.cast(o.need(0), work), o.cast(o.need(1), work), o.cast(o.in(2), work)
 	first, err := ir.Axis(o.attrInt("axis", -1), r)
 	if err != nil {
 		return o.fail("%w", err)
 	}
 	axes, keep := o.ints(from(first, r)...), ir.Attrs{"keepdims": 1}
 	mean := o.emit("ReduceMean", keep, x, axes)
-	d := o.emit("Sub", nil, x, mean)
-	inv := o.inverse(o.emit("ReduceMean", keep, o.emit("Mul", nil, d, d), axes), 1e-5)
-	y := o.emit("Mul", nil, o.emit("Mul", nil, d, inv), scale)
+	diff := o.emit("Sub", nil, x, mean)
+	inv := o.inverse(o.emit("ReduceMean", keep, o.emit("Mul", nil, diff, diff), axes), 1e-5)
+	y := o.emit("Mul", nil, o.emit("Mul", nil, diff, inv), scale)
 	if bias != nil {
 		y = o.emit("Add", nil, y, bias)
 	}
 	st := ir.DType(o.attrInt("stash_type", 1))
-	return []*ir.Value{y, o.statistic(1, mean, st), o.statistic(2, inv, st)}
+	return []*ir.Value{o.cast(y, d), o.statistic(1, mean, st), o.statistic(2, inv, st)}
 }
 
 // statistic gives an optional output in the type that the node promises for it.
@@ -80,13 +87,12 @@ func (o *op) statistic(i int, v *ir.Value, d ir.DType) *ir.Value {
 
 // rmsNorm is (x * inv) * scale with inv = 1/sqrt(mean(x*x) + epsilon); the result has scale's type.
 func rmsNorm(o *op) []*ir.Value {
-	d := o.need(1).Type.DType
-	o.widen()
-	x := o.need(0)
-	scale, r := o.cast(o.need(1), x.Type.DType), o.needRank(x)
-	if o.stash(); o.err != nil {
+	d, r := o.need(1).Type.DType, o.needRank(o.need(0))
+	work := o.stash(o.need(0))
+	if o.err != nil {
 		return nil
 	}
+	x, scale := o.cast(o.need(0), work), o.cast(o.need(1), work)
 	first, err := ir.Axis(o.attrInt("axis", -1), r)
 	if err != nil {
 		return o.fail("%w", err)
@@ -123,9 +129,12 @@ func groupNorm(o *op) []*ir.Value {
 	if !o.hasAttr("num_groups") {
 		return o.fail("attribute \"num_groups\" is missing")
 	}
-	if o.stash(); o.err != nil {
+	d0 := x.Type.DType
+	work := o.stash(x)
+	if o.err != nil {
 		return nil
 	}
+	x, scale, bias = o.cast(x, work), o.cast(scale, work), o.cast(bias, work)
 	if r < 2 {
 		return o.fail("input has rank %d, want at least 2", r)
 	}
@@ -139,11 +148,11 @@ func groupNorm(o *op) []*ir.Value {
 	d, v := o.moments(g, []int64{2})
 	inv := o.inverse(v, 1e-5)
 	if o.ver < 21 {
-		return one(o.reshape(o.scaled(d, inv, scale, bias, 3), back...))
+		return one(o.cast(o.reshape(o.scaled(d, inv, scale, bias, 3), back...), d0))
 	}
 	y := o.reshape(o.emit("Mul", nil, d, inv), back...)
 	y = o.emit("Mul", nil, y, o.trail(scale, r-2))
-	return one(o.emit("Add", nil, y, o.trail(bias, r-2)))
+	return one(o.cast(o.emit("Add", nil, y, o.trail(bias, r-2)), d0))
 }
 
 // lpNorm divides by the norm along the axis; where that is 0 the result is 0.
