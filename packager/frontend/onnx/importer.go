@@ -297,6 +297,10 @@ func (im *importer) node(n *nodeProto, r *ir.Region, sc *scope, main bool) error
 		if errors.As(o.err, &u) {
 			return u
 		}
+		var dt errElemType
+		if errors.As(o.err, &dt) {
+			return o.unsupported(dt.Error()+" is not known", "")
+		}
 		return fmt.Errorf("node %q (%s, opset %d): %w", n.name, n.op, v, o.err)
 	}
 	for _, a := range n.attrs {

@@ -26,7 +26,7 @@ func quantOps() map[string]handler {
 		"QLinearConv": func(o *op) []*ir.Value {
 			x, w := o.need(0), o.need(3)
 			acc := o.convInteger(x, w, o.in(2), o.in(5), o.in(8))
-			sw := o.perChannel(w, o.cast(o.need(4), ir.F32), rank(w)-1)
+			sw := o.perChannel(w, o.cast(o.need(4), ir.F32), rank(w)-2) // the channel is dim 1 of the output
 			return one(o.requantize(acc, o.perTensor(o.cast(o.need(1), ir.F32)), sw, o.need(6), o.in(7), x))
 		},
 	}
