@@ -180,53 +180,79 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 	k.If(last.GtS(out[2].E), func() { k.Set(last, out[2].E) })
 	one := s(wsOne)
 	wstep := k.Let(str[2].ShlI(sh))
+	dstep := k.Let(dil[2].ShlI(sh))
 	pstep := k.Let(plane.ShlI(sh))
 	kstep := k.Let(ker[0].Mul(ker[1].E).Mul(ker[2].E).ShlI(sh))
 
 	// runs goes through the sum's terms in order: body adds the next kn of them, whose elements lie at px and b, plane and
 	// kstep bytes apart; flush ends a block. Terms in the padding are counted but left out. inside says whether
-	// column kw of the row is there.
+	// column iw of the row is there, nil that all are.
 	runs := func(inside func() E, body, flush func()) {
+		// some adds n terms, whose elements are xs and bs bytes apart; skip counts n that are left out.
+		some := func(n V, xs, bs E) {
+			k.While(n.E, func() {
+				k.Set(kn, asm.Select(n.LtU(bl.E), n.E, bl.E))
+				k.Set(n, n.Sub(kn.E))
+				k.Set(bl, bl.Sub(kn.E))
+				k.While(kn.E, func() {
+					body()
+					k.Set(px, px.Add(xs))
+					k.Set(b, b.Add(bs))
+					k.Inc(kn, -1)
+				})
+				k.If(bl.Eqz(), func() {
+					flush()
+					k.Set(bl, asm.C(blockTerms))
+				})
+			})
+		}
+		skip := func(n V) {
+			k.If(n.LtU(bl.E), func() { k.Set(bl, bl.Sub(n.E)) }, func() {
+				flush()
+				k.Set(bl, asm.C(blockTerms).Sub(n.Sub(bl.E).RemU(asm.C(blockTerms))))
+			})
+		}
 		k.Set(pw, wb.E)
 		k.Set(bl, asm.C(blockTerms))
 		k.Up(kd, ker[0].E, func() {
 			k.Set(id, od.Mul(str[0].E).Sub(pad[0].E).Add(kd.Mul(dil[0].E)))
 			k.Up(kh, ker[1].E, func() {
 				k.Set(ih, oh.Mul(str[1].E).Sub(pad[1].E).Add(kh.Mul(dil[1].E)))
-				k.Up(kw, ker[2].E, func() {
+				row := id.LtU(in[0].E).And(ih.LtU(in[1].E))
+				if inside == nil {
+					// All columns are there, and with one channel the taps of a row are one run.
+					k.If(cg.EqI(1), func() {
+						k.If(row, func() {
+							k.Set(px, xb.Add(id.Mul(in[1].E).Add(ih.E).Mul(in[2].E).Add(iw0.E).ShlI(sh)))
+							k.Set(b, pw.E)
+							k.Set(ic, ker[2].E)
+							some(ic, dstep.E, asm.C(es))
+						}, func() { skip(ker[2]) })
+						k.Set(pw, pw.Add(ker[2].ShlI(sh)))
+						k.Set(kw, ker[2].E)
+					}, func() { k.Set(kw, asm.C(0)) })
+				} else {
+					k.Set(kw, asm.C(0))
+				}
+				k.While(kw.LtU(ker[2].E), func() {
 					k.Set(iw, iw0.Add(kw.Mul(dil[2].E)))
-					k.If(id.LtU(in[0].E).And(ih.LtU(in[1].E)).And(inside()), func() {
+					here := row
+					if inside != nil {
+						here = here.And(inside())
+					}
+					k.If(here, func() {
 						k.Set(px, xb.Add(id.Mul(in[1].E).Add(ih.E).Mul(in[2].E).Add(iw.E).ShlI(sh)))
 						k.Set(b, pw.E)
 						k.Set(ic, cg.E)
-						k.While(ic.E, func() {
-							k.Set(kn, asm.Select(ic.LtU(bl.E), ic.E, bl.E))
-							k.Set(ic, ic.Sub(kn.E))
-							k.Set(bl, bl.Sub(kn.E))
-							k.While(kn.E, func() {
-								body()
-								k.Set(px, px.Add(pstep.E))
-								k.Set(b, b.Add(kstep.E))
-								k.Inc(kn, -1)
-							})
-							k.If(bl.Eqz(), func() {
-								flush()
-								k.Set(bl, asm.C(blockTerms))
-							})
-						})
-					}, func() {
-						k.If(cg.LtU(bl.E), func() { k.Set(bl, bl.Sub(cg.E)) }, func() {
-							flush()
-							k.Set(bl, asm.C(blockTerms).Sub(cg.Sub(bl.E).RemU(asm.C(blockTerms))))
-						})
-					})
+						some(ic, pstep.E, kstep.E)
+					}, func() { skip(cg) })
 					k.Inc(pw, es)
+					k.Inc(kw, 1)
 				})
 			})
 		})
 		flush()
 	}
-	always := func() E { return asm.C(1) }
 	bias := func() E { return k.Load(d, db.Add(oc.ShlI(sh)), 0) }
 
 	k.While(u.LtU(hi.E), func() {
@@ -292,7 +318,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 						k.Set(sum[i], zero)
 					}
 					k.Set(iw0, ow.Mul(str[2].E).Sub(pad[2].E))
-					runs(always, func() { step(acc) }, func() {
+					runs(nil, func() { step(acc) }, func() {
 						for i := range acc {
 							k.Set(sum[i], add(sum[i].E, acc[i].E))
 							k.Set(acc[i], zero)
