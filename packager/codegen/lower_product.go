@@ -3,6 +3,7 @@ package codegen
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
@@ -86,9 +87,21 @@ func lowerConv(c *compiler, n *ir.Node) error {
 		return err
 	}
 	w := n.Ins[1]
-	if d.ABI != abi.F32 || w.Const == nil || w.Const.DType != ir.F32 || group < 1 || w.Const.Dims[0]%group != 0 || w.Const.Dims[0]/group < minFilters ||
-		len(w.Const.Dims) != len(n.Ints("kernel_shape"))+2 || w.Const.Len() == 0 || !kernelFits(w.Const.Dims[2:], n.Ints("kernel_shape")) || !finite(w.Const) {
+	plain := func() error {
 		c.step(kernel.Conv(d, n.In(2) != nil), c.outs(n), c.ins(n), as...)
+		return nil
+	}
+	if d.ABI != abi.F32 || w.Const == nil || w.Const.DType != ir.F32 || group < 1 || w.Const.Dims[0]%group != 0 || len(w.Const.Dims) != len(n.Ints("kernel_shape"))+2 ||
+		w.Const.Len() == 0 || !kernelFits(w.Const.Dims[2:], n.Ints("kernel_shape")) || !finite(w.Const) {
+		return plain()
+	}
+	if w.Const.Dims[0]/group < minFilters {
+		if w.Const.Dims[1] != 1 || len(w.Const.Dims) > 4 || slices.Min(n.Ints("pads")) < 0 {
+			return plain()
+		}
+		as = append(as, ai(w.Const.Dims[0]), ai(1), ai(int64(len(w.Const.Dims))))
+		t := &temps{c: c}
+		t.free(c.step(kernel.Depthwise(n.In(2) != nil), append(c.outs(n), t.new()), c.ins(n), as...))
 		return nil
 	}
 	dims := w.Const.Dims
