@@ -25,6 +25,7 @@ func lowerings() map[string]lowerer {
 		indexLowering(),
 		sequenceLowering(),
 		imageLowering(),
+		sampleLowering(),
 	} {
 		for op, l := range t {
 			if _, dup := all[op]; dup {

@@ -396,6 +396,8 @@ func (c *call) eval() ([]*value, error) {
 	case "TopK":
 		ts, err := c.topK()
 		return tensors(ts...), err
+	case "Sample", "NonMaxSuppression", "Det", "RoiAlign":
+		return c.sampling()
 	case "Resize", "ConvTranspose":
 		return c.image()
 	case "If":

@@ -56,6 +56,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, signalOps())
 	add("", knownONNX, einsumOps())
 	add("ai.onnx.preview.", knownPreview, previewOps())
+	add("", knownONNX, sampleOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
 	add("ai.onnx.ml.", knownML, mlTrees())
