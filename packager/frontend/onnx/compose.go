@@ -94,6 +94,10 @@ func (o *op) parts(size, n *ir.Value) *ir.Value {
 		}
 		return o.ints(a[0] / b[0])
 	}
+	if ok2 && b[0] < 1 {
+		o.fail("a dim splits into %d equal parts", b[0])
+		return size
+	}
 	return o.emit("Div", nil, size, n)
 }
 

@@ -129,7 +129,7 @@ func groupNorm(o *op) []*ir.Value {
 	if !o.hasAttr("num_groups") {
 		return o.fail("attribute \"num_groups\" is missing")
 	}
-	d0 := x.Type.DType
+	t := x.Type.DType
 	work := o.stash(x)
 	if o.err != nil {
 		return nil
@@ -148,11 +148,11 @@ func groupNorm(o *op) []*ir.Value {
 	d, v := o.moments(g, []int64{2})
 	inv := o.inverse(v, 1e-5)
 	if o.ver < 21 {
-		return one(o.cast(o.reshape(o.scaled(d, inv, scale, bias, 3), back...), d0))
+		return one(o.cast(o.reshape(o.scaled(d, inv, scale, bias, 3), back...), t))
 	}
 	y := o.reshape(o.emit("Mul", nil, d, inv), back...)
 	y = o.emit("Mul", nil, y, o.trail(scale, r-2))
-	return one(o.cast(o.emit("Add", nil, y, o.trail(bias, r-2)), d0))
+	return one(o.cast(o.emit("Add", nil, y, o.trail(bias, r-2)), t))
 }
 
 // lpNorm divides by the norm along the axis; where that is 0 the result is 0.
