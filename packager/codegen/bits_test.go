@@ -15,12 +15,15 @@ func TestBitsExact(t *testing.T) {
 			opCase{op + "/" + dt.String(), op, nil, []*ir.Data{r.tensor(dt, 3, 1, 5), r.tensor(dt, 4, 1)}, 1, false}.run(t)
 		}
 		opCase{"BitwiseNot/" + dt.String(), "BitwiseNot", nil, []*ir.Data{r.tensor(dt, 300)}, 1, true}.run(t)
-		if dt.IsUnsigned() {
+		{
 			shift := ir.IntData(dt, []int64{12}, []int64{0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 255})
 			for _, dir := range []string{"LEFT", "RIGHT"} {
 				opCase{fmt.Sprintf("BitShift/%s/%s", dir, dt), "BitShift", ir.Attrs{"direction": dir}, []*ir.Data{r.tensor(dt, 20, 12), shift}, 1, false}.run(t)
 			}
 		}
+	}
+	for _, dt := range []ir.DType{ir.F32, ir.F64, ir.F16, ir.BF16} {
+		opCase{"Mod/" + dt.String(), "Mod", ir.Attrs{"fmod": 0}, []*ir.Data{r.tensor(dt, 900), r.tensor(dt, 900)}, 1, true}.run(t)
 	}
 	all := append([]ir.DType{ir.Bool}, numeric...)
 	for _, a := range all {

@@ -22,11 +22,17 @@ func (c *call) bitwise() (*tensor, error) {
 		case "BitwiseXor":
 			x ^= y
 		default:
-			switch n := uint64(y); { // Go gives 0 for shifts by 64 or more
+			switch n := uint64(y); { // a negative count is a large one
 			case n >= uint64(a.dt.Bits()):
-				x = 0
+				if c.n.Str("direction") == "RIGHT" && a.dt.IsSigned() && x < 0 {
+					x = -1
+				} else {
+					x = 0
+				}
 			case c.n.Str("direction") == "LEFT":
 				x <<= n
+			case a.dt.IsSigned():
+				x >>= n
 			default:
 				x = int64(uint64(x) >> n)
 			}

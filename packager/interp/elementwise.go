@@ -26,17 +26,21 @@ func (c *call) arith() (*tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	op := c.n.Op
+	if op == "Mod" && c.n.Int("fmod") == 0 {
+		op = "FloorMod"
+	}
 	for i := range ia {
 		x, y := ia[i], ib[i]
 		switch {
 		case out.f32 != nil:
-			v, err := arithFloat(c.n.Op, a.f32[x], b.f32[y])
+			v, err := arithFloat(op, a.f32[x], b.f32[y])
 			if err != nil {
 				return nil, err
 			}
 			out.f32[i] = half(a.dt, v)
 		case out.f64 != nil:
-			if out.f64[i], err = arithFloat(c.n.Op, a.f64[x], b.f64[y]); err != nil {
+			if out.f64[i], err = arithFloat(op, a.f64[x], b.f64[y]); err != nil {
 				return nil, err
 			}
 		default:
@@ -78,6 +82,15 @@ func arithFloat[T float32 | float64](op string, a, b T) (T, error) {
 	case "Mod":
 		// The remainder of f32 operands is exact in f64, and so in f32.
 		return T(math.Mod(float64(a), float64(b))), nil
+	case "FloorMod":
+		r := T(math.Mod(float64(a), float64(b)))
+		switch {
+		case r == 0:
+			return T(math.Copysign(0, float64(b))), nil
+		case (r < 0) != (b < 0):
+			r += b
+		}
+		return r, nil
 	}
 	return 0, fmt.Errorf("%s of floats", op)
 }

@@ -17,12 +17,12 @@ func bitOps() []OpDef {
 		bin("BitwiseOr", "Bits of A or B."),
 		bin("BitwiseXor", "Bits of A exclusive-or B."),
 		{Name: "BitwiseNot", Doc: "All bits flipped.", Ins: params("X"), Outs: params("Y"), infer: unaryOp(ints, "an integer")},
-		{Name: "BitShift", Doc: "A shifted by B bits, zeros come in; a shift by the width or more gives 0. direction is LEFT or RIGHT.",
+		{Name: "BitShift", Doc: "A shifted by B bits; zeros come in, from the left copies of the sign bit of signed integers. A negative count, or one of the width or more, leaves only what comes in. direction is LEFT or RIGHT.",
 			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{need("direction", AttrString)}, infer: func(c *inferer) error {
 				if s := c.n.Str("direction"); s != "LEFT" && s != "RIGHT" {
 					return fmt.Errorf("direction %q", s)
 				}
-				return binaryOp(func(d DType) bool { return ints(d) && d.IsUnsigned() }, "an unsigned integer", Invalid)(c)
+				return binaryOp(ints, "an integer", Invalid)(c)
 			}},
 		{Name: "BitCast", Doc: "The same bits as elements of the type `to`, which has the same width. NaNs of X are canonical first; to bool: not 0.",
 			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{need("to", AttrDType)}, infer: func(c *inferer) error {

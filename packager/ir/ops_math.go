@@ -25,12 +25,9 @@ func mathOps() []OpDef {
 			"integer exponent of a float base stays i64 or i32 (section 2 of docs/numerics.md, in f64). Integer " +
 			"bases wrap; for a negative exponent they give 0, except 1 and -1 (and 0: a run-time error).",
 			Ins: params("A B"), Outs: params("C"), infer: inferPow},
-		{Name: "Mod", Doc: "Remainder of A / B. fmod=0 (integers): the sign of B. fmod=1: C's fmod, the sign of A. An integer " +
+		{Name: "Mod", Doc: "Remainder of A / B. fmod=0: the sign of B. fmod=1: C's fmod, the sign of A. An integer " +
 			"B of 0 is a run-time error; MinInt mod -1 is 0.",
 			Ins: params("A B"), Outs: params("C"), Attrs: []AttrDef{attr("fmod", 0)}, infer: func(c *inferer) error {
-				if c.n.Int("fmod") == 0 && c.dtype(0).IsFloat() {
-					return fmt.Errorf("fmod is 0 for %s", c.dtype(0))
-				}
 				return binaryOp(numeric, "a number", Invalid)(c)
 			}},
 		bin("Min", "The smaller one; NaN if either is NaN (the compiled form has two inputs: frontends chain more, left to right). "+

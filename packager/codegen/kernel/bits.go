@@ -16,14 +16,18 @@ func BitOps() []Op2 {
 	}
 }
 
-// BitShift shifts unsigned integers; WebAssembly takes the count modulo the width, the operator does not.
+// BitShift shifts integers; WebAssembly takes the count modulo the width, the operator does not. Signed ones keep their sign to the right.
 func BitShift(left bool) Op2 {
 	return Op2{Name: fmt.Sprintf("BitShift.%t", left), Cost: 2, Scalar: func(k *K, d DT, a, b E) E {
-		v := a.ShrU(b)
-		if left {
+		v, beyond := a.ShrU(b), asm.Const(d.C, 0)
+		switch {
+		case left:
 			v = a.Shl(b)
+		case d.Signed:
+			v, beyond = a.ShrS(b), a.ShrSI(int64(d.Bits-1))
 		}
-		return asm.Select(b.LtU(asm.Const(d.C, int64(d.Bits))), v, asm.Const(d.C, 0))
+		// A negative count is a large one when taken as unsigned.
+		return asm.Select(b.LtU(asm.Const(d.C, int64(d.Bits))), v, beyond)
 	}}
 }
 

@@ -113,7 +113,9 @@ func Mod(fmod bool) Op2 {
 				return asm.Call(asm.F64, k.L.fmod64(), x.Promote(), y.Promote()).Demote()
 			}
 			r := k.Let(m(x, y))
-			k.If(r.Ne(z).And(r.Lt(z).Ne(y.Lt(z))), func() { k.Set(r, r.Add(y)) })
+			k.If(r.Eq(z), func() { k.Set(r, z.CopySign(y)) }, func() {
+				k.If(r.Lt(z).Ne(y.Lt(z)), func() { k.Set(r, r.Add(y)) })
+			})
 			return r.E
 		case !d.Signed:
 			return asm.Cond(b.Eqz(), asm.Const(d.C, 0), a.RemU(b))

@@ -126,8 +126,8 @@ func pow(o *op) []*ir.Value {
 func mod(o *op) []*ir.Value {
 	f := o.attrInt("fmod", 0)
 	a := o.need(0)
-	if f == 0 && a.Type.DType.IsFloat() {
-		return o.fail("fmod must be 1 for floats")
+	if f == 0 && a.Type.DType.IsFloat() && o.ver < 28 {
+		return o.fail("fmod must be 1 for floats before opset 28")
 	}
 	return one(o.emit("Mod", ir.Attrs{"fmod": f}, a, o.need(1)))
 }
