@@ -78,6 +78,8 @@ func Supported() map[string]bool {
 // hintFor names the nearest way out for an operator that has no handler.
 func hintFor(name string) string {
 	switch {
+	case name == "ImageDecoder":
+		return "decode images in a step in front of the model and give the model their pixels"
 	case strings.HasPrefix(name, "com.microsoft.") || strings.HasPrefix(name, "ai.onnx.contrib."):
 		return "export the model without vendor operators (no ONNX Runtime optimisation, no onnxruntime-extensions)"
 	case strings.HasPrefix(name, "ai.onnx.preview") || strings.HasPrefix(name, "ai.onnx.training"):
