@@ -20,7 +20,8 @@ import (
 type Case struct {
 	Name   string // of the folder
 	Inputs []artifact.GoldenTensor
-	Want   []*ir.Val // nil entries are not compared
+	Want   []*ir.Val        // nil entries are not compared
+	Rows   map[int]*ir.Data // output_K.zipmap_values.pb: the values of the maps in output K, a row for each
 }
 
 // DataSets lists the folders test_data_set_* in dir, by their numbers.
@@ -69,13 +70,61 @@ func ReadCase(dir string, g *ir.Graph) (*Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(outs) == 0 {
+	if c.Rows, err = readRows(dir, len(c.Want)); err != nil {
+		return nil, err
+	}
+	if len(outs)+len(c.Rows) == 0 {
 		return nil, fmt.Errorf("%s: no output_*.pb", c.Name)
 	}
 	for i, v := range outs {
 		c.Want[i] = v
 	}
 	return c, nil
+}
+
+// rowsSuffix marks reference files that hold the values of a list of maps as one matrix.
+const rowsSuffix = ".zipmap_values.pb"
+
+func readRows(dir string, outputs int) (map[int]*ir.Data, error) {
+	names, err := filepath.Glob(filepath.Join(escapeGlob(dir), "output_*"+rowsSuffix))
+	if err != nil {
+		return nil, err
+	}
+	out := map[int]*ir.Data{}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			return nil, err
+		}
+		k := number(strings.TrimSuffix(n, rowsSuffix))
+		if k >= outputs {
+			return nil, fmt.Errorf("%s: the model has only %d outputs", filepath.Base(n), outputs)
+		}
+		if _, out[k], err = onnx.ReadTensor(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Base(n), err)
+		}
+	}
+	return out, nil
+}
+
+// rows compares the values of a sequence of maps with a matrix.
+func rows(got artifact.GoldenTensor, want *ir.Data, rtol, atol float64) error {
+	if got.Kind != "sequence" || len(want.Dims) != 2 || int64(len(got.Elems)) != want.Dims[0] {
+		return fmt.Errorf("%s of %d, want a sequence of maps for rows of %v", got.Kind, len(got.Elems), want.Dims)
+	}
+	all := artifact.GoldenTensor{Kind: "tensor", DType: want.DType.String(), Shape: want.Dims}
+	for i, m := range got.Elems {
+		if m.Kind != "map" || len(m.Elems) < 2 {
+			return fmt.Errorf("element %d is a %s, want a map", i, m.Kind)
+		}
+		for _, v := range m.Elems[1:] {
+			if v.DType != all.DType {
+				return fmt.Errorf("element %d holds %s, want %s", i, v.DType, all.DType)
+			}
+			all.Data = append(all.Data, v.Data...)
+		}
+	}
+	return near(all, ir.TensorVal(want), rtol, atol)
 }
 
 func readValues(dir, kind string, vals []*ir.Value) (map[int]*ir.Val, error) {
@@ -85,6 +134,9 @@ func readValues(dir, kind string, vals []*ir.Value) (map[int]*ir.Val, error) {
 	}
 	out := map[int]*ir.Val{}
 	for _, n := range names {
+		if strings.HasSuffix(n, rowsSuffix) {
+			continue
+		}
 		b, err := os.ReadFile(n)
 		if err != nil {
 			return nil, err
@@ -151,6 +203,11 @@ func CompareCase(c *Case, got []artifact.GoldenTensor, names []string, rtol, ato
 		return fmt.Errorf("%d outputs, want %d", len(got), len(c.Want))
 	}
 	for i, w := range c.Want {
+		if d := c.Rows[i]; d != nil {
+			if err := rows(got[i], d, rtol, atol); err != nil {
+				return fmt.Errorf("output %s: %w", names[i], err)
+			}
+		}
 		if w == nil {
 			continue
 		}

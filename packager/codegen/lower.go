@@ -24,6 +24,7 @@ func lowerings() map[string]lowerer {
 		textLowering(),
 		indexLowering(),
 		sequenceLowering(),
+		stringLowering(),
 		imageLowering(),
 		sampleLowering(),
 	} {

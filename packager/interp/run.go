@@ -409,6 +409,13 @@ func (c *call) eval() ([]*value, error) {
 	case "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "ConcatFromSequence",
 		"SplitToSequence", "Optional", "OptionalHasElement", "OptionalGetElement":
 		return c.lists()
+	case "StringConcat":
+		return one(c.stringConcat())
+	case "StringSplit":
+		ts, err := c.stringSplit()
+		return tensors(ts...), err
+	case "RegexFullMatch":
+		return one(c.regexFullMatch())
 	case "Trilu":
 		return one(c.trilu())
 	case "GatherElements":

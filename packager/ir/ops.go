@@ -67,6 +67,7 @@ var table = sync.OnceValue(func() map[string]*OpDef {
 		textOps(),
 		indexOps(),
 		sequenceOps(),
+		stringOps(),
 		imageOps(),
 		sampleOps(),
 	} {

@@ -81,7 +81,7 @@ func loop(o *op) []*ir.Value {
 
 func scan(o *op) []*ir.Value {
 	if o.ver < 9 {
-		return o.lacks("Scan before opset 9")
+		return scan8(o)
 	}
 	body, n := o.attrGraph("body"), o.attrInt("num_scan_inputs", 0)
 	if o.err != nil {
@@ -128,4 +128,64 @@ func scan(o *op) []*ir.Value {
 	}
 	o.bodyCaptures(r)
 	return o.emitRegions("Scan", attrs, len(o.p.outs), []*ir.Region{r}, o.ins...)
+}
+
+// within makes an op that adds nodes to region r, of a node that o lowers.
+func (o *op) within(r *ir.Region) *op {
+	p := &nodeProto{op: o.p.op, name: o.p.name, domain: o.p.domain}
+	return &op{im: o.im, r: r, sc: o.sc, p: p, ver: o.ver, read: map[string]bool{}, fresh: map[*ir.Value]bool{}}
+}
+
+// scan8 is Scan of opset 8, which had a batch as first dim of everything: a Scan over the batch around the one over the sequence.
+func scan8(o *op) []*ir.Value {
+	body, n := o.attrGraph("body"), int(o.attrInt("num_scan_inputs", 0))
+	if o.err != nil {
+		return nil
+	}
+	if o.in(0) != nil {
+		return o.lacks("Scan of opset 8 with sequence_lens")
+	}
+	ins := o.ins[min(1, len(o.ins)):]
+	states := len(ins) - n
+	outs := len(body.outputs) - states
+	if n < 1 || states < 0 || outs < 0 || len(body.inputs) != len(ins) {
+		return o.fail("num_scan_inputs is %d, with %d inputs; the body takes %d and gives %d values", n, len(ins), len(body.inputs), len(body.outputs))
+	}
+	dirs := o.attrInts("directions")
+	if len(dirs) == 0 {
+		dirs = make([]int64, n)
+	}
+	tail := func(t ir.Type) ir.Type {
+		if t.Shape.Rank() < 1 {
+			return ir.TensorOf(t.DType, ir.Unranked())
+		}
+		return ir.TensorOf(t.DType, ir.ShapeOf(t.Shape.Dims[1:]...))
+	}
+	batch := &ir.Region{}
+	var params []ir.Type
+	for i := range ins {
+		t := tail(o.need(i + 1).Type)
+		batch.Params = append(batch.Params, &ir.Value{Name: o.im.unique(o.p.name+"~row", false), Type: t})
+		if i < states {
+			params = append(params, o.bodyType(body.inputs[i], t))
+		} else {
+			params = append(params, tail(t))
+		}
+	}
+	r := o.sub(body, params)
+	if o.err != nil {
+		return nil
+	}
+	zeros := func(n int) []int64 { return make([]int64, n) }
+	o.bodyCaptures(r)
+	in := o.within(batch)
+	batch.Results = in.emitRegions("Scan", ir.Attrs{"num_scan_inputs": n, "scan_input_axes": zeros(n), "scan_input_directions": dirs,
+		"scan_output_axes": zeros(outs), "scan_output_directions": zeros(outs)}, states+outs, []*ir.Region{r}, batch.Params...)
+	if in.err != nil {
+		return o.fail("%w", in.err)
+	}
+	ir.SetCaptures(batch)
+	o.bodyCaptures(batch)
+	return o.emitRegions("Scan", ir.Attrs{"num_scan_inputs": len(ins), "scan_input_axes": zeros(len(ins)), "scan_input_directions": zeros(len(ins)),
+		"scan_output_axes": zeros(states + outs), "scan_output_directions": zeros(states + outs)}, states+outs, []*ir.Region{batch}, ins...)
 }

@@ -66,7 +66,28 @@ func reduce(name string, each func(*op, *ir.Value) *ir.Value, f func(o *op, x, a
 				ok = true
 			}
 			if !ok && noop != 0 {
-				return o.lacks("noop_with_empty_axes with axes known only at run time")
+				// Whether there are axes is seen at run time.
+				if each != nil {
+					x = each(o, x)
+				}
+				branch := func(g func(in *op) *ir.Value) *ir.Region {
+					r := &ir.Region{}
+					in := o.within(r)
+					r.Results = []*ir.Value{g(in)}
+					if in.err != nil {
+						o.fail("%w", in.err)
+					}
+					ir.SetCaptures(r)
+					return r
+				}
+				none := o.emit("Equal", nil, o.emit("Size", nil, axes), o.konst(ir.I64s([]int64{}, []int64{0})))
+				th := branch(func(in *op) *ir.Value { return unreduced(in, name, in.emit("Identity", nil, x)) })
+				el := branch(func(in *op) *ir.Value { return f(in, x, axes, keep) })
+				if o.err != nil {
+					return nil
+				}
+				o.bodyCaptures(th, el)
+				return o.emitRegions("If", nil, 1, []*ir.Region{th, el}, none)
 			}
 			if empty = ok && len(a) == 0; empty {
 				axes = nil
@@ -76,16 +97,21 @@ func reduce(name string, each func(*op, *ir.Value) *ir.Value, f func(o *op, x, a
 			x = each(o, x)
 		}
 		if empty && noop != 0 {
-			switch name {
-			case "ReduceL2":
-				return one(o.emit("Sqrt", nil, x))
-			case "ReduceLogSum":
-				return one(o.emit("Log", nil, x))
-			}
-			return one(x)
+			return one(unreduced(o, name, x))
 		}
 		return one(f(o, x, axes, keep))
 	}
+}
+
+// unreduced is what a reduction over no axes leaves of x.
+func unreduced(o *op, name string, x *ir.Value) *ir.Value {
+	switch name {
+	case "ReduceL2":
+		return o.emit("Sqrt", nil, x)
+	case "ReduceLogSum":
+		return o.emit("Log", nil, x)
+	}
+	return x
 }
 
 func arg(name string) handler {

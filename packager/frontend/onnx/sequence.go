@@ -125,7 +125,7 @@ func sequenceMap(o *op) []*ir.Value {
 		return v
 	}
 	at, on := param("at", ir.TensorOf(ir.I64, ir.StaticShape())), param("on", ir.TensorOf(ir.Bool, ir.StaticShape()))
-	in := &op{im: o.im, r: outer, sc: o.sc, p: &nodeProto{op: o.p.op, name: o.p.name, domain: o.p.domain}, ver: o.ver, read: map[string]bool{}, fresh: map[*ir.Value]bool{}}
+	in := o.within(outer)
 	for i, x := range o.ins {
 		n := &ir.Node{ID: o.im.nodes, Op: "Identity", Name: o.p.name, Attrs: map[string]ir.Attr{}, Ins: []*ir.Value{x}, Outs: []*ir.Value{r.Params[i]}}
 		if x.Type.Kind == ir.Sequence {

@@ -41,6 +41,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, nnOps())
 	add("", knownONNX, positionOps())
 	add("", knownONNX, sequenceOps())
+	add("", knownONNX, stringOps())
 	add("", knownONNX, rnnOps())
 	add("", knownONNX, reduceOps())
 	add("", knownONNX, normOps())
