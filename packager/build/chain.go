@@ -23,6 +23,13 @@ const maxStep = 64 << 20
 
 // stepCode reads the module of a user's step, or configures a built-in one.
 func stepCode(p *project.Project, s project.Step) ([]byte, error) {
+	if s.Image != nil {
+		b, err := steps.Image(*s.Image)
+		if err != nil {
+			return nil, diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
+		}
+		return b, nil
+	}
 	if s.TopK == nil {
 		return readFile(p, s.File, maxStep)
 	}

@@ -94,6 +94,7 @@ func Parse(file string, b []byte) (*Project, error) {
 	}
 	for _, s := range p.Steps {
 		switch {
+		case s.Image != nil:
 		case s.TopK == nil:
 			p.files = append(p.files, File{Path: s.File, Loc: s.Loc})
 		case s.TopK.LabelsFile != "":

@@ -12,6 +12,7 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/packager/steps"
 )
 
 const minimal = "name: churn\nversion: 1.10\nlicense: apache-2.0\nmodel: model.onnx\n"
@@ -138,6 +139,11 @@ func TestErrors(t *testing.T) {
 		{minimal + "steps: [{name: a, builtin: topk, config: {labels: [a]}, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `key "k" is missing`},
 		{minimal + "steps: [{name: a, builtin: topk, config: {k: 0}, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `k is 0`},
 		{minimal + "steps: [{name: a, file: a.wasm, config: {k: 1}, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `config goes with builtin`},
+		{minimal + "steps: [{name: a, builtin: image, config: {width: 4}, inputs: [{name: x, type: u8, shape: [n]}], outputs: [{name: y, type: f32}]}]\n", `"width" and "height" are needed`},
+		{minimal + "steps: [{name: a, builtin: image, config: {width: 4, height: 5000}, inputs: [{name: x, type: u8, shape: [n]}], outputs: [{name: y, type: f32}]}]\n", `height is 5000`},
+		{minimal + "steps: [{name: a, builtin: image, config: {width: 4, height: 4, mean: [1, 2]}, inputs: [{name: x, type: u8, shape: [n]}], outputs: [{name: y, type: f32}]}]\n", `mean has 2 numbers`},
+		{minimal + "steps: [{name: a, builtin: image, config: {width: 4, height: 4, std: [1, 0, 1]}, inputs: [{name: x, type: u8, shape: [n]}], outputs: [{name: y, type: f32}]}]\n", `each must be above zero`},
+		{minimal + "steps: [{name: a, builtin: image, config: {width: 4, height: 4, layout: chw}, inputs: [{name: x, type: u8, shape: [n]}], outputs: [{name: y, type: f32}]}]\n", `layout is "chw"`},
 		{minimal + "features: [{name: a}, {name: a}]\n", `5:23: features: "a" is given twice`},
 		{minimal + "features: [{nam: a}]\n", `did you mean "name"?`},
 		{minimal + "features: [{type: number}]\n", `feature: key "name" is missing`},
@@ -193,6 +199,23 @@ func TestFeatures(t *testing.T) {
 		m.Features[2].Columns() != 2 || *m.Features[2].DefaultValue != "red" || m.Features[2].Values[1] != "7" ||
 		m.Features[3].Columns() != 1 || m.Features[3].Unknown != UnknownIgnore || m.Features[0].Category {
 		t.Errorf("%+v", m)
+	}
+}
+
+func TestImageStep(t *testing.T) {
+	p, err := Parse("waybill.yaml", []byte(minimal+`steps:
+  - name: picture
+    builtin: image
+    config: {width: 224, height: 112, mean: [123.675, 116.28, -1], std: [58.395, 57.12, 57.375], layout: nhwc, channels: bgr}
+    inputs: [{name: file, type: u8, shape: [-1]}]
+    outputs: [{name: X, type: f32, shape: [1, 112, 224, 3]}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := steps.ImageConfig{Width: 224, Height: 112, Mean: [3]float64{123.675, 116.28, -1}, Std: [3]float64{58.395, 57.12, 57.375}, ChannelsLast: true, BGR: true}
+	if p.Steps[0].Image == nil || *p.Steps[0].Image != want || len(p.files) != 1 {
+		t.Errorf("%+v", p.Steps[0])
 	}
 }
 

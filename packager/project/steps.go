@@ -12,10 +12,11 @@ import (
 // chain's values, so that naming a value is all the wiring there is.
 type Step struct {
 	Name      string
-	File      string // path of the .wasm module; empty for a built-in step
-	TopK      *TopK  // the built-in topk
-	After     bool   // it runs after the model
-	Reentrant bool   // an instance may serve several calls
+	File      string             // path of the .wasm module; empty for a built-in step
+	TopK      *TopK              // the built-in topk
+	Image     *steps.ImageConfig // the built-in image
+	After     bool               // it runs after the model
+	Reentrant bool               // an instance may serve several calls
 	Inputs    []StepPort
 	Outputs   []StepPort
 	Keep      []string // inputs that stay outputs of the artifact though this step reads them
@@ -76,7 +77,7 @@ func (r *reader) step(n ast.Node) Step {
 		case "file":
 			s.File, s.Loc = r.path(v, "step file"), r.loc(v)
 		case "builtin":
-			builtin, s.Loc = r.choice(v, "builtin", "topk"), r.loc(v)
+			builtin, s.Loc = r.choice(v, "builtin", "topk", "image"), r.loc(v)
 		case "config":
 			config = v
 		case "when":
@@ -155,7 +156,51 @@ func (r *reader) builtin(n ast.Node, s *Step, name string, config ast.Node, set 
 		if r.err == nil && s.TopK.K == 0 {
 			r.fail(config, "config: key \"k\" is missing")
 		}
+		return
 	}
+	c := &steps.ImageConfig{Std: [3]float64{1, 1, 1}}
+	s.Image = c
+	r.mapping(config, "config", []string{"width", "height", "mean", "std", "layout", "channels", "max_pixels"}, func(key string, v ast.Node) {
+		switch key {
+		case "width":
+			c.Width = r.integer(v, key, 1, steps.MaxSide)
+		case "height":
+			c.Height = r.integer(v, key, 1, steps.MaxSide)
+		case "mean":
+			c.Mean = r.three(v, key)
+		case "std":
+			c.Std = r.three(v, key)
+			for _, x := range c.Std {
+				if r.err == nil && x <= 0 {
+					r.fail(v, "std is %v, each must be above zero", c.Std)
+				}
+			}
+		case "layout":
+			c.ChannelsLast = r.choice(v, key, "nchw", "nhwc") == "nhwc"
+		case "channels":
+			c.BGR = r.choice(v, key, "rgb", "bgr") == "bgr"
+		case "max_pixels":
+			c.MaxPixels = r.integer(v, key, 1, 1<<27)
+		}
+	})
+	if r.err == nil && (c.Width == 0 || c.Height == 0) {
+		r.fail(config, "config: the keys \"width\" and \"height\" are needed")
+	}
+}
+
+// three reads one number for each channel.
+func (r *reader) three(n ast.Node, what string) [3]float64 {
+	var out [3]float64
+	count := 0
+	r.sequence(n, what, func(i int, v ast.Node) {
+		if count++; i < 3 {
+			out[i] = r.signed(v, what)
+		}
+	})
+	if r.err == nil && count != 3 {
+		r.fail(n, "%s has %d numbers, one for each of 3 channels is needed", what, count)
+	}
+	return out
 }
 
 func isText(n ast.Node) bool {

@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
@@ -43,4 +44,54 @@ func TopK(k int64, labels []string) ([]byte, error) {
 		}
 	}
 	return configure(topkModule, cfg)
+}
+
+//go:embed image.wasm
+var imageModule []byte
+
+// ImageConfig is what Image does with a picture: resized to Width x Height, each 8-bit channel v becomes (v - Mean) / Std.
+type ImageConfig struct {
+	Width, Height int64
+	Mean, Std     [3]float64 // in units of 0 to 255, in the order of the output's channels
+	ChannelsLast  bool       // [1, H, W, 3] instead of [1, 3, H, W]
+	BGR           bool
+	MaxPixels     int64 // of the picture in the file; 0 means 2^25
+}
+
+// MaxSide bounds the output of Image.
+const MaxSide = 4096
+
+// Image decodes a PNG or JPEG file (u8 [n]) to f32: see src/image.c.
+func Image(c ImageConfig) ([]byte, error) {
+	if c.Width < 1 || c.Height < 1 || c.Width > MaxSide || c.Height > MaxSide {
+		return nil, fmt.Errorf("the size is %dx%d, each side must be 1 to %d", c.Width, c.Height, MaxSide)
+	}
+	if c.MaxPixels == 0 {
+		c.MaxPixels = 1 << 25
+	}
+	if c.MaxPixels < 1 || c.MaxPixels > 1<<27 {
+		return nil, fmt.Errorf("max_pixels is %d, allowed are 1 to %d", c.MaxPixels, 1<<27)
+	}
+	flags := uint32(0)
+	if c.ChannelsLast {
+		flags |= 1
+	}
+	if c.BGR {
+		flags |= 2
+	}
+	var cfg []byte
+	for _, v := range []uint32{uint32(c.Width), uint32(c.Height), flags, uint32(c.MaxPixels)} {
+		cfg = binary.LittleEndian.AppendUint32(cfg, v)
+	}
+	var scale [3]float64
+	for i, s := range c.Std {
+		if !(s > 0) || math.IsInf(s, 0) || math.IsNaN(c.Mean[i]) || math.IsInf(c.Mean[i], 0) {
+			return nil, fmt.Errorf("mean %v, std %v: std must be above zero, both finite", c.Mean, c.Std)
+		}
+		scale[i] = 1 / s
+	}
+	for _, v := range append(c.Mean[:], scale[:]...) {
+		cfg = binary.LittleEndian.AppendUint32(cfg, math.Float32bits(float32(v)))
+	}
+	return configure(imageModule, cfg)
 }
