@@ -68,6 +68,30 @@ func msQuantOps() map[string]handler {
 			}
 			return o.emit("ReduceMean", ir.Attrs{"keepdims": 1}, x, o.ints(axes...))
 		}),
+		// Y_scale, Y_zero_point, then X, X_scale, X_zero_point of each part.
+		"QLinearConcat": func(o *op) []*ir.Value {
+			if len(o.ins) < 5 || len(o.ins)%3 != 2 {
+				return o.fail("%d inputs", len(o.ins))
+			}
+			var parts []*ir.Value
+			for i := 2; i < len(o.ins); i += 3 {
+				parts = append(parts, o.dequant(o.need(i), o.perTensor(o.need(i+1)), o.perTensor(o.need(i+2)), ir.F32))
+			}
+			y := o.emit("Concat", ir.Attrs{"axis": o.attrInt("axis", 1)}, parts...)
+			return one(o.quant(y, o.perTensor(o.need(0)), o.perTensor(o.need(1)), o.need(2).Type.DType, ir.F32, true))
+		},
+		"DynamicQuantizeMatMul": func(o *op) []*ir.Value {
+			q := o.dynamicQuantized(o.need(0))
+			if o.err != nil {
+				return nil
+			}
+			acc := o.cast(o.matMulInteger(q[0], o.need(1), q[2], o.in(3)), ir.F32)
+			y := o.emit("Mul", nil, acc, o.emit("Mul", nil, q[1], o.perTensor(o.need(2))))
+			if bias := o.in(4); bias != nil {
+				y = o.emit("Add", nil, y, bias)
+			}
+			return one(y)
+		},
 		"MatMulIntegerToFloat": func(o *op) []*ir.Value {
 			a, b := o.need(0), o.need(1)
 			acc := o.cast(o.matMulInteger(a, b, o.in(4), o.in(5)), ir.F32)
@@ -248,8 +272,10 @@ func dequantizeLinear(o *op) []*ir.Value {
 	return one(o.dequant(x, o.aligned(x, scale, axis, block), o.aligned(x, zp, axis, block), to))
 }
 
-func dynamicQuantize(o *op) []*ir.Value {
-	x := o.need(0)
+func dynamicQuantize(o *op) []*ir.Value { return o.dynamicQuantized(o.need(0)) }
+
+// dynamicQuantized gives x in u8, its scale and its zero point.
+func (o *op) dynamicQuantized(x *ir.Value) []*ir.Value {
 	zero := o.like(x, 0)
 	hi := o.emit("Max", nil, o.emit("ReduceMax", ir.Attrs{"keepdims": 0}, x), zero)
 	lo := o.emit("Min", nil, o.emit("ReduceMin", ir.Attrs{"keepdims": 0}, x), zero)

@@ -50,6 +50,10 @@ func TestQuantised(t *testing.T) {
 		{"dynamic, all zero", 11, node("DynamicQuantizeLinear i0 -> y s z"), []*ir.Data{f(0, 0)}, ir.U8, []float64{0, 0}},
 		{"vendor sum", 13, node("com.microsoft.QLinearAdd i0 i1 i2 i3 i4 i5 i6 i7 -> y"),
 			[]*ir.Data{u8(4), of(f(0.5)), of(u8(0)), u8(3), of(f(1)), of(u8(1)), of(f(0.25)), of(u8(1))}, ir.U8, []float64{17}},
+		{"vendor join", 13, node("com.microsoft.QLinearConcat i0 i1 i2 i3 i4 i5 i6 i7 -> y", attrI("axis", 0)),
+			[]*ir.Data{of(f(0.5)), of(u8(1)), u8(4), of(f(0.5)), of(u8(0)), u8(3), of(f(1)), of(u8(1))}, ir.U8, []float64{5, 5}},
+		{"vendor matmul of floats", 13, node("com.microsoft.DynamicQuantizeMatMul i0 i1 i2 i3 i4 -> y"),
+			[]*ir.Data{of(f(-1, 254), 1, 2), of(u8(3, 2), 2, 1), of(f(0.5)), of(u8(1)), f(10)}, ir.F32, []float64{136}},
 	} {
 		// Once with the sizes known to the compiler, once with sizes that only the call tells.
 		for _, dynamic := range []bool{false, true} {
