@@ -44,7 +44,7 @@ func Depthwise(hasB bool) *Kernel {
 			taps := k.Let(kh.Mul(kw.E))
 			wide := k.Let(ow.AddI(15).AndI(-16))
 			width := k.Let(wide.Add(kw.SubI(1).Mul(dw.E).DivS(sw.E)).AddI(1))
-			each := k.Let(wide.Mul(taps.AddI(8).Add(sw.E)).ShrSI(3).AddI(20))
+			each := k.Let(wide.Mul(taps.AddI(8).Add(sw.E)).ShrSI(2).AddI(20))
 			rows := k.Let(asm.CL(dwCost).DivS(each.E))
 			k.If(rows.LtS(asm.CL(1)), func() { k.Set(rows, asm.CL(1)) })
 			k.If(rows.GtS(oh.E), func() { k.Set(rows, oh.E) })
