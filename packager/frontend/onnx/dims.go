@@ -26,7 +26,7 @@ func (o *op) sizes(v *ir.Value, from, to int) *ir.Value {
 func (o *op) calc(name string, a, b *ir.Value) *ir.Value {
 	x, okx := o.known(a)
 	y, oky := o.known(b)
-	if okx && oky && len(x) > 0 && len(y) > 0 {
+	if okx && oky && len(x) > 0 && len(y) > 0 && (len(x) == len(y) || len(x) == 1 || len(y) == 1) {
 		out := make([]int64, max(len(x), len(y)))
 		for i := range out {
 			p, q := x[i%len(x)], y[i%len(y)]

@@ -204,13 +204,16 @@ func affineGrid(o *op) []*ir.Value {
 	}
 	align := o.attrInt("align_corners", 0) != 0
 	all := o.stretch(size, 0, o.ints(2), o.ints(int64(2+sp)))
-	if s, ok := o.known(size); ok && len(s) == 2+sp {
+	if s, ok := o.known(size); ok {
+		if len(s) != 2+sp {
+			return o.fail("size %v for %d spatial dims", s, sp)
+		}
 		all = o.ints(s[2:]...)
 	}
 	var cols []*ir.Value
 	for i := sp - 1; i >= 0; i-- {
 		n := o.stretch(all, 0, o.ints(int64(i)), o.ints(int64(i+1)))
-		if s, ok := o.known(all); ok {
+		if s, ok := o.known(all); ok && i < len(s) {
 			n = o.ints(s[i])
 		}
 		c, nf := o.emit("Mul", nil, o.indices(n, ir.F64), o.f64(2)), o.cast(n, ir.F64)

@@ -131,7 +131,7 @@ func (o *op) transform(x *ir.Value, k int, length *ir.Value, inverse, onesided b
 			length = o.calc("Mul", o.calc("Sub", n, o.ints(1)), o.ints(2))
 		}
 	}
-	if l, ok := o.known(length); ok && (l[0] < 1 || l[0] > maxDFT) {
+	if l, ok := o.known(length); ok && len(l) == 1 && (l[0] < 1 || l[0] > maxDFT) {
 		if l[0] < 1 {
 			o.fail("length %d", l[0])
 		} else {
