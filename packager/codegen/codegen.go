@@ -15,7 +15,8 @@ type Options struct {
 	// WeightsAbove is the number of constant bytes above which constants go to the weights image; 0 means
 	// DefaultWeightsAbove, negative never.
 	WeightsAbove int64
-	// Parallel lets big kernels announce parallel sections; without it they are only sliced.
+	// Parallel lets big kernels announce parallel sections; without it they are only sliced. Kernels over packed weights have
+	// one scratch and are always only sliced.
 	Parallel bool
 	// ParallelMin is the least work (budget units) of a parallel section; 0 means 8 default budgets.
 	ParallelMin int64

@@ -35,6 +35,11 @@ func panels(groups, terms, cols int, value func(group, term, col int) uint32) *i
 
 func bitsAt(d *ir.Data, i int) uint32 { return binary.LittleEndian.Uint32(d.Bytes[4*i:]) }
 
+// scratch notes that a packed product of this size needs memory of its own.
+func (c *compiler) scratch(terms, cols int64) {
+	c.spare = max(c.spare, kernel.PackedScratch(terms, cols))
+}
+
 // packable tells whether v is a constant f32 matrix of some size with which a packed product may be made.
 func packable(v *ir.Value) bool {
 	return v != nil && v.Const != nil && v.Type.Kind == ir.Tensor && v.Const.DType == ir.F32 && len(v.Const.Dims) == 2 && v.Const.Len() > 0
@@ -58,6 +63,7 @@ func (c *compiler) packed(n *ir.Node, v *ir.Value, trans bool) (op *operand, ter
 		})
 		c.packs[key] = p
 	}
+	c.scratch(terms, cols)
 	c.note(n, "weights packed in panels of %d columns", kernel.PanelCols)
 	return c.constant(p), terms, cols
 }
@@ -116,6 +122,7 @@ func lowerConv(c *compiler, n *ir.Node) error {
 		})
 		c.packs[key] = p
 	}
+	c.scratch(int64(positions*cg), int64(mg))
 	c.note(n, "filters packed in panels of %d", kernel.PanelCols)
 	ins := []*operand{c.operand(n.Ins[0]), c.constant(p)}
 	if n.In(2) != nil {

@@ -64,6 +64,7 @@ type compiler struct {
 	consts map[*ir.Data]*operand
 	turned map[*ir.Data]*ir.Data // transposed constants
 	packs  map[packing]*ir.Data  // packed constants
+	spare  int64                 // bytes of the largest scratch of a step, about
 	nslots int
 	syms   map[string]int
 	blobs  []*blob
@@ -407,7 +408,7 @@ func (c *compiler) finish(table *blob) (*Result, error) {
 
 // arenaHint sums what the static values would take if none were ever released, bounded to 64 MiB: a good first size.
 func (c *compiler) arenaHint() uint32 {
-	n := int64(page64)
+	n := page64 + c.spare
 	for v := range c.slots {
 		if d, ok := v.Type.Shape.Static(); ok && v.Type.Kind == ir.Tensor && v.Type.DType != ir.String {
 			if e, ok := ir.Elements(d); ok && e < 1<<28 {
