@@ -17,6 +17,7 @@ var exactMath = map[string]bool{
 	"Float32bits": true, "Float32frombits": true, "Float64bits": true, "Float64frombits": true, "NaN": true, "Inf": true, "IsNaN": true,
 	"IsInf": true, "Signbit": true, "Copysign": true, "Sqrt": true, "Floor": true, "Ceil": true, "Trunc": true, "RoundToEven": true, "Abs": true,
 	"Mod": true, "Frexp": true, "Ldexp": true, "Max": true, "Min": true, "Nextafter": true, "Nextafter32": true,
+	"Pi": true, "Ln10": true, // constants
 }
 
 // transcendental finds uses of package math in a Go file that are not in exactMath (constants are fine).

@@ -52,11 +52,11 @@ func TestOperators(t *testing.T) {
 		{"one hot", `const x i64[2](1, -1) const d i64[](3) const v f32[2](0, 5)`, `r f32[2,3] = OneHot(x, d, v) {axis=-1} #0 "n"`, `f32[2,3](0, 5, 0, 0, 0, 5)`},
 		// A node on feature 0 (<= 0.5, NaN to the true side) over leaf A (target 0: 1) and leaf B (target 1: 2), then a tree of leaf A alone.
 		{"trees", `const x f32[3,1](0, 1, 0.5)`,
-			`r f32[3,2] = ml.TreeEnsemble(x) {aggregate="SUM", base_values=f64[2](0.25, 0), leaf_begin=[0, 1, 2], leaf_target=[0, 1], leaf_weight=f64[2](1, 2), ` +
+			`r f32[3,2] = ml.TreeEnsemble(x) {accumulate="F64", aggregate="SUM", base_values=f64[2](0.25, 0), leaf_begin=[0, 1, 2], leaf_target=[0, 1], leaf_weight=f64[2](1, 2), linear_begin=[], linear_const=f64[0](), linear_coef=f64[0](), linear_feature=[], ` +
 				`n_targets=2, node_false=[-2], node_feature=[0], node_missing_true=[1], node_mode=[0], node_threshold=f32[1](0.5), node_true=[-1], roots=[0, -1]} #0 "n"`,
 			`f32[3,2](2.25, 0, 1.25, 2, 2.25, 0)`},
 		{"trees average min", `const x f64[1,1](3)`,
-			`r f64[1,1] = ml.TreeEnsemble(x) {aggregate="MIN", base_values=f64[0](), leaf_begin=[0, 1, 2], leaf_target=[0, 0], leaf_weight=f64[2](4, 2), ` +
+			`r f64[1,1] = ml.TreeEnsemble(x) {accumulate="F64", aggregate="MIN", base_values=f64[0](), leaf_begin=[0, 1, 2], leaf_target=[0, 0], leaf_weight=f64[2](4, 2), linear_begin=[], linear_const=f64[0](), linear_coef=f64[0](), linear_feature=[], ` +
 				`n_targets=1, node_false=[], node_feature=[], node_missing_true=[], node_mode=[], node_threshold=f64[0](), node_true=[], roots=[-1, -2]} #0 "n"`,
 			`f64[1,1](2)`},
 		{"label encoder", `const x string[3]("b", "?", "a")`, `r i64[3] = ml.LabelEncoder(x) {default=i64[1](-1), keys=string[2]("a", "b"), values=i64[2](10, 20)} #0 "n"`,

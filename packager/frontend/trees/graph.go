@@ -1,8 +1,6 @@
 package trees
 
 import (
-	"math"
-
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -155,5 +153,5 @@ func Columns(names []string, features int) []string {
 
 // Logit is the margin of a probability, in f32 like XGBoost's.
 func Logit(p float32) float64 {
-	return -float64(float32(math.Log(float64(1/p - 1))))
+	return -float64(float32(Log(float64(1/p - 1))))
 }

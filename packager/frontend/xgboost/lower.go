@@ -18,7 +18,7 @@ type link struct {
 
 func objectives() map[string]link {
 	same := func(x float32) float64 { return float64(x) }
-	log := func(x float32) float64 { return float64(float32(math.Log(float64(x)))) }
+	log := func(x float32) float64 { return float64(float32(trees.Log(float64(x)))) }
 	m := map[string]link{
 		"reg:logistic":    {trees.Logistic, trees.Logit},
 		"binary:logistic": {trees.Binary, trees.Logit},
