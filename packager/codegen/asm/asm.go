@@ -331,7 +331,6 @@ func (a E) Mul(b E) E      { return bin(a, b, 0x6c, 0x7e, 0x94, 0xa2) }
 func (a E) Div(b E) E      { return bin(a, b, 0, 0, 0x95, 0xa3) }
 func (a E) DivS(b E) E     { return bin(a, b, 0x6d, 0x7f, 0, 0) }
 func (a E) DivU(b E) E     { return bin(a, b, 0x6e, 0x80, 0, 0) }
-func (a E) RemS(b E) E     { return bin(a, b, 0x6f, 0x81, 0, 0) }
 func (a E) And(b E) E      { return bin(a, b, 0x71, 0x83, 0, 0) }
 func (a E) Or(b E) E       { return bin(a, b, 0x72, 0x84, 0, 0) }
 func (a E) Xor(b E) E      { return bin(a, b, 0x73, 0x85, 0, 0) }
@@ -345,6 +344,12 @@ func (a E) CopySign(b E) E { return bin(a, b, 0, 0, 0x98, 0xa6) }
 // RemU is a mod b, by way of the quotient: wazero's arm64 compiler was seen to give wrong remainders for rem_u. Both sides are
 // evaluated twice.
 func (a E) RemU(b E) E { return a.Sub(a.DivU(b).Mul(b)) }
+
+// RemS is the truncated remainder, by way of the quotient as in RemU; of -1 it is 0, where the quotient alone could overflow.
+func (a E) RemS(b E) E {
+	d := Cond(b.Eq(Const(a.T, -1)), Const(a.T, 1), b)
+	return a.Sub(a.DivS(d).Mul(d))
+}
 
 func (a E) AddI(n int64) E {
 	if n == 0 {
