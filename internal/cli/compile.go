@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/build"
 	"github.com/waybill-ml/waybill/packager/codegen"
+	"github.com/waybill-ml/waybill/packager/explain"
 	"github.com/waybill-ml/waybill/packager/project"
 )
 
@@ -21,14 +23,21 @@ func compileCommand() Command {
 		Name: "compile", Group: Build, Summary: "compile a model to WebAssembly files, without a project or a bundle",
 		Args: "MODEL", Min: 1, Max: 1,
 		Long: `Writes module.wasm, interface.json and, for large models, weights.bin into a folder. It is for a look at the result
-and for hosts of your own; use waybill pack for what is to be shipped.`,
+and for hosts of your own; use waybill pack for what is to be shipped.
+
+With --explain it also says what the compiler did: the graph after each pass that changed it (long constants left out),
+how long values are held, and the operations and bytes of each node. Sizes that a call decides are formulas over the
+names of the dimensions; "?" is what only the data decides.`,
 		Examples: []string{
 			"waybill compile model.onnx                  # into ./model.wasm.d",
 			"waybill compile model.onnx --out build/",
+			"waybill compile model.onnx --explain --explain-svg graph.svg",
 		},
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "out", Usage: "`FOLDER` to write to (default: the model's name with .wasm.d)"},
 			&ucli.BoolFlag{Name: "inline-weights", Usage: "keep all constants in the module, however large"},
+			&ucli.BoolFlag{Name: "explain", Usage: "print the graph after each pass, memory, operations and bytes"},
+			&ucli.StringFlag{Name: "explain-svg", Usage: "`FILE` to draw the compiled graph into, as SVG"},
 		},
 		Exits: []diag.Code{diag.Unsupported, diag.NotFound},
 		See:   []string{"pack", "test"},
@@ -43,6 +52,7 @@ type compileJSON struct {
 	Kind      string              `json:"kind"`
 	Nodes     packNodes           `json:"nodes"`
 	Interface *artifact.Interface `json:"interface"`
+	Explain   *explain.Report     `json:"explain,omitempty"`
 }
 
 func runCompile(ctx context.Context, c *Call) error {
@@ -54,6 +64,10 @@ func runCompile(ctx context.Context, c *Call) error {
 	o := build.Options{Name: project.NameFor(path), Version: "0"}
 	if c.Bool("inline-weights") {
 		o.Codegen = codegen.Options{WeightsAbove: -1}
+	}
+	var rec explain.Recorder
+	if c.Bool("explain") {
+		o.Watch = rec.Watch
 	}
 	clock := c.Env.Now()
 	m, err := build.Compile(ctx, src, o)
@@ -89,6 +103,18 @@ func runCompile(ctx context.Context, c *Call) error {
 		}
 		out.Files = append(out.Files, artifact.FileRef{Path: f.name, Digest: artifact.DigestOf(f.data), Size: int64(len(f.data))})
 	}
+	if name := c.String("explain-svg"); name != "" {
+		var b bytes.Buffer
+		if err := explain.SVG(&b, m.Final); err != nil {
+			return diag.Wrap(diag.Failure, err, "draw the graph")
+		}
+		if err := writeFile(c.Abs(name), b.Bytes(), true); err != nil {
+			return diag.Wrap(diag.Failure, err, "draw the graph")
+		}
+	}
+	if c.Bool("explain") {
+		out.Explain = rec.Report(m.Final, int64(m.Interface.Memory.Arena))
+	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(out)
 	}
@@ -96,6 +122,13 @@ func runCompile(ctx context.Context, c *Call) error {
 	c.UI.Field("compiled", "module %s, weights %s   %s", ui.Bytes(int64(len(m.Code))), ui.Bytes(int64(len(m.Weights))), ui.Duration(took))
 	for _, n := range m.Notes {
 		c.UI.Why("  %s (%s): %s", n.Node, n.Op, n.Text)
+	}
+	if out.Explain != nil {
+		var b strings.Builder
+		if err := out.Explain.Text(&b); err != nil {
+			return err
+		}
+		c.UI.Data("%s", strings.TrimSuffix(b.String(), "\n"))
 	}
 	for _, f := range out.Files {
 		c.UI.Data("%s  %s", f.Digest, filepath.Join(dir, f.Path))

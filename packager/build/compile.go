@@ -22,13 +22,16 @@ type Options struct {
 	Mapping *project.FeatureMap // compiled in front of the model; nil for none
 	Limits  artifact.Limits
 	Codegen codegen.Options
+	// Watch is told of the graph as imported (round 0, no name) and of each pass; nil for nobody.
+	Watch pass.Watch
 }
 
 // Model is a compiled model in memory.
 type Model struct {
 	Module
-	Source   ir.Graph // the graph as imported: what the reference interpreter runs
-	Kind     string   // "ONNX, opset 17"
+	Source   ir.Graph  // the graph as imported: what the reference interpreter runs
+	Final    *ir.Graph // the graph after the passes: what was compiled
+	Kind     string    // "ONNX, opset 17"
 	Producer string
 	Imported int            // nodes as imported
 	Compiled int            // nodes after the passes
@@ -58,13 +61,16 @@ func Compile(ctx context.Context, s Source, o Options) (*Model, error) {
 		}
 	}
 	m := &Model{Source: *oracle, Kind: Kind(g), Producer: g.Producer, Imported: Nodes(g)}
-	if err := pass.Run(ctx, g); err != nil {
+	if o.Watch != nil {
+		o.Watch(0, "", true, g)
+	}
+	if err := pass.RunWatched(ctx, g, o.Watch); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		return nil, modelError(s.Path, err)
 	}
-	m.Compiled = Nodes(g)
+	m.Final, m.Compiled = g, Nodes(g)
 	c, err := codegen.Compile(g, o.Codegen)
 	if err != nil {
 		var u *codegen.Unsupported

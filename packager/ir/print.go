@@ -14,8 +14,13 @@ const maxListed = 16
 
 // Print gives the graph's text form, which Parse reads back. Equal graphs give equal text. The graph must have the
 // structure that Verify asks for.
-func Print(g *Graph) string {
-	p := &printer{}
+func Print(g *Graph) string { return (&printer{}).graph(g) }
+
+// Outline is Print for readers: a constant or attribute of more than 16 elements is given as its type and "...", which
+// Parse does not read.
+func Outline(g *Graph) string { return (&printer{brief: true}).graph(g) }
+
+func (p *printer) graph(g *Graph) string {
 	p.line("graph %s {", strconv.Quote(g.Name))
 	p.depth++
 	if g.Producer != "" {
@@ -30,13 +35,13 @@ func Print(g *Graph) string {
 		p.line("opset %s %d", strconv.Quote(d), g.Opsets[d])
 	}
 	for _, v := range Consts(g.Body) {
-		p.line("const %s %s", quoteIdent(v.Name), dataString(v.Const))
+		p.line("const %s %s", quoteIdent(v.Name), p.data(v.Const))
 	}
 	p.body(g.Body)
 	for _, s := range g.State {
 		init := ""
 		if s.Init != nil {
-			init = " " + dataString(s.Init)
+			init = " " + p.data(s.Init)
 		}
 		p.line("state %s from %s%s", quoteIdent(s.Input), quoteIdent(s.Output), init)
 	}
@@ -48,6 +53,24 @@ func Print(g *Graph) string {
 type printer struct {
 	b     strings.Builder
 	depth int
+	brief bool
+}
+
+func (p *printer) data(d *Data) string {
+	if !p.brief || d.Len() <= maxListed {
+		return dataString(d)
+	}
+	return d.Type().String() + "(...)"
+}
+
+func (p *printer) attr(a Attr) string {
+	if n := len(a.Ints) + len(a.Floats) + len(a.Strs); p.brief && n > maxListed {
+		return fmt.Sprintf("[... %d elements]", n)
+	}
+	if a.Kind == AttrData {
+		return p.data(a.Data)
+	}
+	return FormatAttr(a)
 }
 
 func (p *printer) line(format string, args ...any) {
@@ -91,7 +114,7 @@ func (p *printer) node(n *Node) {
 		}
 	}
 	for _, k := range n.AttrNames() {
-		attrs = append(attrs, quoteIdent(k)+"="+FormatAttr(n.Attrs[k]))
+		attrs = append(attrs, quoteIdent(k)+"="+p.attr(n.Attrs[k]))
 	}
 	s := strings.Join(outs, ", ") + " = " + quoteIdent(n.Op) + "(" + strings.Join(ins, ", ") + ")"
 	if len(attrs) > 0 {

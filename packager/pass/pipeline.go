@@ -30,8 +30,15 @@ func Pipeline() []Pass {
 // maxRounds bounds the repetitions of the pipeline; real graphs settle in three or four.
 const maxRounds = 16
 
+// Watch is told of each pass as it ends: the round (from 1), the pass's name, whether it changed the graph, and the
+// graph, which it must neither change nor keep.
+type Watch func(round int, pass string, changed bool, g *ir.Graph)
+
 // Run repeats the pipeline until nothing changes, and verifies the result.
-func Run(ctx context.Context, g *ir.Graph) error {
+func Run(ctx context.Context, g *ir.Graph) error { return RunWatched(ctx, g, nil) }
+
+// RunWatched is Run that tells watch of each pass; a nil watch is told nothing.
+func RunWatched(ctx context.Context, g *ir.Graph, watch Watch) error {
 	for round := 0; round < maxRounds; round++ {
 		changed := false
 		for _, p := range Pipeline() {
@@ -43,6 +50,9 @@ func Run(ctx context.Context, g *ir.Graph) error {
 				return fmt.Errorf("pass %s: %w", p.Name, err)
 			}
 			changed = changed || c
+			if watch != nil {
+				watch(round+1, p.Name, c, g)
+			}
 		}
 		if !changed {
 			break

@@ -1,0 +1,68 @@
+package explain
+
+import "github.com/waybill-ml/waybill/packager/ir"
+
+// flops counts the operations of one run of a node, by the definition of Node.FLOPs. Operators that only move data do
+// none; what is not listed, or depends on the data, is unknown.
+func flops(n *ir.Node) Count {
+	out, in := elements(n.Out(0)), elements(n.In(0))
+	two := Exactly(2)
+	switch n.Op {
+	case "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Gather", "Expand", "ConstantOfShape", "Transpose", "Split",
+		"Tile", "Shape", "Size", "Pad", "BitCast", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth":
+		return Count{}
+	case "Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Pow", "And", "Or", "Xor", "Not", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+		"Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Sqrt", "Exp", "Log", "Erf", "Sigmoid", "Tanh", "Relu", "Where", "Cast",
+		"Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
+		"BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitShift":
+		return out
+	case "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ArgMax", "ArgMin", "GlobalAveragePool", "GlobalMaxPool":
+		return in
+	case "MatMul":
+		a := n.In(0)
+		if a == nil || a.Type.Shape.Rank() < 1 {
+			return Unknown()
+		}
+		return two.Times(dim(a.Type.Shape.Dims[a.Type.Shape.Rank()-1])).Times(out)
+	case "Gemm":
+		a := n.In(0)
+		if a == nil || a.Type.Shape.Rank() != 2 {
+			return Unknown()
+		}
+		k := 1
+		if n.Int("transA") != 0 {
+			k = 0
+		}
+		c := two.Times(dim(a.Type.Shape.Dims[k])).Times(out)
+		if n.In(2) != nil {
+			c = c.Plus(out)
+		}
+		return c
+	case "Conv", "ConvTranspose":
+		w := n.In(1)
+		if w == nil || w.Type.Shape.Rank() < 3 {
+			return Unknown()
+		}
+		// One element of the output of Conv, or of the input of ConvTranspose, meets a filter of this many weights.
+		filter, over := product(w.Type.Shape.Dims[1:]), out
+		if n.Op == "ConvTranspose" {
+			over = in
+		}
+		c := two.Times(filter).Times(over)
+		if n.In(2) != nil {
+			c = c.Plus(out)
+		}
+		return c
+	case "BatchNormalization": // a product and a sum; the few operations per channel are left out
+		return two.Times(out)
+	case "Softmax": // maximum, difference, exponential, sum, quotient
+		return Exactly(5).Times(out)
+	case "AveragePool", "MaxPool":
+		c := out
+		for _, k := range n.Ints("kernel_shape") {
+			c = c.Times(Exactly(k))
+		}
+		return c
+	}
+	return Unknown()
+}
