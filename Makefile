@@ -47,7 +47,8 @@ release: ## stripped, reproducible binaries and their checksums in dist/
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 0.5s ./packager/... ./edge-runtime/... ./oci/...
 
-nightly: ## long runs: fuzzing of every parser, and 100,000 faults
+nightly: ## long runs: fuzzing of every parser, random graphs, and 100,000 faults
 	for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 5m $$p || exit 1; done; done
+	WAYBILL_GEN_SECONDS=3600 $(GO) test -timeout 2h ./packager/codegen -run RandomGraphs -v
 	WAYBILL_FAULT_RUNS=100000 $(GO) test -timeout 4h ./edge-runtime/... -run Faults -v

@@ -388,10 +388,7 @@ func (c *call) pad() (*tensor, error) {
 		}
 		begin[a] = b
 		dims[a] += b + e
-		if mode == "reflect" && x.dims[a] > 0 && (b >= x.dims[a] || e >= x.dims[a]) {
-			return nil, fmt.Errorf("pads %d, %d do not reflect a dim of size %d", b, e, x.dims[a])
-		}
-		if mode != "constant" && x.dims[a] == 0 && (b > 0 || e > 0) {
+		if mode != "constant" && x.dims[a] == 0 && b+e > 0 {
 			return nil, fmt.Errorf("there is nothing to pad from")
 		}
 	}
@@ -412,10 +409,17 @@ func (c *call) pad() (*tensor, error) {
 				case "edge":
 					i = min(max(i, 0), n-1)
 				case "reflect":
-					if i < 0 {
-						i = -i
-					} else {
-						i = 2*(n-1) - i
+					// Pads beyond the dim go back and forth (as numpy's): a single element reflects onto itself.
+					if n == 1 {
+						i = 0
+						break
+					}
+					for i < 0 || i >= n {
+						if i < 0 {
+							i = -i
+						} else {
+							i = 2*(n-1) - i
+						}
 					}
 				case "wrap":
 					i = ((i % n) + n) % n

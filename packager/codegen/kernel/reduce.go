@@ -207,6 +207,7 @@ func Reduce(op ReduceOp, d DT) *Kernel {
 						if d.Float {
 							k.Set(acc, acc.Div(n.ToF(d.C, false)))
 						} else {
+							k.Check(n.NeI(0), abi.ErrValue, n.ExtU(), asm.CL(0)) // the mean of nothing is no integer
 							k.Set(acc, divide(k, d, acc.E, cntAs(d, n)))
 						}
 					}

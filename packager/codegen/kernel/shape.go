@@ -96,7 +96,7 @@ func Flatten() *Kernel {
 	}}
 }
 
-// axesMask gathers the axes of an i64 list input as bits, against rank r.
+// axesMask gathers the axes of an i64 list input as bits, against rank r; an axis given twice is an error.
 func (k *K) axesMask(ax V, r E) V {
 	mask := k.Let(asm.C(0))
 	i := k.Local(asm.I32)
@@ -105,6 +105,7 @@ func (k *K) axesMask(ax V, r E) V {
 	k.Up(i, n.E, func() {
 		k.Set(v, asm.L64(Data(ax).Add(i.ShlI(3)), 0))
 		k.Index(v, r.ExtU())
+		k.Check(mask.ShrU(v.Wrap()).AndI(1).Eqz(), abi.ErrValue, v.E, i.ExtU())
 		k.Set(mask, mask.Or(asm.C(1).Shl(v.Wrap())))
 	})
 	return mask
