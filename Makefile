@@ -5,7 +5,7 @@ ACTIONLINT = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
-.PHONY: build test check fmt generate crossbuild release bench nightly
+.PHONY: build test check fmt generate crossbuild release bench nightly new-op
 
 build: ## both binaries into dist/
 	$(GO) build -trimpath -o dist/waybill ./cmd/waybill
@@ -43,6 +43,9 @@ release: ## stripped, reproducible binaries and their checksums in dist/
 	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 android/arm64 darwin/arm64 windows/amd64; do o=$${t%/*}; a=$${t#*/}; e=; [ $$o = windows ] && e=.exe; \
 	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/waybill-edge-$$o-$$a$$e ./cmd/waybill-edge || exit 1; done
 	cd dist && sha256sum waybill* > SHA256SUMS
+
+new-op: ## the files of a new operator, which fail until they are filled in: make new-op OP=HardTanh
+	$(GO) run ./internal/newop $(OP)
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 0.5s ./packager/... ./edge-runtime/... ./oci/...
