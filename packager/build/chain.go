@@ -30,6 +30,17 @@ func stepCode(p *project.Project, s project.Step) ([]byte, error) {
 		}
 		return b, nil
 	}
+	if s.Tokenizer != "" {
+		j, err := readFile(p, s.Tokenizer, maxStep)
+		if err != nil {
+			return nil, err
+		}
+		b, err := steps.Text(j)
+		if err != nil {
+			return nil, diag.Wrap(diag.Unsupported, err, "step %q: %s", s.Name, s.Tokenizer).At(s.Loc)
+		}
+		return b, nil
+	}
 	if s.TopK == nil {
 		return readFile(p, s.File, maxStep)
 	}

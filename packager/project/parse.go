@@ -94,6 +94,8 @@ func Parse(file string, b []byte) (*Project, error) {
 	}
 	for _, s := range p.Steps {
 		switch {
+		case s.Tokenizer != "":
+			p.files = append(p.files, File{Path: s.Tokenizer, Loc: s.Loc})
 		case s.Image != nil:
 		case s.TopK == nil:
 			p.files = append(p.files, File{Path: s.File, Loc: s.Loc})

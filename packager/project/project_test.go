@@ -219,6 +219,26 @@ func TestImageStep(t *testing.T) {
 	}
 }
 
+func TestTextStep(t *testing.T) {
+	const doc = minimal + `steps:
+  - name: words
+    builtin: text
+    config: {tokenizer: tokenizer.json}
+    inputs: [{name: text, type: string, shape: [N]}]
+    outputs: [{name: X, type: i64, shape: [N, L]}]
+`
+	p, err := Parse("waybill.yaml", []byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Steps[0].Tokenizer != "tokenizer.json" || len(p.files) != 2 || p.files[1].Path != "tokenizer.json" {
+		t.Errorf("%+v, files %+v", p.Steps[0], p.files)
+	}
+	if _, err := Parse("waybill.yaml", []byte(strings.Replace(doc, "tokenizer: tokenizer.json", "", 1))); diag.CodeOf(err) != diag.Usage {
+		t.Errorf("no tokenizer: %v", err)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Load(dir); diag.CodeOf(err) != diag.NotFound {

@@ -15,6 +15,7 @@ type Step struct {
 	File      string             // path of the .wasm module; empty for a built-in step
 	TopK      *TopK              // the built-in topk
 	Image     *steps.ImageConfig // the built-in image
+	Tokenizer string             // the built-in text: path of its tokenizer.json
 	After     bool               // it runs after the model
 	Reentrant bool               // an instance may serve several calls
 	Inputs    []StepPort
@@ -77,7 +78,7 @@ func (r *reader) step(n ast.Node) Step {
 		case "file":
 			s.File, s.Loc = r.path(v, "step file"), r.loc(v)
 		case "builtin":
-			builtin, s.Loc = r.choice(v, "builtin", "topk", "image"), r.loc(v)
+			builtin, s.Loc = r.choice(v, "builtin", "topk", "image", "text"), r.loc(v)
 		case "config":
 			config = v
 		case "when":
@@ -155,6 +156,15 @@ func (r *reader) builtin(n ast.Node, s *Step, name string, config ast.Node, set 
 		})
 		if r.err == nil && s.TopK.K == 0 {
 			r.fail(config, "config: key \"k\" is missing")
+		}
+		return
+	}
+	if name == "text" {
+		r.mapping(config, "config", []string{"tokenizer"}, func(_ string, v ast.Node) {
+			s.Tokenizer, s.Loc = r.path(v, "tokenizer"), r.loc(v)
+		})
+		if r.err == nil && s.Tokenizer == "" {
+			r.fail(config, "config: key \"tokenizer\" is missing")
 		}
 		return
 	}

@@ -1,0 +1,154 @@
+package steps_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/packager/steps"
+)
+
+type textCase struct {
+	Texts            []string
+	IDs, Mask, Types [][]int64
+}
+
+// textCases are what testdata/text.py got from the tokenizers library.
+func textCases(t *testing.T) (c struct {
+	Tiny, Bert []textCase
+	Pages      []uint32
+}) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "text.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil || len(c.Tiny) == 0 || len(c.Bert) == 0 {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func tokenizerFile(t testing.TB) []byte {
+	t.Helper()
+	dir := os.Getenv("WAYBILL_SCHEMAS")
+	if dir == "" {
+		t.Skip("WAYBILL_SCHEMAS is not set")
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "tokenizers", "bert-wordpiece", "tokenizer.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func tokenizerModel(t testing.TB, file []byte) *engine.Model {
+	t.Helper()
+	code, err := steps.Text(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return load(t, engine.Config{Poison: true, MemoryLimit: 64 << 20}, code, []artifact.Port{port("text", "string")},
+		[]artifact.Port{port("ids", "i64"), port("mask", "i64"), port("types", "i64")})
+}
+
+func compareText(t *testing.T, file []byte, cases []textCase) {
+	t.Helper()
+	m := tokenizerModel(t, file)
+	for _, c := range cases {
+		outs, err := call(t, m, engine.OfStrings(c.Texts))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range [][][]int64{c.IDs, c.Mask, c.Types} {
+			got, err := engine.Values[int64](outs[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(outs[i].Shape, []int64{int64(len(want)), int64(len(want[0]))}) {
+				t.Fatalf("shape %v, want %d rows of %d", outs[i].Shape, len(want), len(want[0]))
+			}
+			for r, w := range want {
+				if g := got[r*len(w) : (r+1)*len(w)]; !slices.Equal(g, w) {
+					t.Errorf("output %d of %.60q:\n%v, want\n%v", i, c.Texts[r], g, w)
+				}
+			}
+		}
+	}
+}
+
+func tinyFile(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "text-tiny.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestTextTiny(t *testing.T) { compareText(t, tinyFile(t), textCases(t).Tiny) }
+
+func TestTextBert(t *testing.T) { compareText(t, tokenizerFile(t), textCases(t).Bert) }
+
+func TestTextErrors(t *testing.T) {
+	file := string(tinyFile(t))
+	change := func(path string, v any) []byte {
+		var doc map[string]any
+		if err := json.Unmarshal([]byte(file), &doc); err != nil {
+			t.Fatal(err)
+		}
+		at := doc
+		keys := strings.Split(path, ".")
+		for _, k := range keys[:len(keys)-1] {
+			at = at[k].(map[string]any)
+		}
+		at[keys[len(keys)-1]] = v
+		b, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for path, v := range map[string]any{
+		"model.type": "WordLevel", "model.unk_token": "?", "model.max_input_chars_per_word": 1000, "normalizer.type": "Lowercase",
+		"pre_tokenizer.type": "Whitespace", "post_processor.type": "ByteLevel", "truncation.stride": 3, "truncation.strategy": "OnlySecond",
+		"truncation.direction": "Up", "truncation.max_length": 2, "padding.direction": "Up", "padding.strategy": "Most", "pre_tokenizer": nil,
+	} {
+		_, err := steps.Text(change(path, v))
+		if !errors.Is(err, steps.ErrTokenizer) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := steps.Text([]byte(strings.Replace(file, `"lstrip": false`, `"lstrip": true`, 1))); !errors.Is(err, steps.ErrTokenizer) || !strings.Contains(err.Error(), "added_tokens.lstrip") {
+		t.Errorf("lstrip: %v", err)
+	}
+	m := tokenizerModel(t, change("padding", nil))
+	var g *engine.GuestError
+	if _, err := call(t, m, engine.OfStrings([]string{"Hello", ""})); !errors.As(err, &g) || g.Code != abi.ErrUser {
+		t.Errorf("rows of two lengths: %v", err)
+	}
+	outs, err := call(t, m, engine.OfStrings([]string{""}))
+	if err != nil || !slices.Equal(outs[0].Shape, []int64{1, 2}) {
+		t.Errorf("no padding: %v", err)
+	}
+	if _, err := call(t, m, engine.Of([]int64{1})); err == nil {
+		t.Error("numbers were taken for text")
+	}
+}
+
+func FuzzText(f *testing.F) {
+	f.Add(tinyFile(f))
+	f.Add([]byte(`{"model":{"type":"WordPiece","unk_token":"a","vocab":{"a":0},"continuing_subword_prefix":"","max_input_chars_per_word":9},"pre_tokenizer":{"type":"BertPreTokenizer"}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := steps.Text(b); err != nil && !errors.Is(err, steps.ErrTokenizer) {
+			t.Errorf("%v", err)
+		}
+	})
+}
