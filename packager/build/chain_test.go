@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/build"
 	"github.com/waybill-ml/waybill/packager/codegen"
@@ -94,5 +95,28 @@ func TestChain(t *testing.T) {
 	}
 	if _, _, err := chained(t, "steps: [{name: b, file: b.wasm, when: after, inputs: ["+prob+", "+label+"], outputs: [{name: y, type: f32}]}, {name: a, file: a.wasm, when: after, inputs: [y], outputs: [{name: z, type: f32}]}]"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTokenizerRefused(t *testing.T) {
+	dir := copyExample(t)
+	f := filepath.Join(dir, project.FileName)
+	b, err := os.ReadFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = append(b, "\nsteps:\n  - {name: words, builtin: text, config: {tokenizer: t.json}, inputs: [{name: text, type: string, shape: [N]}], outputs: [{name: ids, type: i64, shape: [N, L]}]}\n"...)
+	if err := os.WriteFile(f, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "t.json"), []byte(`{"model": {"type": "WordLevel"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := project.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = build.Read(t.Context(), p); diag.CodeOf(err) != diag.Unsupported || !strings.Contains(err.Error(), "model.type") {
+		t.Errorf("%v", err)
 	}
 }

@@ -130,10 +130,11 @@ static u32 feed(ctx *c, const u8 *s, u32 n, u32 class) {
 }
 
 /* special is the added token at s, the longest one, or null. */
-static const slot *special(const u8 *s, u32 n) {
+static const slot *special(const u8 *s, u32 n, u32 *work) {
   const config *k = conf();
   if (!(k->first[s[0] >> 5] >> (s[0] & 31) & 1)) return 0;
   const slot *t = at(k->added);
+  *work += k->num_added;
   const u8 *text = at(k->text);
   for (u32 i = 0; i < k->num_added; i++) {
     u32 j = 0;
@@ -182,7 +183,7 @@ static u32 read(ctx *c) {
       c->row++, c->pos = 0, c->start = c->count;
       continue;
     }
-    const slot *t = special(s, n);
+    const slot *t = special(s, n, &work);
     if (t) {
       work += flush(c);
       ids(c)[c->count++] = t->id;
