@@ -345,7 +345,7 @@ func Arg(max, last bool, d DT) *Kernel {
 		Prep: func(k *K) {
 			x, y := k.In(0), k.Out(0)
 			ax, lines := k.linePrep(x)
-			k.Check(Dim(x, ax.E).NeI(0), abi.ErrShape, ax.ExtU(), asm.CL(0))
+			k.Check(Dim(x, ax.E).NeI(0).Or(lines.E.Eqz()), abi.ErrShape, ax.ExtU(), asm.CL(0))
 			i, j := k.Local(asm.I32), k.Let(asm.C(0))
 			k.For(i, asm.C(0), Rank(x), 1, func() {
 				k.If(i.Ne(ax.E), func() {
