@@ -1,10 +1,12 @@
 package cli_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -21,7 +23,7 @@ import (
 //	exitcode N cmd args...        run cmd, demand exit code N; stdout and stderr can be matched afterwards
 //	json FILE PATH [VALUE]        the JSON in FILE ("stdout" too) has PATH (a.b.0.c), with VALUE when given
 //	setenvfrom NAME FILE          set NAME to the last line of FILE ("stdout" too)
-//	flip FILE OFFSET              invert one byte
+//	flip FILE OFFSET              invert one byte; OFFSET "largest": the middle of a tar's largest file
 //	waitfile FILE                 wait until FILE is there
 //	alter LAYOUT FILE PATH        invert a byte of the blob in LAYOUT whose digest the JSON in FILE has at PATH
 //	truncate FILE SIZE            cut a file
@@ -108,10 +110,15 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			if neg || len(args) != 2 {
 				ts.Fatalf("usage: flip FILE OFFSET")
 			}
-			n, err := strconv.Atoi(args[1])
-			ts.Check(err)
 			name := ts.MkAbs(args[0])
 			b, err := os.ReadFile(name)
+			ts.Check(err)
+			n := 0
+			if args[1] == "largest" {
+				n, err = largest(b)
+			} else {
+				n, err = strconv.Atoi(args[1])
+			}
 			ts.Check(err)
 			b[n] ^= 0xff
 			ts.Check(os.Chmod(name, 0o600))
@@ -120,6 +127,25 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	}
 	maps.Copy(cmds, governScriptCommands())
 	return cmds
+}
+
+// largest gives the offset of the middle of a tar's largest file.
+func largest(archive []byte) (int, error) {
+	r := bytes.NewReader(archive)
+	t := tar.NewReader(r)
+	at, size := 0, int64(-1)
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return at, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if h.Size > size {
+			size, at = h.Size, len(archive)-r.Len()+int(h.Size/2)
+		}
+	}
 }
 
 func walk(v any, path []string) (string, error) {
