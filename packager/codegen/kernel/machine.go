@@ -64,6 +64,7 @@ func (l *Lib) bind(f *asm.Fn, p Program) {
 		f.Return(asm.Call(asm.I32, l.fail(), ctx.E, asm.C(int64(p.BindRec)), asm.C(int64(code)), a, b))
 	}
 	f.Put(asm.M32, ctx.E, abi.CtxErrCode, asm.C(0))
+	f.Put(asm.M32, ctx.E, abi.CtxErrNode, asm.C(0))
 	f.Put(asm.M32, ctx.E, CtxParRec, asm.C(0))
 	f.If(asm.L32(ctx.E, abi.CtxMagic).NeI(abi.CtxMagicValue), func() { fail(abi.ErrABI, asm.CL(0), asm.CL(0)) })
 	f.If(asm.L32(ctx.E, abi.CtxNumInputs).NeI(int64(p.NumInputs)), func() {
@@ -180,6 +181,8 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 	run := f.Local(asm.I32)
 	f.Loop(func(next asm.Label) {
 		f.Set(rec, asm.L32(ctx.E, CtxPC))
+		// Should the step trap, or a host ask where the time goes: this is the node at work.
+		f.Put(asm.M32, ctx.E, abi.CtxErrNode, asm.L32(rec.E, RecNode))
 		f.If(asm.L32(ctx.E, CtxPhase).Eqz(), func() {
 			f.If(asm.L32(rec.E, RecPrep), func() {
 				f.Set(st, f.CallIndirect(sigPrep, asm.L32(rec.E, RecPrep), ctx.E, rec.E))
