@@ -57,6 +57,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("", knownONNX, signalOps())
 	add("", knownONNX, einsumOps())
 	add("ai.onnx.preview.", knownPreview, previewOps())
+	add("ai.onnx.preview.training.", knownPreview, trainingOps())
 	add("", knownONNX, sampleOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
