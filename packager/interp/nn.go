@@ -270,6 +270,9 @@ func (c *call) conv() (*tensor, error) {
 	if x.dims[1] != cg*group || m%group != 0 {
 		return nil, fmt.Errorf("%d channels and %d filters in %d groups of %d", x.dims[1], m, group, cg)
 	}
+	if bias != nil && (len(bias.dims) != 1 || bias.dims[0] != m) {
+		return nil, fmt.Errorf("B of %v for %d filters", bias.dims, m)
+	}
 	sp := spatialOut(ws)
 	out, err := alloc(x.dt, append([]int64{x.dims[0], m}, sp...))
 	if err != nil {
@@ -349,8 +352,10 @@ func (c *call) maxPool() ([]*tensor, error) {
 				best = i
 			}
 		}
-		if best < 0 {
-			return fmt.Errorf("a window lies in the padding altogether")
+		if best < 0 { // the window lies in the padding altogether
+			out.setLowest(flat)
+			ind.ints[flat] = -1
+			return nil
 		}
 		out.set(flat, x, base+best)
 		if colMajor {
@@ -360,6 +365,20 @@ func (c *call) maxPool() ([]*tensor, error) {
 		return nil
 	})
 	return []*tensor{out, ind}, err
+}
+
+// setLowest gives element i the value that every other one beats.
+func (t *tensor) setLowest(i int) {
+	switch {
+	case t.f32 != nil:
+		t.f32[i] = float32(math.Inf(-1))
+	case t.f64 != nil:
+		t.f64[i] = math.Inf(-1)
+	case t.dt == ir.Bool || !t.dt.IsSigned():
+		t.ints[i] = 0
+	default:
+		t.ints[i] = wrapLow(t.dt, math.MinInt64)
+	}
 }
 
 // wrapLow maps the start value of an integer maximum to the type's lowest value.

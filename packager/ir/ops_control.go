@@ -55,6 +55,14 @@ func inferLoop(c *inferer) error {
 	if scans < 0 || len(c.n.Outs) != carried+scans {
 		return fmt.Errorf("body gives %d values for %d carried ones and %d outputs", len(body.Results), carried, len(c.n.Outs))
 	}
+	if c.has(0) && c.typ(0).Kind == Tensor && c.dtype(0) != I64 {
+		return fmt.Errorf("the trip count is %s, want i64", c.dtype(0))
+	}
+	for i, cond := range []*Value{c.n.In(1), body.Results[0]} {
+		if cond != nil && (cond.Type.Kind != Tensor || cond.Type.DType != Bool) {
+			return fmt.Errorf("the %s is %s, want bool", []string{"condition", "body's condition"}[i], cond.Type)
+		}
+	}
 	for i := 0; i < carried; i++ {
 		t, err := Join(body.Params[2+i].Type, body.Results[1+i].Type)
 		if err == nil {

@@ -252,6 +252,11 @@ func inferConv(c *inferer) error {
 	if m := w.Dims[0]; m.IsStatic() && m.N%g != 0 {
 		return fmt.Errorf("%d filters do not divide into %d groups", m.N, g)
 	}
+	if c.has(2) && c.shape(2).Ranked {
+		if b := c.shape(2); b.Rank() != 1 || b.Dims[0].IsStatic() && w.Dims[0].IsStatic() && b.Dims[0].N != w.Dims[0].N {
+			return fmt.Errorf("B is %s for %s filters", b, w.Dims[0])
+		}
+	}
 	for i, k := range c.n.Ints("kernel_shape") {
 		if d := w.Dims[i+2]; d.IsStatic() && d.N != k {
 			return fmt.Errorf("kernel_shape[%d] is %d, W has %d", i, k, d.N)

@@ -178,6 +178,9 @@ func inferTranspose(c *inferer) error {
 	s, perm := c.shape(0), c.n.Ints("perm")
 	if !s.Ranked {
 		if len(perm) > 0 {
+			if _, err := Axes(perm, len(perm)); err != nil {
+				return fmt.Errorf("perm: %w", err)
+			}
 			c.set(0, c.dtype(0), unknownDims(len(perm)))
 		} else {
 			c.set(0, c.dtype(0), s)

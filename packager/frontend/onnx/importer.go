@@ -508,6 +508,10 @@ func (o *op) find(name string, typ int64) *attrProto {
 			o.fail("attribute %q has type %d, want %d", name, a.typ, typ)
 			return nil
 		}
+		if typ == attrTensor && a.t == nil || typ == attrGraph && a.g == nil || typ == attrType && a.tp == nil {
+			o.fail("attribute %q holds no value", name)
+			return nil
+		}
 		return a
 	}
 	return nil
@@ -530,10 +534,15 @@ func (o *op) hasAttr(name string) bool {
 }
 
 func (o *op) attrInt(name string, def int64) int64 {
-	if a := o.find(name, attrInt); a != nil {
-		return a.i
+	a := o.find(name, attrInt)
+	if a == nil {
+		return def
 	}
-	return def
+	if int64(int32(a.i)) != a.i { // axes, counts and flags: what does not fit is an accident or an attack
+		o.fail("attribute %q is %d, which is out of range", name, a.i)
+		return def
+	}
+	return a.i
 }
 
 func (o *op) attrFloat(name string, def float32) float64 {

@@ -62,6 +62,9 @@ func dft(o *op) []*ir.Value {
 	if o.err != nil {
 		return nil
 	}
+	if r < 2 {
+		return o.fail("input of rank %d, want at least 2", r)
+	}
 	axis := int64(-2)
 	inverse, onesided := o.attrInt("inverse", 0) != 0, o.attrInt("onesided", 0) != 0
 	length := o.in(1)
