@@ -279,6 +279,9 @@ func (c *compiler) step(k *kernel.Kernel, outs, ins []*operand, attrs ...attr) *
 	for len(outs) < k.NOut {
 		outs = append(outs, nil)
 	}
+	for len(outs) > k.NOut && outs[len(outs)-1] == nil {
+		outs = outs[:len(outs)-1]
+	}
 	s := &step{idx: c.lib.Use(k), node: c.node, outs: outs, ins: ins, attrs: attrs}
 	c.steps = append(c.steps, s)
 	return s

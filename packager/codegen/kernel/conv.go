@@ -65,7 +65,8 @@ func (k *K) windowDims(x, y V) {
 				k.If(asm.And2(k.Attr32(wAttrFlag).AndI(1), free.RemS(st.E).NeI(0).And(out.Mul(st.E).LtS(n.Add(b.E)))), func() { k.Inc(out, 1) })
 			})
 		})
-		k.Check(out.GtS(asm.CL(0)), abi.ErrShape, n.E, span.E)
+		// Automatic padding of nothing gives nothing.
+		k.Check(out.GtS(asm.CL(0)).Or(asm.And2(k.Attr32(wAttrAuto), n.Eqz())), abi.ErrShape, n.E, span.E)
 		o := uint32(4 * i)
 		for _, v := range []struct {
 			off uint32
@@ -74,6 +75,7 @@ func (k *K) windowDims(x, y V) {
 			k.Put(asm.M32, k.Ctx.E, v.off+o, v.v.Wrap())
 		}
 		k.If(dim.GeS(asm.C(2)), func() { k.SetDim(y, dim.E, out.E) })
+		k.If(out.Eqz(), func() { k.Put(asm.M32, k.Ctx.E, wsOut+o, asm.C(1)) }) // kernels divide by it; there are no units
 	}
 }
 

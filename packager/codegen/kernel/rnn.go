@@ -156,21 +156,28 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 			for _, x := range []V{w, r} {
 				k.Check(DimC(x, 0).EqI(int64(v.Dirs)), abi.ErrShape, DimC(x, 0), asm.CL(int64(v.Dirs)))
 			}
+			dims := func(i int, want ...E) {
+				t := k.In(i)
+				k.Check(Rank(t).EqI(int64(len(want))), abi.ErrRank, Rank(t).ExtU(), asm.CL(int64(len(want))))
+				for j, n := range want {
+					k.Check(DimC(t, j).Eq(n), abi.ErrShape, DimC(t, j), n)
+				}
+			}
+			dirs := asm.CL(int64(v.Dirs))
 			if v.HasB {
-				k.Check(k.Numel(k.In(3)).Eq(h.MulI(2*gates*int64(v.Dirs))), abi.ErrShape, k.Numel(k.In(3)), h.E)
+				dims(3, dirs, h.MulI(2*gates))
 			}
 			if v.HasLens {
-				k.Check(k.Numel(k.In(4)).Eq(batch.E), abi.ErrShape, k.Numel(k.In(4)), batch.E)
+				dims(4, batch.E)
 			}
-			state := k.Let(batch.Mul(h.E).MulI(int64(v.Dirs)))
 			if v.HasH {
-				k.Check(k.Numel(k.In(5)).Eq(state.E), abi.ErrShape, k.Numel(k.In(5)), state.E)
+				dims(5, dirs, batch.E, h.E)
 			}
 			if v.HasC {
-				k.Check(k.Numel(k.In(6)).Eq(state.E), abi.ErrShape, k.Numel(k.In(6)), state.E)
+				dims(6, dirs, batch.E, h.E)
 			}
 			if v.HasP {
-				k.Check(k.Numel(k.In(7)).Eq(h.MulI(3*int64(v.Dirs))), abi.ErrShape, k.Numel(k.In(7)), h.E)
+				dims(7, dirs, h.MulI(3))
 			}
 			y := k.Out(rnnY)
 			k.SetRank(y, asm.C(4))

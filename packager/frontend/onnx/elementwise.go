@@ -256,7 +256,7 @@ func constant(o *op) []*ir.Value {
 			v := o.attrFloats(name)
 			d = ir.F32s([]int64{int64(len(v))}, v)
 		case "value_int":
-			d = ir.I64s([]int64{}, []int64{o.attrInt(name, 0)})
+			d = ir.I64s([]int64{}, []int64{o.attrLong(name, 0)})
 		case "value_ints":
 			v := o.attrInts(name)
 			d = ir.I64s([]int64{int64(len(v))}, v)

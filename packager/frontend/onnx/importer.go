@@ -542,7 +542,29 @@ func (o *op) attrInt(name string, def int64) int64 {
 		o.fail("attribute %q is %d, which is out of range", name, a.i)
 		return def
 	}
+	if isFlag(name) && a.i != 0 {
+		return 1
+	}
 	return a.i
+}
+
+// isFlag tells which integer attributes are booleans: any number but zero means yes.
+func isFlag(name string) bool {
+	switch name {
+	case "keepdims", "ceil_mode", "count_include_pad", "storage_order", "select_last_index", "largest", "sorted", "exclusive", "reverse",
+		"transA", "transB", "fmod", "center_point_box", "antialias", "exclude_outside", "align_corners", "zeros", "mark", "onesided", "inverse",
+		"linear_before_reset", "half_pixel", "is_causal", "upper", "is_case_sensitive", "keep_split":
+		return true
+	}
+	return false
+}
+
+// attrLong is attrInt for a value that a model computes with.
+func (o *op) attrLong(name string, def int64) int64 {
+	if a := o.find(name, attrInt); a != nil {
+		return a.i
+	}
+	return def
 }
 
 func (o *op) attrFloat(name string, def float32) float64 {

@@ -37,7 +37,7 @@ func (o *op) nll(x *ir.Value) *ir.Value {
 	}
 	var ignored *ir.Value
 	if o.hasAttr("ignore_index") {
-		ignored = o.emit("Equal", nil, target, o.scalar(ir.I64, float64(o.attrInt("ignore_index", 0))))
+		ignored = o.emit("Equal", nil, target, o.scalar(ir.I64, float64(o.attrLong("ignore_index", 0))))
 		target = o.emit("Where", nil, ignored, o.scalar(ir.I64, 0), target)
 	}
 	w := o.emit("Gather", ir.Attrs{"axis": 0}, weight, target)

@@ -9,7 +9,7 @@ import (
 func shapeOps() map[string]handler {
 	return map[string]handler{
 		"Shape": func(o *op) []*ir.Value {
-			return one(o.emit("Shape", ir.Attrs{"start": o.attrInt("start", 0), "end": o.attrInt("end", math.MaxInt64)}, o.need(0)))
+			return one(o.emit("Shape", ir.Attrs{"start": o.attrLong("start", 0), "end": o.attrLong("end", math.MaxInt64)}, o.need(0)))
 		},
 		"Size":    func(o *op) []*ir.Value { return one(o.emit("Size", nil, o.need(0))) },
 		"Reshape": reshape,
