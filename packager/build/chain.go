@@ -30,6 +30,13 @@ func stepCode(p *project.Project, s project.Step) ([]byte, error) {
 		}
 		return b, nil
 	}
+	if s.Audio != nil {
+		b, err := steps.Audio(*s.Audio)
+		if err != nil {
+			return nil, diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
+		}
+		return b, nil
+	}
 	if s.Tokenizer != "" {
 		j, err := readFile(p, s.Tokenizer, maxStep)
 		if err != nil {

@@ -15,6 +15,7 @@ type Step struct {
 	File      string             // path of the .wasm module; empty for a built-in step
 	TopK      *TopK              // the built-in topk
 	Image     *steps.ImageConfig // the built-in image
+	Audio     *steps.AudioConfig // the built-in audio
 	Tokenizer string             // the built-in text: path of its tokenizer.json
 	After     bool               // it runs after the model
 	Reentrant bool               // an instance may serve several calls
@@ -78,7 +79,7 @@ func (r *reader) step(n ast.Node) Step {
 		case "file":
 			s.File, s.Loc = r.path(v, "step file"), r.loc(v)
 		case "builtin":
-			builtin, s.Loc = r.choice(v, "builtin", "topk", "image", "text"), r.loc(v)
+			builtin, s.Loc = r.choice(v, "builtin", "topk", "image", "text", "audio"), r.loc(v)
 		case "config":
 			config = v
 		case "when":
@@ -157,6 +158,10 @@ func (r *reader) builtin(n ast.Node, s *Step, name string, config ast.Node, set 
 		if r.err == nil && s.TopK.K == 0 {
 			r.fail(config, "config: key \"k\" is missing")
 		}
+		return
+	}
+	if name == "audio" {
+		s.Audio = r.audio(config)
 		return
 	}
 	if name == "text" {
