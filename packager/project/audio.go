@@ -75,7 +75,7 @@ func (r *reader) audio(config ast.Node) *steps.AudioConfig {
 			r.mapping(v, key, []string{"count", "norm", "lifter"}, func(key string, v ast.Node) {
 				switch key {
 				case "count":
-					c.Coefs = r.integer(v, key, 1, steps.MaxMels)
+					c.Coefs = r.integer(v, key, 1, steps.MaxCoefs)
 				case "norm":
 					c.NoOrtho = r.choice(v, key, "ortho", "none") == "none"
 				case "lifter":

@@ -95,6 +95,7 @@ func AudioChoices(key string) []string {
 const (
 	MaxFFT     = 8192
 	MaxMels    = 1024
+	MaxCoefs   = 256
 	MaxSamples = 1 << 26
 	MinRate    = 1000
 	MaxRate    = 768000
@@ -192,7 +193,7 @@ func (c *AudioConfig) numbers() (u []int64, flags uint32, err error) {
 		within("mel.count", &c.Mels, 0, 1, MaxMels)
 	}
 	if output == 4 {
-		within("mfcc.count", &c.Coefs, 0, 1, c.Mels)
+		within("mfcc.count", &c.Coefs, 0, 1, min(c.Mels, MaxCoefs))
 	}
 	fallback(&c.FMax, float64(c.Rate)/2)
 	for _, v := range []float64{c.Scale, c.PreEmphasis, c.Rolloff, c.FMin, c.FMax, c.Floor, c.Add, c.Range, c.Reference, c.Lifter, c.Epsilon, c.Mean, c.Std} {
