@@ -39,6 +39,8 @@ type Result struct {
 	CtxSize  uint32
 	// ArenaHint is an arena size with which an inference of static shape needs no need-memory; dynamic values come on top.
 	ArenaHint uint32
+	// Memory tells where the planned values lie in the arena.
+	Memory *Memory
 	// Notes tell what was done to single nodes (packed weights, table sizes), for inspect.
 	Notes []Note
 }

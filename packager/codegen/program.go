@@ -45,6 +45,7 @@ func ab(b *blob) attr   { return attr{b: b} }
 func al(l *label) attr  { return attr{lb: l} }
 
 type step struct {
+	k     *kernel.Kernel
 	idx   kernel.Indexes
 	node  int
 	outs  []*operand
@@ -66,6 +67,7 @@ type compiler struct {
 	packs  map[packing]*ir.Data  // packed constants
 	spare  int64                 // bytes of the largest scratch of a step, about
 	nslots int
+	known  map[int]slotInfo // of slots whose value is known better than its type tells
 	syms   map[string]int
 	blobs  []*blob
 	steps  []*step
@@ -85,11 +87,12 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 	}
 	m := wasmenc.New()
 	c := &compiler{g: g, table: lowerings(), opt: opt, mod: m, lib: kernel.NewLib(m), slots: map[*ir.Value]*operand{},
-		consts: map[*ir.Data]*operand{}, turned: map[*ir.Data]*ir.Data{}, packs: map[packing]*ir.Data{}, syms: map[string]int{}, nodes: []string{"inputs"}}
+		consts: map[*ir.Data]*operand{}, turned: map[*ir.Data]*ir.Data{}, packs: map[packing]*ir.Data{}, syms: map[string]int{}, nodes: []string{"inputs"}, known: map[int]slotInfo{}}
 	table, err := c.inputs()
 	if err != nil {
 		return nil, err
 	}
+	reserve := c.step(kernel.Reserve(), nil, nil, ai(0))
 	for i, v := range g.Body.Params {
 		if isString(v) {
 			c.step(kernel.CheckStrings(), nil, []*operand{c.operand(v)}, ai(int64(i)))
@@ -117,7 +120,11 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 	if err := c.outputs(); err != nil {
 		return nil, err
 	}
-	return c.finish(table)
+	mem, places, err := c.plan(reserve)
+	if err != nil {
+		return nil, err
+	}
+	return c.finish(table, places, mem)
 }
 
 // inputs gives the parameters slots 0..n-1 and makes the table that bind checks them against.
@@ -179,6 +186,7 @@ func (c *compiler) outputs() error {
 	c.node = 0
 	for i, v := range c.g.Body.Results {
 		tmp := c.newSlot()
+		c.known[tmp.slot] = hostForm(v)
 		k, err := kernel.Output(v.Type.Kind == ir.Tensor, abi.DType(v.Type.DType))
 		if err != nil {
 			return &Unsupported{Op: "output", Node: v.Name, Reason: err.Error()}
@@ -282,7 +290,7 @@ func (c *compiler) step(k *kernel.Kernel, outs, ins []*operand, attrs ...attr) *
 	for len(outs) > k.NOut && outs[len(outs)-1] == nil {
 		outs = outs[:len(outs)-1]
 	}
-	s := &step{idx: c.lib.Use(k), node: c.node, outs: outs, ins: ins, attrs: attrs}
+	s := &step{k: k, idx: c.lib.Use(k), node: c.node, outs: outs, ins: ins, attrs: attrs}
 	c.steps = append(c.steps, s)
 	return s
 }
@@ -295,7 +303,7 @@ func (c *compiler) note(n *ir.Node, format string, args ...any) {
 }
 
 // finish lays everything out and encodes the module.
-func (c *compiler) finish(table *blob) (*Result, error) {
+func (c *compiler) finish(table, places *blob, mem *Memory) (*Result, error) {
 	const page = abi.PageSize
 	tensors := int64(0)
 	for _, b := range c.blobs {
@@ -394,7 +402,7 @@ func (c *compiler) finish(table *blob) (*Result, error) {
 	start := bindRec + kernel.RecRefs
 	prog := kernel.Program{Start: start, BindRec: bindRec, NumInputs: len(c.g.Body.Params), NumOutputs: len(c.g.Body.Results),
 		InputTable: table.addr, NumSlots: c.nslots, NumSyms: len(c.syms), HeapBase: heap, Weights: weightsBase,
-		Parallel: c.opt.Parallel, ParMin: c.opt.ParallelMin}
+		Parallel: c.opt.Parallel, ParMin: c.opt.ParallelMin, PlanTable: places.addr, PlanSize: uint32(mem.Size)}
 	c.lib.Machine(prog)
 	m := c.mod
 	m.MemoryName = abi.ExportMemory
@@ -406,20 +414,7 @@ func (c *compiler) finish(table *blob) (*Result, error) {
 		return nil, fmt.Errorf("encode module: %w", err)
 	}
 	return &Result{Module: wasm, Weights: weights, WeightsBase: weightsBase, Nodes: c.nodes, HeapBase: heap,
-		CtxSize: prog.CtxSize(), ArenaHint: c.arenaHint(), Notes: c.notes}, nil
-}
-
-// arenaHint sums what the static values would take if none were ever released, bounded to 64 MiB: a good first size.
-func (c *compiler) arenaHint() uint32 {
-	n := page64 + c.spare
-	for v := range c.slots {
-		if d, ok := v.Type.Shape.Static(); ok && v.Type.Kind == ir.Tensor && v.Type.DType != ir.String {
-			if e, ok := ir.Elements(d); ok && e < 1<<28 {
-				n += e*int64(v.Type.DType.Bits())/8 + 32
-			}
-		}
-	}
-	return uint32(min((n+page64-1)&^(page64-1), 64<<20))
+		CtxSize: prog.CtxSize(), ArenaHint: c.arenaHint(mem), Memory: mem, Notes: c.notes}, nil
 }
 
 const page64 = int64(abi.PageSize)

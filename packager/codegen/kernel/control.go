@@ -9,7 +9,7 @@ import (
 
 // Halt ends the program.
 func Halt() *Kernel {
-	return &Kernel{Name: "halt", Run: func(k *K) { k.Return(asm.C(stHalt)) }}
+	return &Kernel{Name: "halt", Jumps: true, Run: func(k *K) { k.Return(asm.C(stHalt)) }}
 }
 
 // Nop does nothing; it carries releases.
@@ -17,7 +17,7 @@ func Nop() *Kernel { return &Kernel{Name: "nop", Run: func(k *K) {}} }
 
 // Jump continues at the record in attribute 0.
 func Jump() *Kernel {
-	return &Kernel{Name: "jump", Run: func(k *K) {
+	return &Kernel{Name: "jump", Jumps: true, Run: func(k *K) {
 		k.Put(asm.M32, k.Ctx.E, CtxPC, k.Attr32(0))
 		k.Return(asm.C(stJump))
 	}}
@@ -37,7 +37,7 @@ func JumpIfFalse() *Kernel {
 
 // Alias makes output 0 share input 0's value.
 func Alias() *Kernel {
-	return &Kernel{Name: "alias", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "alias", NOut: 1, Holds: HoldsInput, Run: func(k *K) {
 		x, y := k.In(0), k.Out(0)
 		k.Alias(y, x)
 	}}
@@ -69,6 +69,8 @@ func Output(tensor bool, dt abi.DType) (*Kernel, error) {
 		if float {
 			own = asm.And2(own, asm.L32(Data(x).SubI(blkHead), blkRefs).EqI(1))
 		}
+		// Planned memory is not counted: all that still holds it are results, for which the same NaNs are canonical.
+		own = asm.Or2(asm.L32(x.E, abi.DescFlags).AndI(flagPlanned), own)
 		k.Put(asm.M64, k.Ctx.E, CtxTotal, asm.CL(0))
 		k.Put(asm.M64, k.Ctx.E, CtxCost, asm.CL(1))
 		k.If(own, func() { k.Alias(t, x) }, func() {
@@ -83,7 +85,7 @@ func Output(tensor bool, dt abi.DType) (*Kernel, error) {
 			k.Work(k.Numel(t), asm.CL(1))
 		}
 	}
-	kn := &Kernel{Name: "output." + name, NOut: 1, Prep: prep}
+	kn := &Kernel{Name: "output." + name, NOut: 1, Prep: prep, Holds: HoldsOrCopy}
 	if !float {
 		kn.Run = func(k *K) {}
 		return kn, nil

@@ -160,7 +160,7 @@ func binary(op Op2, d, d2 DT) *Kernel {
 	}
 	cost := max(op.Cost, 1)
 	return &Kernel{
-		Name: fmt.Sprintf("%s.%s.%s", op.Name, d.Name, d2.Name), NOut: 1, Parallel: true,
+		Name: fmt.Sprintf("%s.%s.%s", op.Name, d.Name, d2.Name), NOut: 1, Parallel: true, InPlace: []int{0, 1},
 		PrepName: fmt.Sprintf("broadcast2.%s.%d", out.Name, cost),
 		Prep:     prepBroadcast(2, out, cost),
 		Range: func(k *K, lo, hi V) {
@@ -248,7 +248,7 @@ func Unary(op Op1, d DT) *Kernel {
 		vec = op.VecOK(d)
 	}
 	return &Kernel{
-		Name: op.Name + "." + d.Name, NOut: 1, Parallel: true,
+		Name: op.Name + "." + d.Name, NOut: 1, Parallel: true, InPlace: []int{0},
 		PrepName: fmt.Sprintf("same.%s.%d", d.Name, cost),
 		Prep:     PrepSame(d, cost),
 		Range: func(k *K, lo, hi V) {

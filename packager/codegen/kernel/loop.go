@@ -101,7 +101,7 @@ func StackInit(d DT) *Kernel {
 
 // StackPush appends input 0 to the stack in output 0; output 1 is a spare slot for growing.
 func StackPush(d DT) *Kernel {
-	return &Kernel{Name: "stack_push." + d.Name, NOut: 2, Run: func(k *K) {
+	return &Kernel{Name: "stack_push." + d.Name, NOut: 2, Holds: HoldsMore, Run: func(k *K) {
 		x, y, t := k.In(0), k.Out(0), k.Out(1)
 		i := k.Local(asm.I32)
 		k.If(DimC(y, 0).Eqz(), func() {

@@ -18,6 +18,8 @@ type Program struct {
 	Weights    uint32 // base of the weights image, 0 without one
 	Parallel   bool   // announce parallel sections
 	ParMin     int64  // work below which a section is not worth announcing
+	PlanTable  uint32 // address of NumSlots plan entries
+	PlanSize   uint32 // bytes of the arena's planned part; the heap begins behind it
 }
 
 // Layout of an input spec.
@@ -56,6 +58,7 @@ func (l *Lib) Machine(p Program) {
 	export(abi.ExportBind, i32, i32, func(f *asm.Fn) { l.bind(f, p) })
 	export(abi.ExportResume, i32, i32, func(f *asm.Fn) { l.resume(f, p) })
 	export(abi.ExportPart, []T{asm.I32, asm.I32}, i32, func(f *asm.Fn) { l.part(f, p) })
+	l.buildAlloc(p)
 }
 
 func (l *Lib) bind(f *asm.Fn, p Program) {
@@ -156,8 +159,9 @@ func (l *Lib) bind(f *asm.Fn, p Program) {
 			f.Put(asm.M32, asm.L32(ctx.E, abi.CtxOutputs).Add(i.MulI(abi.DescSize)), abi.DescRank, asm.C(abi.AnyRank))
 		})
 	}
-	f.Put(asm.M32, ctx.E, CtxHeap, asm.L32(ctx.E, abi.CtxArenaBase))
-	f.Put(asm.M32, ctx.E, CtxTop, asm.L32(ctx.E, abi.CtxArenaBase))
+	for _, at := range []uint32{CtxHeap, CtxTop} {
+		f.Put(asm.M32, ctx.E, at, asm.L32(ctx.E, abi.CtxArenaBase).AddI(int64(p.PlanSize)))
+	}
 	f.Put(asm.M32, ctx.E, CtxPC, asm.C(int64(p.Start)))
 	f.Put(asm.M32, ctx.E, CtxPhase, asm.C(0))
 	f.Put(asm.M64, ctx.E, CtxCursor, asm.CL(0))

@@ -334,7 +334,7 @@ func (k *K) convert(d, e DT, x E) E {
 // Cast converts elements from d to e.
 func Cast(d, e DT) *Kernel {
 	return &Kernel{
-		Name: fmt.Sprintf("Cast.%s.%s", d.Name, e.Name), NOut: 1, Parallel: true,
+		Name: fmt.Sprintf("Cast.%s.%s", d.Name, e.Name), NOut: 1, Parallel: true, InPlace: []int{0},
 		PrepName: "same." + e.Name + ".2", Prep: PrepSame(e, 2),
 		Range: func(k *K, lo, hi V) {
 			px := k.Let(Data(k.In(0)).Add(lo.ShlI(d.Shift)))
@@ -385,7 +385,7 @@ func And2Finite(x, _ V) E { return x.Abs().Lt(asm.CD(-negInf)) }
 func Where(d DT) *Kernel {
 	bits := map[int64]DT{0: dtOf(abi.U8), 1: dtOf(abi.U16), 2: dtOf(abi.U32), 3: dtOf(abi.U64)}[d.Shift]
 	return &Kernel{
-		Name: "Where." + bits.Name, NOut: 1, Parallel: true,
+		Name: "Where." + bits.Name, NOut: 1, Parallel: true, InPlace: []int{1, 2},
 		PrepName: "broadcast3." + d.Name, Prep: prepBroadcast(3, d, 2),
 		Range: func(k *K, lo, hi V) {
 			dc, da, db, do := k.Let(Data(k.In(0))), k.Let(Data(k.In(1))), k.Let(Data(k.In(2))), k.Let(Data(k.Out(0)))

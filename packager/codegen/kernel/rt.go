@@ -72,8 +72,12 @@ const (
 	stMore = int64(abi.More)
 )
 
-// flagOwned in a slot's DescFlags: Data points behind a block header of the dynamic heap.
-const flagOwned = 1
+// Flags in a slot's DescFlags. flagOwned: Data points behind a block header of the dynamic heap. flagPlanned: it points into the planned
+// part of the arena, where the compiler has seen to it that nobody else writes while somebody may read.
+const (
+	flagOwned   = 1
+	flagPlanned = 2
+)
 
 // Block header of the dynamic heap.
 const (
@@ -92,8 +96,9 @@ var (
 
 // Lib emits functions into one module, each name once.
 type Lib struct {
-	M   *wasmenc.Module
-	fns map[string]uint32
+	M       *wasmenc.Module
+	fns     map[string]uint32
+	allocFn *asm.Fn // built last: it knows the plan
 }
 
 // NewLib returns an empty library over m.
@@ -109,6 +114,12 @@ type Kernel struct {
 	Run      func(k *K)           // exclusive with Range
 	Range    func(k *K, lo, hi V) // units [lo, hi), i32
 	Parallel bool                 // ranges may run concurrently as parts
+	// Holds says whose memory the outputs hold, InPlace over which inputs the memory of output 0 may be laid: those that are read
+	// element by element, each before the output's element at the same address is written, when all of it is of one shape and width.
+	Holds   Holding
+	InPlace []int
+	// Jumps kernels never go on to the next record.
+	Jumps bool
 }
 
 // Indexes are the table entries of a kernel.
@@ -122,7 +133,7 @@ func (l *Lib) Use(k *Kernel) Indexes {
 		if name == "" {
 			name = k.Name
 		}
-		x.Prep = l.kfn("prep "+name, k.NOut, sigPrep, func(b *K) {
+		x.Prep = l.kfn("prep "+name, k, sigPrep, func(b *K) {
 			k.Prep(b)
 			b.Return(asm.C(0))
 		})
@@ -133,12 +144,12 @@ func (l *Lib) Use(k *Kernel) Indexes {
 		if k.Parallel {
 			x.Kind = KindParallel
 		}
-		x.Run = l.kfn("range "+k.Name, k.NOut, sigRange, func(b *K) {
+		x.Run = l.kfn("range "+k.Name, k, sigRange, func(b *K) {
 			k.Range(b, b.Param(2), b.Param(3))
 			b.Return(asm.C(0))
 		})
 	default:
-		x.Run = l.kfn("run "+k.Name, k.NOut, sigPrep, func(b *K) {
+		x.Run = l.kfn("run "+k.Name, k, sigPrep, func(b *K) {
 			k.Run(b)
 			b.Return(asm.C(0))
 		})
@@ -146,13 +157,13 @@ func (l *Lib) Use(k *Kernel) Indexes {
 	return x
 }
 
-func (l *Lib) kfn(name string, nout int, sig wasmenc.FuncType, build func(b *K)) uint32 {
+func (l *Lib) kfn(name string, kn *Kernel, sig wasmenc.FuncType, build func(b *K)) uint32 {
 	if i, ok := l.fns[name]; ok {
 		return i
 	}
 	f := asm.NewFn(l.M, name, sig.Params, sig.Results)
 	l.fns[name] = f.Index()
-	b := &K{Fn: f, L: l, Ctx: f.Param(0), Rec: f.Param(1), nout: nout}
+	b := &K{Fn: f, L: l, Ctx: f.Param(0), Rec: f.Param(1), nout: kn.NOut, holds: kn.Holds, name: kn.Name}
 	build(b)
 	// Every path returns before this point; the type checker wants a value all the same.
 	f.Unreachable()
@@ -179,6 +190,8 @@ type K struct {
 	L        *Lib
 	Ctx, Rec V
 	nout     int
+	holds    Holding
+	name     string
 	st       V
 	stOK     bool
 }
@@ -359,8 +372,13 @@ func (l *Lib) alias() uint32 {
 	})
 }
 
-// Alias makes dst share src's value.
-func (k *K) Alias(dst, src V) { k.CallStmt(k.L.alias(), dst.E, src.E) }
+// Alias makes dst share src's value. A kernel that does so has to say it in Holds.
+func (k *K) Alias(dst, src V) {
+	if k.holds == HoldsOwn {
+		panic("kernel " + k.name + " shares memory and does not say so")
+	}
+	k.CallStmt(k.L.alias(), dst.E, src.E)
+}
 
 // allocDims(ctx, rec, desc, dtype, shift) sizes and allocates a tensor from its dims.
 func (l *Lib) allocDims() uint32 {
@@ -394,82 +412,5 @@ func (l *Lib) allocDims() uint32 {
 			})
 		})
 		f.Return(asm.Call(asm.I32, l.alloc(), ctx.E, rec.E, d.E, n.Shl(f.Param(4).ExtU())))
-	})
-}
-
-// alloc(ctx, rec, desc, bytes) gives desc a block of its own; its old one is released first, so that a step that is
-// repeated after need-memory does not leak.
-func (l *Lib) alloc() uint32 {
-	return l.Fn("alloc", []T{asm.I32, asm.I32, asm.I32, asm.I64}, []T{asm.I32}, func(f *asm.Fn) {
-		ctx, rec, d, want := f.Param(0), f.Param(1), f.Param(2), f.Param(3)
-		f.CallStmt(l.release(), d.E)
-		f.If(want.GtU(asm.CL(0xffff0000)), func() {
-			f.Return(asm.Call(asm.I32, l.fail(), ctx.E, rec.E, asm.C(int64(abi.ErrMemory)), want.E, asm.CL(0)))
-		})
-		n := f.Let(want.Wrap().AddI(15).AndI(-16))
-		f.If(n.Eqz(), func() { f.Set(n, asm.C(16)) })
-		p := f.Let(asm.L32(ctx.E, CtxHeap))
-		top := f.Let(asm.L32(ctx.E, CtxTop))
-		sz := f.Local(asm.I32)
-		q := f.Local(asm.I32)
-		give := func() {
-			f.Put(asm.M32, p.E, blkSize, sz.E)
-			f.Put(asm.M32, p.E, blkRefs, asm.C(1))
-			f.Put(asm.M32, d.E, abi.DescData, p.AddI(blkHead))
-			f.Put(asm.M32, d.E, abi.DescBytes, want.Wrap())
-			f.Put(asm.M32, d.E, abi.DescCap, sz.E)
-			f.Put(asm.M32, d.E, abi.DescAux, asm.C(0))
-			f.Put(asm.M32, d.E, abi.DescFlags, asm.C(flagOwned))
-			f.Return(asm.C(0))
-		}
-		f.Block(func(done asm.Label) {
-			f.Loop(func(next asm.Label) {
-				f.BrIf(done, p.GeU(top.E))
-				f.Set(sz, asm.L32(p.E, blkSize))
-				f.Set(q, p.Add(sz.E).AddI(blkHead))
-				f.If(asm.L32(p.E, blkRefs).Eqz(), func() {
-					// Merge the free blocks that follow.
-					f.Block(func(stop asm.Label) {
-						f.Loop(func(merge asm.Label) {
-							f.BrIf(stop, q.GeU(top.E))
-							f.BrIf(stop, asm.L32(q.E, blkRefs))
-							f.Set(q, q.Add(asm.L32(q.E, blkSize)).AddI(blkHead))
-							f.Br(merge)
-						})
-					})
-					f.Set(sz, q.Sub(p.E).SubI(blkHead))
-					f.Put(asm.M32, p.E, blkSize, sz.E)
-					f.If(q.Eq(top.E), func() {
-						f.Set(top, p.E)
-						f.Br(done)
-					})
-					f.If(sz.GeU(n.E), func() {
-						f.If(sz.Sub(n.E).GeU(asm.C(64)), func() {
-							f.Set(q, p.Add(n.E).AddI(blkHead))
-							f.Put(asm.M32, q.E, blkSize, sz.Sub(n.E).SubI(blkHead))
-							f.Put(asm.M32, q.E, blkRefs, asm.C(0))
-							f.Set(sz, n.E)
-						})
-						give()
-					})
-				})
-				f.Set(p, q.E)
-				f.Br(next)
-			})
-		})
-		f.Put(asm.M32, ctx.E, CtxTop, top.E)
-		f.Set(p, top.E)
-		end := f.Let(p.ExtU().Add(n.ExtU()).AddI(blkHead))
-		lim := f.Let(asm.L32(ctx.E, abi.CtxArenaBase).ExtU().Add(asm.L32(ctx.E, abi.CtxArenaSize).ExtU()))
-		f.If(end.GtU(lim.E), func() {
-			f.If(end.GtU(asm.CL(1<<32-1)), func() {
-				f.Return(asm.Call(asm.I32, l.fail(), ctx.E, rec.E, asm.C(int64(abi.ErrMemory)), want.E, asm.CL(0)))
-			})
-			f.Put(asm.M32, ctx.E, abi.CtxWant, end.Sub(lim.E).Wrap())
-			f.Return(asm.C(int64(abi.NeedMemory)))
-		})
-		f.Put(asm.M32, ctx.E, CtxTop, end.Wrap())
-		f.Set(sz, n.E)
-		give()
 	})
 }

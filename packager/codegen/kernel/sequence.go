@@ -27,7 +27,7 @@ func (k *K) child(d V, i E) V { return k.Let(Data(d).Add(i.MulI(abi.DescSize))) 
 
 // ListOf makes a sequence or optional of the inputs.
 func ListOf(kind abi.Kind) *Kernel {
-	return &Kernel{Name: fmt.Sprintf("list_of.%d", kind), NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: fmt.Sprintf("list_of.%d", kind), NOut: 1, Holds: HoldsAny, Run: func(k *K) {
 		y, n, i := k.Out(0), k.Let(k.NIn()), k.Local(asm.I32)
 		k.children(y, kind, n.ExtU())
 		k.Up(i, n.E, func() { k.Alias(k.child(y, i.E), k.InAt(i.E)) })
@@ -46,7 +46,7 @@ const seqAt = CtxScratch // i32: where an element comes or goes
 
 // SequenceInsert puts input 1 before the position in input 2, at the end without one. A unit is a child.
 func SequenceInsert() *Kernel {
-	return &Kernel{Name: "SequenceInsert", NOut: 1,
+	return &Kernel{Name: "SequenceInsert", NOut: 1, Holds: HoldsAny,
 		Prep: func(k *K) {
 			s, n := k.In(0), k.Local(asm.I64)
 			k.Set(n, DimC(s, 0))
@@ -75,7 +75,7 @@ func SequenceInsert() *Kernel {
 
 // SequenceErase leaves out the element at the position in input 1, the last one without a position.
 func SequenceErase() *Kernel {
-	return &Kernel{Name: "SequenceErase", NOut: 1,
+	return &Kernel{Name: "SequenceErase", NOut: 1, Holds: HoldsAny,
 		Prep: func(k *K) {
 			n := k.Let(DimC(k.In(0), 0))
 			v := k.Let(n.SubI(1))
@@ -97,7 +97,7 @@ func SequenceErase() *Kernel {
 
 // SequenceAt gives the element at the position in input 1.
 func SequenceAt() *Kernel {
-	return &Kernel{Name: "SequenceAt", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "SequenceAt", NOut: 1, Holds: HoldsAny, Run: func(k *K) {
 		s, v := k.In(0), k.Local(asm.I64)
 		k.position(1, v, DimC(s, 0))
 		k.Alias(k.Out(0), k.child(s, v.Wrap()))
@@ -106,7 +106,7 @@ func SequenceAt() *Kernel {
 
 // OptionalGet gives what an optional holds.
 func OptionalGet() *Kernel {
-	return &Kernel{Name: "OptionalGet", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "OptionalGet", NOut: 1, Holds: HoldsAny, Run: func(k *K) {
 		s := k.In(0)
 		k.Check(DimC(s, 0).NeI(0), abi.ErrValue, asm.CL(0), asm.CL(0))
 		k.Alias(k.Out(0), k.child(s, asm.C(0)))

@@ -43,7 +43,7 @@ func Size() *Kernel {
 
 // Reshape takes its dims from input 1; attr0 is allowzero.
 func Reshape() *Kernel {
-	return &Kernel{Name: "Reshape", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "Reshape", NOut: 1, Holds: HoldsInput, Run: func(k *K) {
 		x, s, y := k.In(0), k.In(1), k.Out(0)
 		k.Check(k.Numel(s).LeS(asm.CL(abi.MaxRank)), abi.ErrRank, k.Numel(s), asm.CL(abi.MaxRank))
 		r := k.Let(k.Numel(s).Wrap())
@@ -82,7 +82,7 @@ func Reshape() *Kernel {
 
 // Flatten makes two dims around axis attr0, which may equal the rank.
 func Flatten() *Kernel {
-	return &Kernel{Name: "Flatten", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "Flatten", NOut: 1, Holds: HoldsInput, Run: func(k *K) {
 		x, y := k.In(0), k.Out(0)
 		a := k.Let(k.Attr(0))
 		k.If(a.LtS(asm.CL(0)), func() { k.Set(a, a.Add(Rank(x).ExtU())) })
@@ -113,7 +113,7 @@ func (k *K) axesMask(ax V, r E) V {
 
 // Squeeze removes dims of size 1, those of input 1 or all.
 func Squeeze() *Kernel {
-	return &Kernel{Name: "Squeeze", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "Squeeze", NOut: 1, Holds: HoldsInput, Run: func(k *K) {
 		x, y := k.In(0), k.Out(0)
 		mask := k.Let(asm.C(0))
 		i, j := k.Local(asm.I32), k.Let(asm.C(0))
@@ -138,7 +138,7 @@ func Squeeze() *Kernel {
 
 // Unsqueeze inserts dims of size 1 at the axes in input 1.
 func Unsqueeze() *Kernel {
-	return &Kernel{Name: "Unsqueeze", NOut: 1, Run: func(k *K) {
+	return &Kernel{Name: "Unsqueeze", NOut: 1, Holds: HoldsInput, Run: func(k *K) {
 		x, ax, y := k.In(0), k.In(1), k.Out(0)
 		r := k.Let(Rank(x).ExtU().Add(k.Numel(ax)))
 		k.Check(r.LeS(asm.CL(abi.MaxRank)), abi.ErrRank, r.E, asm.CL(abi.MaxRank))
