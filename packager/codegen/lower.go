@@ -199,6 +199,17 @@ func mathLowering() map[string]lowerer {
 	return t
 }
 
+// wide makes a slot for the elements of v in f32.
+func (c *compiler) wide(t *temps, v *ir.Value) *operand {
+	x := infoOf(v)
+	o := t.new()
+	if x.bytes > 0 {
+		n, _ := ir.Elements(x.dims)
+		c.sized(o, v.Name+" in f32", max(4*n, 1), x.dims)
+	}
+	return o
+}
+
 // inF32 lowers a node on 16-bit floats by computing in f32 and rounding the outputs once. lower is given the f32
 // operands.
 func (c *compiler) inF32(n *ir.Node, d kernel.DT, lower func(outs, ins []*operand) *step) error {
@@ -207,7 +218,7 @@ func (c *compiler) inF32(n *ir.Node, d kernel.DT, lower func(outs, ins []*operan
 	ins := c.ins(n)
 	for i, v := range n.Ins {
 		if v != nil && v.Type.Kind == ir.Tensor && abi.DType(v.Type.DType) == d.ABI {
-			w := t.new()
+			w := c.wide(t, v)
 			c.step(kernel.Cast(d, f32), []*operand{w}, []*operand{ins[i]})
 			ins[i] = w
 		}
@@ -216,7 +227,7 @@ func (c *compiler) inF32(n *ir.Node, d kernel.DT, lower func(outs, ins []*operan
 	wide := make([]*operand, len(outs))
 	for i, o := range outs {
 		if o != nil {
-			wide[i] = t.new()
+			wide[i] = c.wide(t, n.Outs[i])
 		}
 	}
 	s := lower(wide, ins)

@@ -72,6 +72,10 @@ type bodyLoop struct {
 func newBodyLoop(c *compiler) *bodyLoop {
 	l := &bodyLoop{c: c, t: temps{c: c}, node: c.node}
 	l.iter, l.limit, l.cond, l.iterNext, l.grow = l.t.new(), l.t.new(), l.t.new(), l.t.new(), l.t.new()
+	c.sized(l.iter, "iteration", 8, nil)
+	c.sized(l.limit, "limit", 8, nil)
+	c.sized(l.cond, "condition", 1, nil)
+	c.sized(l.iterNext, "next iteration", 8, nil)
 	return l
 }
 
@@ -212,7 +216,7 @@ func lowerScan(c *compiler, n *ir.Node) error {
 		}
 	}
 	l.begin()
-	back := l.t.new()
+	back := c.sized(l.t.new(), "position from the end", 8, nil)
 	c.step(kernel.ScanBack(), []*operand{back}, []*operand{l.iter, l.limit})
 	for i := 0; i < k; i++ {
 		v := n.Ins[states+i]

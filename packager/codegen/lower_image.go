@@ -1,6 +1,8 @@
 package codegen
 
 import (
+	"fmt"
+
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -45,6 +47,12 @@ func lowerResize(c *compiler, n *ir.Node) error {
 	}
 	t := &temps{c: c}
 	plan := t.new()
+	dims, static := x.Static()
+	out, known := n.Outs[0].Type.Shape.Static()
+	static = static && known && len(out) == len(dims)
+	if x.Ranked {
+		c.sized(plan, "plan", kernel.ResizePlanBytes(int64(len(x.Dims))), nil)
+	}
 	c.step(kernel.ResizePlan(), []*operand{plan}, ins, as...)
 	var todo []int64
 	for a := int64(ir.MaxRank) - 1; a >= 0; a-- {
@@ -68,10 +76,20 @@ func lowerResize(c *compiler, n *ir.Node) error {
 	var last *step
 	for i, a := range todo {
 		idx, w := t.new(), t.new()
+		if taps := kernel.ResizeTapsOf(v); static && taps > 0 {
+			c.sized(idx, fmt.Sprintf("places on axis %d", a), max(4*taps*out[a], 1), nil)
+			c.sized(w, fmt.Sprintf("weights on axis %d", a), max(8*taps*out[a], 1), nil)
+		}
 		c.step(kernel.ResizeTaps(v), []*operand{idx, w}, []*operand{cur, plan}, ai(a), af(n.Float("cubic_coeff_a")))
 		to := outs[0]
 		if i < len(todo)-1 {
 			to = t.new()
+			if static {
+				dims[a] = out[a]
+				if e, ok := ir.Elements(dims); ok && e <= maxPlanned>>d.Shift {
+					c.sized(to, fmt.Sprintf("axis %d", a), max(e<<d.Shift, 1), nil)
+				}
+			}
 		}
 		last = c.step(kernel.ResizeApply(d, mode == "nearest"), []*operand{to}, []*operand{cur, idx, w}, ai(a), af(float64(float32(n.Float("extrapolation_value")))))
 		last.frees = append(last.frees, idx.slot, w.slot)

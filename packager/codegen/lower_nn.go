@@ -86,7 +86,11 @@ func lowerGemm(c *compiler, n *ir.Node) error {
 		}
 		t := &temps{c: c}
 		k := kernel.Gemm(d, n.Int("transA") != 0, false, hasC, scaled, true)
-		t.free(c.step(k, append(c.outs(n), t.new()), ins, af(alpha), af(beta), ai(terms), ai(cols)))
+		rows := int64(-1)
+		if y, ok := n.Outs[0].Type.Shape.Static(); ok {
+			rows = y[0]
+		}
+		t.free(c.step(k, append(c.outs(n), c.scratch(t, rows, terms, cols)), ins, af(alpha), af(beta), ai(terms), ai(cols)))
 		return nil
 	}
 	ins := c.ins(n)

@@ -35,9 +35,24 @@ func panels(groups, terms, cols int, value func(group, term, col int) uint32) *i
 
 func bitsAt(d *ir.Data, i int) uint32 { return binary.LittleEndian.Uint32(d.Bytes[4*i:]) }
 
-// scratch notes that a packed product of this size needs memory of its own.
-func (c *compiler) scratch(terms, cols int64) {
-	c.spare = max(c.spare, kernel.PackedScratch(terms, cols))
+// scratch makes the slot of a packed product's scratch; negative rows are unknown ones.
+func (c *compiler) scratch(t *temps, rows, terms, cols int64) *operand {
+	n := kernel.PackedScratch(rows, terms, cols)
+	c.spare = max(c.spare, n)
+	return c.sized(t.new(), "scratch", n, nil)
+}
+
+// rowsOf is the number of rows of the last dim of v, or -1.
+func rowsOf(v *ir.Value) int64 {
+	d, ok := v.Type.Shape.Static()
+	if !ok || len(d) == 0 {
+		return -1
+	}
+	n, ok := ir.Elements(d[:len(d)-1])
+	if !ok {
+		return -1
+	}
+	return n
 }
 
 // packable tells whether v is a constant f32 matrix of some size with which a packed product may be made.
@@ -63,7 +78,6 @@ func (c *compiler) packed(n *ir.Node, v *ir.Value, trans bool) (op *operand, ter
 		})
 		c.packs[key] = p
 	}
-	c.scratch(terms, cols)
 	c.note(n, "weights packed in panels of %d columns", kernel.PanelCols)
 	return c.constant(p), terms, cols
 }
@@ -75,7 +89,7 @@ func lowerMatMul(c *compiler, n *ir.Node) error {
 	b, terms, cols := c.packed(n, n.Ins[1], false)
 	a := c.operand(n.Ins[0])
 	t := &temps{c: c}
-	t.free(c.step(kernel.MatMulPacked(), append(c.outs(n), t.new()), []*operand{a, b}, ai(terms), ai(cols)))
+	t.free(c.step(kernel.MatMulPacked(), append(c.outs(n), c.scratch(t, rowsOf(n.Ins[0]), terms, cols)), []*operand{a, b}, ai(terms), ai(cols)))
 	return nil
 }
 
@@ -107,7 +121,8 @@ func lowerConv(c *compiler, n *ir.Node) error {
 		}
 		as = append(as, ai(w.Const.Dims[0]), ai(1), ai(int64(len(w.Const.Dims))))
 		t := &temps{c: c}
-		t.free(c.step(kernel.Depthwise(n.In(2) != nil), append(c.outs(n), t.new()), c.ins(n), as...))
+		spare := c.sized(t.new(), "scratch", depthwiseScratch(n), nil)
+		t.free(c.step(kernel.Depthwise(n.In(2) != nil), append(c.outs(n), spare), c.ins(n), as...))
 		return nil
 	}
 	dims := w.Const.Dims
@@ -122,7 +137,6 @@ func lowerConv(c *compiler, n *ir.Node) error {
 		})
 		c.packs[key] = p
 	}
-	c.scratch(int64(positions*cg), int64(mg))
 	c.note(n, "filters packed in panels of %d", kernel.PanelCols)
 	ins := []*operand{c.operand(n.Ins[0]), c.constant(p)}
 	if n.In(2) != nil {
@@ -130,8 +144,34 @@ func lowerConv(c *compiler, n *ir.Node) error {
 	}
 	as = append(as, ai(filters), ai(channels), ai(int64(len(dims))))
 	t := &temps{c: c}
-	t.free(c.step(kernel.ConvPacked(n.In(2) != nil), append(c.outs(n), t.new()), ins, as...))
+	rows := int64(-1)
+	if y, ok := n.Outs[0].Type.Shape.Static(); ok {
+		rows, _ = ir.Elements(y[2:])
+	}
+	spare := c.scratch(t, rows, int64(positions*cg), int64(mg))
+	t.free(c.step(kernel.ConvPacked(n.In(2) != nil), append(c.outs(n), spare), ins, as...))
 	return nil
+}
+
+// depthwiseScratch is the scratch of a depthwise convolution, or 0 when it is not known.
+func depthwiseScratch(n *ir.Node) int64 {
+	y, ok := n.Outs[0].Type.Shape.Static()
+	ks, st, dil := n.Ints("kernel_shape"), n.Ints("strides"), n.Ints("dilations")
+	if !ok || len(ks) > 2 || len(y) != len(ks)+2 {
+		return 0
+	}
+	// The last two dims, of which the first may be missing.
+	two := func(x []int64) (int64, int64) {
+		if len(x) == 1 {
+			return 1, x[0]
+		}
+		return x[0], x[1]
+	}
+	oh, ow := two(y[2:])
+	kh, kw := two(ks)
+	sh, sw := two(st)
+	dh, dw := two(dil)
+	return kernel.DepthwiseScratch(oh, ow, kh, kw, sh, sw, dh, dw)
 }
 
 // kernelFits tells whether the weights have the shape that the attributes state; the general kernel reports it otherwise.

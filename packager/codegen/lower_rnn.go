@@ -1,10 +1,11 @@
 package codegen
 
 import (
-	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -43,7 +44,7 @@ func lowerRNN(cell kernel.Cell) lowerer {
 			}
 			for i := range outs {
 				if outs[i] == nil {
-					outs[i] = c.newSlot()
+					outs[i] = c.recurrentSpare(i, cell, v.Dirs, d, n)
 					spare = append(spare, outs[i].slot)
 				}
 			}
@@ -65,6 +66,27 @@ func lowerRNN(cell kernel.Cell) lowerer {
 		emit(d, c.outs(n), ins)
 		return nil
 	}
+}
+
+// recurrentSpare is a slot for output i of a recurrent kernel that nobody asked for: Y, Y_h, Y_c and the working row.
+func (c *compiler) recurrentSpare(i int, cell kernel.Cell, dirs int, d kernel.DT, n *ir.Node) *operand {
+	h := n.Int("hidden_size")
+	if i == 3 {
+		return c.sized(c.newSlot(), "scratch", kernel.RecurrentScratch(cell, h)<<d.Shift, nil)
+	}
+	x, ok := n.Ins[0].Type.Shape.Static()
+	if !ok || len(x) != 3 {
+		return c.newSlot()
+	}
+	dims := []int64{int64(dirs), x[1], h}
+	if i == 0 {
+		dims = append([]int64{x[0]}, dims...)
+	}
+	e, ok := ir.Elements(dims)
+	if !ok || e > maxPlanned>>d.Shift {
+		return c.newSlot()
+	}
+	return c.sized(c.newSlot(), fmt.Sprintf("unused output %d", i), max(e<<d.Shift, 1), nil)
 }
 
 // turnedEach transposes the matrices [1:] of a constant of rank 3.

@@ -31,7 +31,11 @@ func sampleLowering() map[string]lowerer {
 				return err
 			}
 			t := &temps{c: c}
-			t.free(c.step(kernel.Det(d), append(c.outs(n), t.new()), c.ins(n)))
+			spare := t.new()
+			if x, ok := n.Ins[0].Type.Shape.Static(); ok && len(x) > 1 && x[len(x)-1] < 1<<14 {
+				c.sized(spare, "scratch", max(8*x[len(x)-1]*x[len(x)-1], 1), nil)
+			}
+			t.free(c.step(kernel.Det(d), append(c.outs(n), spare), c.ins(n)))
 			return nil
 		},
 		"RoiAlign": func(c *compiler, n *ir.Node) error {

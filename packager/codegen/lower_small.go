@@ -54,7 +54,7 @@ func lowerCast(c *compiler, n *ir.Node) error {
 		return nil
 	}
 	t := &temps{c: c}
-	w := t.new()
+	w := c.wide(t, n.Ins[0])
 	c.step(kernel.Decode(d), []*operand{w}, ins)
 	t.free(c.step(kernel.Cast(dtypeOf(abi.F32), e), outs, []*operand{w}))
 	return nil

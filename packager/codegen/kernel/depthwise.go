@@ -56,6 +56,7 @@ func Depthwise(hasB bool) *Kernel {
 				k.Put(asm.M32, k.Ctx.E, v.off, v.v.Wrap())
 			}
 			height := k.Let(rows.SubI(1).Mul(sh.E).Add(kh.SubI(1).Mul(dh.E)).AddI(1))
+			// DepthwiseScratch counts the same.
 			k.AllocBytes(t, height.Mul(sw.E).Mul(width.E).Add(taps.MulI(5)).AddI(32).ShlI(2))
 			k.Put(asm.M32, t.E, abi.DescKind, asm.C(0))
 			k.SetRank(t, asm.C(0))

@@ -121,12 +121,7 @@ func (l *Lib) zeroRun() uint32 {
 	})
 }
 
-// PackedScratch is the greatest scratch, in bytes, of a packed product of that many terms and columns.
-func PackedScratch(terms, cols int64) int64 {
-	return tileRows*((terms+blockTerms-1)/blockTerms*blockTerms*16+(cols+PanelCols-1)/PanelCols*panelBytes) + blkHead
-}
-
-// packedWork allocates the scratch in t and states the work of rows x n sums of kk terms, done images times (all i64).
+// packedWork allocates the scratch in t, PackedScratch bytes, and states the work of rows x n sums of kk terms, done images times (all i64).
 func (k *K) packedWork(t V, images, rows, kk, n V) {
 	put := func(off uint32, e E) { k.Put(asm.M32, k.Ctx.E, off, e.Wrap()) }
 	blocks := k.Let(kk.AddI(blockTerms - 1).ShrSI(4))
