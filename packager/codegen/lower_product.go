@@ -37,9 +37,7 @@ func bitsAt(d *ir.Data, i int) uint32 { return binary.LittleEndian.Uint32(d.Byte
 
 // scratch makes the slot of a packed product's scratch; negative rows are unknown ones.
 func (c *compiler) scratch(t *temps, rows, terms, cols int64) *operand {
-	n := kernel.PackedScratch(rows, terms, cols)
-	c.spare = max(c.spare, n)
-	return c.sized(t.new(), "scratch", n, nil)
+	return c.sized(t.new(), "scratch", kernel.PackedScratch(rows, terms, cols), nil)
 }
 
 // rowsOf is the number of rows of the last dim of v, or -1.

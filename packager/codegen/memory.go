@@ -245,12 +245,14 @@ func (s *step) inPlace(info []slotInfo) (out []int) {
 	return out
 }
 
-// arenaHint adds to the plan what the values of known size outside of it would take if none were ever released, and the largest
-// scratch; that part is bounded to 64 MiB.
-func (c *compiler) arenaHint(mem *Memory) uint32 {
+// heapHint is a first size of the heap with which small inferences need no growth.
+const heapHint = 4 * page64
+
+// arenaHint is the plan, and a first heap when something comes from there.
+func (m *Memory) arenaHint() uint32 {
 	n := int64(0)
-	if !mem.Exact {
-		n = min(page64+c.spare, 64<<20)
+	if !m.Exact {
+		n = heapHint
 	}
-	return uint32(min((mem.Size+n+page64-1)&^(page64-1), 1<<32-page64))
+	return uint32(min((m.Size+n+page64-1)&^(page64-1), 1<<32-page64))
 }

@@ -65,7 +65,6 @@ type compiler struct {
 	consts map[*ir.Data]*operand
 	turned map[*ir.Data]*ir.Data // transposed constants
 	packs  map[packing]*ir.Data  // packed constants
-	spare  int64                 // bytes of the largest scratch of a step, about
 	nslots int
 	known  map[int]slotInfo // of slots whose value is known better than its type tells
 	syms   map[string]int
@@ -414,7 +413,7 @@ func (c *compiler) finish(table, places *blob, mem *Memory) (*Result, error) {
 		return nil, fmt.Errorf("encode module: %w", err)
 	}
 	return &Result{Module: wasm, Weights: weights, WeightsBase: weightsBase, Nodes: c.nodes, HeapBase: heap,
-		CtxSize: prog.CtxSize(), ArenaHint: c.arenaHint(mem), Memory: mem, Notes: c.notes}, nil
+		CtxSize: prog.CtxSize(), ArenaHint: mem.arenaHint(), Memory: mem, Notes: c.notes}, nil
 }
 
 const page64 = int64(abi.PageSize)

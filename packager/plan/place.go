@@ -19,8 +19,8 @@ type Placement struct {
 	Peak    int
 }
 
-// rounds is how often the layout is tried again with the blocks on top placed first.
-const rounds = 60
+// effort bounds the search for a better layout: pairs of jobs that are looked at.
+const effort = 500_000
 
 // Place gives jobs that are in use at one step disjoint addresses. It tries several orders and both rules for choosing a gap, then
 // mends the best layout, and stops when it reaches the bound.
@@ -50,11 +50,10 @@ func Place(jobs []Job) Placement {
 	}
 	best := int64(-1)
 	var bestOrder []int
-	bestFit := false
 	try := func(order []int, fit bool) {
 		at, size := lay(jobs, rivals, order, fit)
 		if best < 0 || size < best {
-			best, bestOrder, bestFit = size, slices.Clone(order), fit
+			best, bestOrder = size, slices.Clone(order)
 			copy(out.Offsets, at)
 		}
 	}
@@ -70,24 +69,38 @@ func Place(jobs []Job) Placement {
 			}
 		}
 	}
-	for n := 0; n < rounds && best > out.Bound; n++ {
-		// What sticks out on top goes first.
-		before := best
-		var top, rest []int
-		for _, i := range bestOrder {
-			if out.Offsets[i]+jobs[i].Size == best {
-				top = append(top, i)
-			} else {
-				rest = append(rest, i)
+	// What sticks out on top goes earlier, the rest now and then changes places, and what is no worse is kept.
+	pairs := len(jobs)
+	for _, r := range rivals {
+		pairs += len(r)
+	}
+	rng := uint64(0x9e3779b97f4a7c15)
+	below := func(n int) int {
+		rng ^= rng << 13
+		rng ^= rng >> 7
+		rng ^= rng << 17
+		return int(rng % uint64(n))
+	}
+	now, order := slices.Clone(out.Offsets), slices.Clone(bestOrder)
+	for n := effort / max(pairs, 1); n > 0 && best > out.Bound && len(jobs) > 1; n-- {
+		var top []int
+		for k, i := range order {
+			if k > 0 && now[i]+jobs[i].Size >= best {
+				top = append(top, k)
 			}
 		}
-		try(append(top, rest...), bestFit)
-		if best == before {
-			try(append(top, rest...), !bestFit)
+		from := 1 + below(len(order)-1)
+		if len(top) > 0 && below(4) > 0 {
+			from = top[below(len(top))]
 		}
-		if best == before {
-			break
+		i, to := order[from], below(from)
+		next := slices.Insert(slices.Delete(slices.Clone(order), from, from+1), to, i)
+		if at, size := lay(jobs, rivals, next, below(2) == 0); size <= best {
+			best, order, now = size, next, at
 		}
+	}
+	if best >= 0 {
+		copy(out.Offsets, now)
 	}
 	out.Size = max(best, 0)
 	return out
