@@ -129,13 +129,13 @@ func linearClassifier(o *op) []*ir.Value {
 			yes, no = pick(classes, []int{1}), pick(classes, []int{0})
 		}
 		label := o.chooseLabel(o.emit("Greater", nil, s, o.like(s, 0)), yes, no)
-		if !two || kind == "PROBIT" {
-			if two {
-				return o.lacks("PROBIT of a single score")
-			}
+		if !two {
 			return []*ir.Value{label, o.post(s, kind, 1)}
 		}
-		if kind == "LOGISTIC" {
+		switch kind {
+		case "PROBIT":
+			s = o.probit(s)
+		case "LOGISTIC":
 			return []*ir.Value{label, o.post(o.emit("Concat", ir.Attrs{"axis": 1}, o.emit("Neg", nil, s), s), kind, 2)}
 		}
 		return []*ir.Value{label, o.emit("Concat", ir.Attrs{"axis": 1}, o.emit("Sub", nil, o.like(s, 1), s), s)}

@@ -45,18 +45,27 @@ func (o *op) kernel(x *ir.Value, v []float32, rows int) *ir.Value {
 	return x
 }
 
+// weighted sums the kernels k [N,vectors] with each row of coefficients, in f64, and adds rho: [N,len(rho)].
+func (o *op) weighted(k *ir.Value, coef, rho []float32) *ir.Value {
+	wide := func(v []float32, dims ...int64) *ir.Value {
+		out := make([]float64, len(v))
+		for i, x := range v {
+			out[i] = float64(x)
+		}
+		return o.konst(ir.F64s(dims, out))
+	}
+	n := int64(len(rho))
+	s := o.emit("Gemm", ir.Attrs{"transB": 1}, o.cast(k, ir.F64), wide(coef, n, int64(len(coef))/n), wide(rho, n))
+	return o.cast(s, ir.F32)
+}
+
 // svmClassifier: one score per pair of classes (i, j), the sum of coefficients times kernels over the support vectors of
 // both, plus rho; a score above 0 is a vote for i, else for j. The label is the first class with the most votes.
 func svmClassifier(o *op) []*ir.Value {
 	classes, kind := o.classes("classlabels_ints"), o.attrStr("post_transform", "NONE")
 	coef, rho, per := o.attrFloats("coefficients"), o.attrFloats("rho"), o.attrInts("vectors_per_class")
 	vectors := o.attrFloats("support_vectors")
-	if len(o.attrFloats("prob_a")) > 0 || len(o.attrFloats("prob_b")) > 0 {
-		if o.err == nil {
-			o.err = o.unsupported("class probabilities of an SVM (an iterative method)", "train with probability=False, or calibrate with CalibratedClassifierCV")
-		}
-		return nil
-	}
+	probA, probB := o.attrFloats("prob_a"), o.attrFloats("prob_b")
 	n, total := len(per), int64(0)
 	start := make([]int64, n)
 	for i, k := range per {
@@ -66,8 +75,8 @@ func svmClassifier(o *op) []*ir.Value {
 		}
 		total += k
 	}
-	if n == 0 || total == 0 {
-		return o.lacks("a linear SVM without support vectors")
+	if total == 0 {
+		return o.linearSVM(classes, coef, rho, kind)
 	}
 	pairs := n * (n - 1) / 2
 	if n < 2 || classes.Len() != int64(n) || int64(len(coef)) != total*int64(n-1) || len(rho) != pairs {
@@ -92,18 +101,21 @@ func svmClassifier(o *op) []*ir.Value {
 			p++
 		}
 	}
-	s := o.emit("Gemm", ir.Attrs{"transB": 1}, k, o.konst(ir.F32s([]int64{int64(pairs), total}, w)), o.konst(f32List(rho)))
+	s := o.weighted(k, w, rho)
 	won := o.emit("Cast", ir.Attrs{"to": ir.F32}, o.emit("Greater", nil, s, o.like(s, 0)))
 	votes := o.emit("Gemm", nil, won, o.konst(ir.F32s([]int64{int64(pairs), int64(n)}, vote)), o.konst(f32List(base)))
 	label := o.labelOf(votes, classes)
+	if len(probA) > 0 {
+		if len(probA) != pairs || len(probB) != pairs {
+			return o.fail("%d prob_a and %d prob_b for %d pairs of classes", len(probA), len(probB), pairs)
+		}
+		return []*ir.Value{label, o.post(o.coupled(s, probA, probB, n), kind, n)}
+	}
 	if n > 2 {
 		return []*ir.Value{label, o.post(s, kind, pairs)}
 	}
 	first := o.emit("Neg", nil, s)
 	if kind != "NONE" {
-		if kind == "PROBIT" {
-			return o.lacks("PROBIT of a single score")
-		}
 		first = o.emit("Sub", nil, o.like(s, 1), s)
 	}
 	return []*ir.Value{label, o.emit("Concat", ir.Attrs{"axis": 1}, first, s)}
@@ -114,11 +126,17 @@ func svmRegressor(o *op) []*ir.Value {
 	coef, rho := o.attrFloats("coefficients"), o.attrFloats("rho")
 	vectors, n := o.attrFloats("support_vectors"), int(o.attrInt("n_supports", 0))
 	oneClass, kind := o.attrInt("one_class", 0), o.attrStr("post_transform", "NONE")
-	if n < 1 || len(coef) != n || len(rho) != 1 {
-		return o.lacks("%d support vectors with %d coefficients and %d rho", n, len(coef), len(rho))
+	if len(rho) < 1 || len(coef) == 0 || n > 0 && len(coef) != n {
+		return o.fail("%d support vectors with %d coefficients and %d rho", n, len(coef), len(rho))
 	}
-	k := o.kernel(o.rows(), vectors, n)
-	s := o.emit("Gemm", ir.Attrs{"transB": 1}, k, o.konst(ir.F32s([]int64{1, int64(n)}, coef)), o.konst(f32List(rho)))
+	k := o.rows()
+	if n > 0 {
+		k = o.kernel(k, vectors, n)
+	} else { // linear: the coefficients are those of the features
+		o.ignore("kernel_type", "kernel_params")
+	}
+	rho = rho[:1]
+	s := o.weighted(k, coef, rho)
 	if oneClass != 0 {
 		return one(o.emit("Where", nil, o.emit("Greater", nil, s, o.like(s, 0)), o.like(s, 1), o.like(s, -1)))
 	}
