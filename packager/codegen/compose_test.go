@@ -155,7 +155,7 @@ func (c composed) run(t *testing.T) {
 					t.Fatalf("output %d: %v has %d elements, want %v", i, got[k].Dims, got[k].Len(), want)
 				}
 				for j, w := range want {
-					if v := got[k].Float(j); v != w && !(math.Abs(v-w) <= 1e-6*max(1, math.Abs(w))) && !(math.IsNaN(v) && math.IsNaN(w)) {
+					if v := asFloat(got[k], j); v != w && !(math.Abs(v-w) <= 1e-6*max(1, math.Abs(w))) && !(math.IsNaN(v) && math.IsNaN(w)) {
 						t.Errorf("output %d: element %d is %v, want %v", i, j, v, w)
 					}
 				}
@@ -163,6 +163,14 @@ func (c composed) run(t *testing.T) {
 			}
 		})
 	}
+}
+
+// asFloat gives a number of any type.
+func asFloat(d *ir.Data, i int) float64 {
+	if d.DType.IsFloat() {
+		return d.Float(i)
+	}
+	return float64(d.Int(i))
 }
 
 func f32(dims []int64, v ...float32) *ir.Data { return ir.F32s(dims, v) }

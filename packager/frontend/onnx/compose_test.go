@@ -9,9 +9,13 @@ import (
 func FuzzComposed(f *testing.F) {
 	ops := []string{"Attention", "RotaryEmbedding", "TensorScatter", "CausalConvWithState", "LinearAttention", "ai.onnx.preview.FlexAttention",
 		"LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LpNormalization", "LRN",
-		"BatchNormalization", "Hardmax", "Shrink", "SwiGLU", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Dropout"}
+		"BatchNormalization", "Hardmax", "Shrink", "SwiGLU", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Dropout", "com.microsoft.Attention", "com.microsoft.MultiHeadAttention", "com.microsoft.QAttention",
+		"com.microsoft.GroupQueryAttention", "com.microsoft.RotaryEmbedding", "com.microsoft.MatMulNBits", "com.microsoft.GatherBlockQuantized", "com.microsoft.DynamicQuantizeLSTM",
+		"com.microsoft.EmbedLayerNormalization", "com.microsoft.SkipLayerNormalization", "com.microsoft.FusedMatMul", "com.microsoft.QGemm", "com.microsoft.Inverse",
+		"com.microsoft.UnfoldTensor", "com.microsoft.NhwcMaxPool", "com.microsoft.CDist", "com.microsoft.QLinearConv"}
 	names := []string{"axis", "num_groups", "q_num_heads", "kv_num_heads", "num_heads", "size", "p", "rotary_embedding_dim", "is_causal", "stash_type",
-		"softmax_precision", "training_mode", "left_window_size", "qk_matmul_output_mode", "interleaved", "spatial", "ignore_index"}
+		"softmax_precision", "training_mode", "left_window_size", "qk_matmul_output_mode", "interleaved", "spatial", "ignore_index",
+		"hidden_size", "N", "K", "bits", "block_size", "dim", "step", "transA", "transBatchB", "do_rotary", "unidirectional", "channels_last"}
 	for i := range ops {
 		f.Add(uint8(i), uint8(4), uint8(3), uint16(0xffff), int64(2), int64(1), int64(2), int64(3), int64(4), true)
 		f.Add(uint8(i), uint8(3), uint8(7), uint16(0x0f0f), int64(-1), int64(0), int64(2), int64(-1), int64(6), false)

@@ -7,10 +7,11 @@ import (
 // normOps are the normalisations; docs/numerics.md fixes the order of their steps.
 func normOps() map[string]handler {
 	return map[string]handler{
-		"LayerNormalization":    layerNorm,
-		"RMSNormalization":      rmsNorm,
-		"InstanceNormalization": wide(instanceNorm),
-		"GroupNormalization":    groupNorm,
+		"LayerNormalization":           layerNorm,
+		"RMSNormalization":             rmsNorm,
+		"SimplifiedLayerNormalization": simplifiedNorm,
+		"InstanceNormalization":        wide(instanceNorm),
+		"GroupNormalization":           groupNorm,
 		"MeanVarianceNormalization": wide(func(o *op) []*ir.Value {
 			x, axes := o.need(0), []int64{0, 2, 3}
 			if o.hasAttr("axes") {

@@ -59,12 +59,9 @@ func msQuantOps() map[string]handler {
 		}),
 		"QLinearGlobalAveragePool": unary(func(o *op, x *ir.Value) *ir.Value {
 			r := o.needRank(x)
+			axes := from(2, r)
 			if o.attrInt("channels_last", 0) != 0 {
-				o.lacks("channels_last")
-			}
-			var axes []int64
-			for i := 2; i < r; i++ {
-				axes = append(axes, int64(i))
+				axes = from(1, r-1)
 			}
 			return o.emit("ReduceMean", ir.Attrs{"keepdims": 1}, x, o.ints(axes...))
 		}),

@@ -65,6 +65,9 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("ai.onnx.ml.", knownML, mlSVM())
 	add("com.microsoft.", knownMS, msOps())
 	add("com.microsoft.", knownMS, msQuantOps())
+	add("com.microsoft.", knownMS, msQuantMoreOps())
+	add("com.microsoft.", knownMS, msAttentionOps())
+	add("com.microsoft.", knownMS, msFusedOps())
 	return t
 })
 
