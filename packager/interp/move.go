@@ -381,6 +381,7 @@ func (c *call) pad() (*tensor, error) {
 	}
 	begin := make([]int64, r)
 	dims := append([]int64{}, x.dims...)
+	first, left := make([]int64, r), append([]int64{}, x.dims...)
 	for k, a := range ax {
 		b, e := pads[k], pads[k+len(ax)]
 		if max(b, e) > maxElements || min(b, e) < -maxElements {
@@ -388,7 +389,10 @@ func (c *call) pad() (*tensor, error) {
 		}
 		begin[a] = b
 		dims[a] += b + e
-		if mode != "constant" && x.dims[a] == 0 && b+e > 0 {
+		// Negative pads crop first.
+		first[a] = max(-b, 0)
+		left[a] -= first[a] + max(-e, 0)
+		if mode != "constant" && left[a] <= 0 && dims[a] > 0 {
 			return nil, fmt.Errorf("there is nothing to pad from")
 		}
 	}
@@ -402,6 +406,9 @@ func (c *call) pad() (*tensor, error) {
 	return x.pickBy(dims, fill, func(ix []int64) []int64 {
 		for d, v := range ix {
 			i, n := v-begin[d], x.dims[d]
+			if mode != "constant" {
+				i, n = i-first[d], left[d]
+			}
 			if i < 0 || i >= n {
 				switch mode {
 				case "constant":
@@ -424,6 +431,9 @@ func (c *call) pad() (*tensor, error) {
 				case "wrap":
 					i = ((i % n) + n) % n
 				}
+			}
+			if mode != "constant" {
+				i += first[d]
 			}
 			src[d] = i
 		}

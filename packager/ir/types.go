@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -334,9 +335,9 @@ func Elements(dims []int64) (n int64, ok bool) {
 		if d < 0 {
 			return 0, false
 		}
-		if d == 0 {
-			return 0, true
-		}
+	}
+	if slices.Contains(dims, 0) {
+		return 0, true
 	}
 	for _, d := range dims {
 		if n > math.MaxInt64/d {

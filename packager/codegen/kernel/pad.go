@@ -13,6 +13,8 @@ const (
 	pdBefore = CtxScratch + 64  // i32[8]
 	pdStride = CtxScratch + 96  // i32[8] element strides of the input
 	pdRank   = CtxScratch + 128 // u32
+	pdFirst  = CtxScratch + 144 // i32[8] what negative pads leave of the input: its first element
+	pdLeft   = CtxScratch + 176 // i32[8] and the number of elements
 )
 
 // Pad modes.
@@ -43,7 +45,12 @@ func Pad(mode int, d DT) *Kernel {
 			}, func() { k.Check(n.Eq(r.E), abi.ErrShape, n.ExtU(), r.ExtU()) })
 			k.Check(k.Numel(pads).Eq(n.ExtU().ShlI(1)), abi.ErrShape, k.Numel(pads), n.ExtU())
 			i := k.Local(asm.I32)
+			if mode != PadConstant {
+				k.MemFill(k.Ctx.AddI(pdFirst), asm.C(0), asm.C(32))
+				k.Up(i, r.E, func() { k.Put(asm.M32, k.Ctx.Add(i.ShlI(2)), pdLeft, Dim(x, i.E).Wrap()) })
+			}
 			a, lo, hi, dim := k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64)
+			first, left := k.Local(asm.I64), k.Local(asm.I64)
 			lim := asm.CL(1<<31 - 1)
 			k.Up(i, n.E, func() {
 				k.Set(a, i.ExtU())
@@ -56,8 +63,14 @@ func Pad(mode int, d DT) *Kernel {
 				}
 				k.Set(dim, Dim(x, a.Wrap()))
 				if mode != PadConstant {
-					// There must be something to take from; a reflection needs no bound, it bounces.
-					k.Check(dim.GtS(asm.CL(0)).Or(lo.Add(hi.E).LeS(asm.CL(0))), abi.ErrShape, dim.E, lo.E)
+					// Negative pads crop first. There must be something to take from; a reflection needs no bound, it bounces.
+					k.Set(first, asm.CL(0))
+					k.If(lo.LtS(asm.CL(0)), func() { k.Set(first, asm.CL(0).Sub(lo.E)) })
+					k.Set(left, dim.Sub(first.E))
+					k.If(hi.LtS(asm.CL(0)), func() { k.Set(left, left.Add(hi.E)) })
+					k.Check(left.GtS(asm.CL(0)).Or(dim.Add(lo.E).Add(hi.E).LeS(asm.CL(0))), abi.ErrShape, dim.E, lo.E)
+					k.Put(asm.M32, k.Ctx.Add(a.Wrap().ShlI(2)), pdFirst, first.Wrap())
+					k.Put(asm.M32, k.Ctx.Add(a.Wrap().ShlI(2)), pdLeft, left.Wrap())
 				}
 				k.Put(asm.M32, k.Ctx.Add(a.Wrap().ShlI(2)), pdBefore, lo.Wrap())
 				k.SetDim(y, a.Wrap(), dim.Add(lo.E).Add(hi.E))
@@ -90,6 +103,10 @@ func Pad(mode int, d DT) *Kernel {
 					k.Set(o, Dim(y, j.E).Wrap())
 					k.Set(n, Dim(x, j.E).Wrap())
 					k.Set(t, q.RemU(o.E).Sub(asm.L32(k.Ctx.Add(j.ShlI(2)), pdBefore)))
+					if mode != PadConstant { // counted from the first element that is left
+						k.Set(n, asm.L32(k.Ctx.Add(j.ShlI(2)), pdLeft))
+						k.Set(t, t.Sub(asm.L32(k.Ctx.Add(j.ShlI(2)), pdFirst)))
+					}
 					k.Set(q, q.DivU(o.E))
 					switch mode {
 					case PadConstant:
@@ -108,6 +125,9 @@ func Pad(mode int, d DT) *Kernel {
 							k.If(t.LtS(asm.C(0)), func() { k.Set(t, t.Add(per)) })
 							k.If(t.GeS(n.E), func() { k.Set(t, per.Sub(t.E)) })
 						})
+					}
+					if mode != PadConstant {
+						k.Set(t, t.Add(asm.L32(k.Ctx.Add(j.ShlI(2)), pdFirst)))
 					}
 					k.Set(off, off.Add(t.Mul(asm.L32(k.Ctx.Add(j.ShlI(2)), pdStride))))
 				})
