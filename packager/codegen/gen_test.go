@@ -434,6 +434,13 @@ func TestFoundByRandomGraphs(t *testing.T) {
 		{"ReduceMean", nil, []*ir.Data{x}, i64d(2)},
 		{"Pad", ir.Attrs{"mode": "reflect"}, []*ir.Data{x, i64d(5, 3)}, i64d(2, 1, 2, 3, 2, 1, 2, 3, 2, 1, 2)},
 		{"Pad", ir.Attrs{"mode": "reflect"}, []*ir.Data{i64d(7), i64d(1, 2)}, i64d(7, 7, 7, 7)},
+		{"Pad", ir.Attrs{"mode": "edge"}, []*ir.Data{x, i64d(-1, -2)}, ir.I64s([]int64{0}, nil)},
+		{"Pad", ir.Attrs{"mode": "edge"}, []*ir.Data{x, i64d(-1, -3)}, nil},
+		{"Pad", ir.Attrs{"mode": "edge"}, []*ir.Data{x, i64d(-3, 2)}, nil},
+		{"Pad", ir.Attrs{"mode": "edge"}, []*ir.Data{x, i64d(-1, 2)}, i64d(2, 3, 3, 3)},
+		{"Pad", ir.Attrs{"mode": "wrap"}, []*ir.Data{x, i64d(-1, 2)}, i64d(2, 3, 2, 3)},
+		{"Pad", ir.Attrs{"mode": "reflect"}, []*ir.Data{x, i64d(3, -1)}, i64d(2, 1, 2, 1, 2)},
+		{"Pad", ir.Attrs{"mode": "edge"}, []*ir.Data{ir.I64s([]int64{2, 1}, []int64{1, 2}), i64d(-1, -1, -1, -1)}, nil},
 	} {
 		g := build(c.op, c.at, c.ins...)
 		m := compile(t, g, codegen.Options{})
