@@ -1,6 +1,7 @@
 package codegen_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -26,7 +27,9 @@ type machine struct {
 	arena  uint32 // first arena size
 	// Counts of the last run.
 	mores, parallels, needs int
-	reverse                 bool // run parts in reverse order
+	reverse                 bool      // run parts in reverse order
+	poison                  bool      // fill memory beyond the inputs with what no kernel should rely on
+	vals                    []*ir.Val // outputs of the last run, of any kind
 }
 
 func compile(t testing.TB, g *ir.Graph, opt codegen.Options) *machine {
@@ -71,6 +74,13 @@ func (m *machine) grow(end uint32) {
 		if _, ok := m.mod.Memory().Grow((end - have + 65535) / 65536); !ok {
 			m.t.Fatal("cannot grow")
 		}
+	}
+}
+
+// dirty fills memory with poison, when the machine does so.
+func (m *machine) dirty(from, to uint32) {
+	if m.poison && to > from && !m.mod.Memory().Write(from, bytes.Repeat([]byte{0xa5}, int(to-from))) {
+		m.t.Fatal("poison does not fit")
 	}
 }
 
@@ -123,6 +133,9 @@ func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
 	for i := range datas {
 		mem.Write(addrs[i], datas[i])
 	}
+	m.dirty(ctx, ind)
+	m.dirty(outd, outd+uint32(len(m.g.Body.Results)*abi.DescSize))
+	m.dirty(arena, arena+asize)
 	head := make([]byte, abi.CtxHeader)
 	le.PutUint32(head[abi.CtxMagic:], abi.CtxMagicValue)
 	le.PutUint32(head[abi.CtxArenaBase:], arena)
@@ -144,6 +157,7 @@ func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
 			want, _ := mem.ReadUint32Le(ctx + abi.CtxWant)
 			asize += want
 			m.grow(arena + asize)
+			m.dirty(arena+asize-want, arena+asize)
 			mem.WriteUint32Le(ctx+abi.CtxArenaSize, asize)
 		case abi.More:
 			m.mores++
@@ -183,8 +197,11 @@ func (m *machine) errorAt(ctx uint32) error {
 
 func (m *machine) outputs(outd uint32) []*ir.Data {
 	var out []*ir.Data
+	m.vals = nil
 	for i := range m.g.Body.Results {
-		out = append(out, m.value(outd+uint32(i*abi.DescSize)))
+		v := m.val(outd + uint32(i*abi.DescSize))
+		m.vals = append(m.vals, v)
+		out = append(out, v.Tensor)
 	}
 	return out
 }

@@ -7,21 +7,23 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/interp"
 	"github.com/waybill-ml/waybill/packager/ir"
-	"github.com/waybill-ml/waybill/packager/pass"
 )
 
 // TestRandomGraphs makes random small graphs and compares, bit for bit, the interpreter on the graph as made with the
-// module compiled from it, before and after the passes; both must fail or both succeed. The graphs of a seed are always
-// the same. WAYBILL_GEN_SECONDS says how long to go on (else a fixed number of graphs), WAYBILL_GEN_SEED where to start: the
-// seed that a failure names, with WAYBILL_GEN_SECONDS=0, makes that graph alone.
+// module compiled from it, before and after the passes (see examine). The graphs of a seed are always the same; each
+// is about one operator, and those of the table take turns from seed to seed. WAYBILL_GEN_SECONDS says how long to go on after the first round
+// of all operators, WAYBILL_GEN_SEED where to start: the seed that a failure names, with WAYBILL_GEN_SECONDS=0, makes that graph
+// alone. WAYBILL_GEN_OPS names operators to make graphs about, separated by commas.
 func TestRandomGraphs(t *testing.T) {
-	count, seed := uint64(60), uint64(1)
+	names := recipeNames()
+	seed, count := uint64(1), uint64(len(names))
 	limit := time.Duration(-1)
 	if s := os.Getenv("WAYBILL_GEN_SECONDS"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -35,133 +37,63 @@ func TestRandomGraphs(t *testing.T) {
 		if err != nil || n == 0 {
 			t.Fatalf("WAYBILL_GEN_SEED is %q, want a positive number", s)
 		}
-		seed = n
+		seed, count = n, 1
 	}
-	ops := map[string]int{}
-	start, graphs, failing, unsupported, failures := time.Now(), 0, 0, 0, 0
-	for i := uint64(0); ; i++ {
-		if limit < 0 && i >= count || limit >= 0 && i > 0 && time.Since(start) >= limit {
+	if s := os.Getenv("WAYBILL_GEN_OPS"); s != "" {
+		names = strings.Split(s, ",")
+	}
+	all := count > 1 && os.Getenv("WAYBILL_GEN_OPS") == ""
+	start, failures := time.Now(), 0
+	cover := newTally()
+	for i := uint64(0); i < count || limit > 0 && time.Since(start) < limit || len(cover.missing()) > 0 && all && i < 12*count; i++ {
+		if op := names[(seed+i)%uint64(len(names))]; i >= count && (limit < 0 || time.Since(start) >= limit) && cover.agreed[op] > 0 && cover.agreed["ir:"+op] > 0 {
+			continue // only for the sake of operators that luck left out
+		}
+		g, ins := randomGraph(t, seed+i, names, cover)
+		ops := cover.in(g)
+		v := examine(g, ins, seed+i)
+		cover.note(ops, v)
+		if v.bad == "" {
+			continue
+		}
+		h, hins := shrink(g, ins, seed+i, v.bad)
+		t.Errorf("WAYBILL_GEN_SECONDS=0 WAYBILL_GEN_SEED=%d (about %s): %s: %s\nmade small:\n%s%s", seed+i, names[(seed+i)%uint64(len(names))], v.bad, v.detail, show(h, hins),
+			examine(h, hins, seed+i).detail)
+		if failures++; failures >= 20 {
 			break
 		}
-		g, ins := randomGraph(t, seed+i)
-		graphs++
-		countOps(g.Body, ops)
-		ok := t.Run(fmt.Sprintf("seed=%d", seed+i), func(t *testing.T) {
-			failed, un := checkGraph(t, g, ins, seed+i)
-			if failed {
-				failing++
-			}
-			if un != nil {
-				unsupported++
-				t.Logf("not compiled: %v", un)
-			}
-		})
-		if !ok {
-			if failures++; failures >= 20 {
-				break
-			}
-		}
 	}
-	if limit < 0 && (len(ops) < 50 || unsupported*4 > graphs || failing == 0) {
-		t.Errorf("the graphs show too little: %d operators; of %d graphs %d end in errors, %d are not supported", len(ops), graphs, failing, unsupported)
+	if all && failures == 0 {
+		cover.check(t)
 	}
-	t.Logf("%d graphs, %d of them end in errors, %d are not supported, %d operators", graphs, failing, unsupported, len(ops))
+	t.Log(cover.summary())
 	if testing.Verbose() {
-		t.Logf("uses: %v", ops)
-	}
-}
-
-func countOps(r *ir.Region, ops map[string]int) {
-	for _, n := range r.Nodes {
-		ops[n.Op]++
-		for _, s := range n.Regions {
-			countOps(s, ops)
-		}
-	}
-}
-
-// checkGraph tells whether the run of g ends in an error, or why the compiler does not take it.
-func checkGraph(t *testing.T, g *ir.Graph, ins []*ir.Data, seed uint64) (failed bool, un *codegen.Unsupported) {
-	t.Helper()
-	text := ir.Print(g)
-	in := map[string]*ir.Val{}
-	for i, p := range g.Body.Params {
-		in[p.Name] = ir.TensorVal(ins[i])
-	}
-	want, err := interp.Run(context.Background(), g, in)
-	explain := func() {
-		t.Helper()
-		t.Logf("WAYBILL_GEN_SECONDS=0 WAYBILL_GEN_SEED=%d; the graph:\n%s", seed, text)
-		for i, p := range g.Body.Params {
-			t.Logf("input %s %s%v %.200x", p.Name, ins[i].DType, ins[i].Dims, ins[i].Bytes)
-		}
-	}
-	for _, passes := range []bool{false, true} {
-		if passes {
-			// A branch that is always taken can bring an error of the run forward to the compilation.
-			perr := pass.Run(context.Background(), g)
-			if perr != nil && err != nil {
-				return true, nil
-			}
-			if perr != nil {
-				explain()
-				t.Fatalf("passes: %v", perr)
-			}
-			before := want
-			if want, err = interp.Run(context.Background(), g, in); (err == nil) != (before != nil) {
-				explain()
-				t.Fatalf("interpreted after the passes: %v", err)
-			}
-			for name, b := range before {
-				// The passes know more dims: those of a body that never ran can change.
-				if a := want[name].Tensor; a.Len() == 0 && b.Tensor.Len() == 0 && a.DType == b.Tensor.DType {
-					continue
-				}
-				if serr := sameBits(want[name].Tensor, b.Tensor); serr != nil {
-					explain()
-					t.Fatalf("interpreted after the passes: output %q: %v", name, serr)
-				}
-			}
-		}
-		res, cerr := codegen.Compile(g, codegen.Options{WeightsAbove: int64(seed%3)*64 - 1, Parallel: seed%2 == 0, ParallelMin: 50})
-		if errors.As(cerr, &un) {
-			return err != nil, un
-		}
-		if cerr != nil {
-			explain()
-			t.Fatalf("compile (passes: %v): %v", passes, cerr)
-		}
-		m := load(t, g, res, runtimeConfig())
-		for _, small := range []bool{false, true} {
-			if small {
-				m.budget, m.arena, m.reverse = 3, 0, true
-			}
-			got, gerr := m.run(ins...)
-			if (err == nil) != (gerr == nil) {
-				explain()
-				t.Fatalf("passes: %v, small slices: %v: compiled: %v; interpreted: %v", passes, small, gerr, err)
-			}
-			if err != nil {
-				continue
-			}
-			for i, r := range g.Body.Results {
-				if serr := sameBits(got[i], want[r.Name].Tensor); serr != nil {
-					explain()
-					t.Fatalf("passes: %v, small slices: %v: output %q: %v", passes, small, r.Name, serr)
+		t.Log("\n" + cover.table())
+		for _, op := range names {
+			for i, r := range cover.reasons(op) {
+				if i < 3 && cover.agreed[op] < 3 {
+					t.Logf("%s: %s", op, r)
 				}
 			}
 		}
 	}
-	return err != nil, nil
 }
 
 // maxRandom bounds the elements of a value.
-const maxRandom = 600
+const maxRandom = 1500
 
 // made is a value of a graph in the making, and what it is on the inputs chosen.
 type made struct {
-	v *ir.Value
-	d *ir.Data
+	v   *ir.Value
+	d   *ir.Data // of a tensor
+	val *ir.Val  // of anything else
+}
+
+func (m made) value() *ir.Val {
+	if m.d != nil {
+		return ir.TensorVal(m.d)
+	}
+	return m.val
 }
 
 // generator makes a graph together with its inputs: each node is evaluated at once, so that the next ones fit.
@@ -173,10 +105,20 @@ type generator struct {
 	params []*ir.Value
 	ins    []*ir.Data
 	pool   []made
+	lists  []made // sequences, optionals and maps
 	ids    *int
-	inside bool // no parameters can be made here
-	failed bool // a node fails on the inputs: the graph ends here
+	tally  *tally
+	book   map[string]recipe
+	all    []string // its operators
+	depth  int      // of bodies
+	inside bool     // no parameters can be made here
+	failed bool     // a node fails on the inputs: the graph ends here
+
+	renamed map[*ir.Value]string // names of the last part spliced in
 }
+
+// mayFail tells whether the graph may end in an error now.
+func (g *generator) mayFail() bool { return g.one(4) }
 
 func (g *generator) n(n int) int            { return int(g.u() >> 33 % uint64(n)) }
 func (g *generator) one(of int) bool        { return g.n(of) == 0 }
@@ -189,14 +131,22 @@ func (g *generator) bit() int               { return g.n(2) }
 func choose[T any](g *generator, of ...T) T { return of[g.n(len(of))] }
 
 // randomGraph makes the graph of a seed and the inputs of its parameters.
-func randomGraph(t testing.TB, seed uint64) (*ir.Graph, []*ir.Data) {
+func randomGraph(t testing.TB, seed uint64, names []string, cover *tally) (*ir.Graph, []*ir.Data) {
 	t.Helper()
-	g := &generator{rng: rng(seed*0x9e3779b97f4a7c15 | 1), t: t, facts: ir.NewFacts(), region: &ir.Region{}, ids: new(int)}
+	cover.origin, cover.consts = map[int]string{}, map[string]string{}
+	g := &generator{rng: rng(seed*0x9e3779b97f4a7c15 | 1), t: t, facts: ir.NewFacts(), region: &ir.Region{}, ids: new(int), tally: cover, book: recipes(), all: recipeNames()}
 	for range 8 { // near seeds begin alike
 		g.u()
 	}
-	nodes := 1 + g.n(10)
-	for try := 0; len(g.region.Nodes) < nodes && try < 400 && !g.failed; try++ {
+	for range g.n(3) {
+		g.step()
+	}
+	about := recipes()[names[seed%uint64(len(names))]]
+	for try, have := 0, len(g.region.Nodes); len(g.region.Nodes) == have && try < 30 && !g.failed; try++ {
+		g.attemptOr(func() bool { return about(g) })
+	}
+	nodes := len(g.region.Nodes) + g.n(6)
+	for try := 0; len(g.region.Nodes) < max(nodes, 1) && try < 400 && !g.failed; try++ {
 		g.step()
 	}
 	// What nobody uses is a result, and now and then something more.
@@ -274,10 +224,7 @@ func (g *generator) value(d *ir.Data) made {
 }
 
 func (g *generator) fresh(dt ir.DType, dims ...int64) made {
-	if g.one(3) {
-		return g.value(g.plain(dt, dims...))
-	}
-	return g.value(g.tensor(dt, dims...))
+	return g.value(g.data(dt, dims...))
 }
 
 func (g *generator) list(v ...int64) made { return g.value(i64d(v...)) }
@@ -354,10 +301,21 @@ func (g *generator) ranks(dt ir.DType, lo int, ok func(ir.DType) bool) (made, bo
 
 // step tries to add one node.
 func (g *generator) step() {
-	pool, params, ins := len(g.pool), len(g.params), len(g.ins)
-	if !g.attempt() {
-		g.pool, g.params, g.ins = g.pool[:pool], g.params[:params], g.ins[:ins]
+	if g.one(3) {
+		g.attemptOr(func() bool { return g.book[g.all[g.n(len(g.all))]](g) })
+		return
 	}
+	g.attemptOr(g.attempt)
+}
+
+// attemptOr takes back the values that an attempt without success made.
+func (g *generator) attemptOr(f func() bool) bool {
+	pool, lists, params, ins := len(g.pool), len(g.lists), len(g.params), len(g.ins)
+	if f() {
+		return true
+	}
+	g.pool, g.lists, g.params, g.ins = g.pool[:pool], g.lists[:lists], g.params[:params], g.ins[:ins]
+	return false
 }
 
 // add adds a node when it is valid, and when it succeeds on the inputs or may end the graph.
@@ -390,7 +348,7 @@ func (g *generator) add(op string, at ir.Attrs, outs int, vals ...made) bool {
 		return false
 	case err != nil:
 		// Failures inside branches would be conditional: only the body of the graph ends in one.
-		if g.inside || !g.one(8) {
+		if g.inside || !g.mayFail() {
 			return false
 		}
 		g.failed = true
@@ -399,7 +357,7 @@ func (g *generator) add(op string, at ir.Attrs, outs int, vals ...made) bool {
 			if d.Len() > maxRandom {
 				return false
 			}
-			g.pool = append(g.pool, made{n.Outs[i], d})
+			g.pool = append(g.pool, made{v: n.Outs[i], d: d})
 		}
 	}
 	g.region.Nodes = append(g.region.Nodes, n)

@@ -1,11 +1,8 @@
 package codegen_test
 
 import (
-	"context"
-	"fmt"
 	"slices"
 
-	"github.com/waybill-ml/waybill/packager/interp"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -25,10 +22,7 @@ func (g *generator) attempt() bool {
 	case 12:
 		return g.product()
 	}
-	if g.inside {
-		return g.unary()
-	}
-	return g.control()
+	return g.controlOf(choose(g, "If", "Loop", "Scan"))
 }
 
 func isFloat(d ir.DType) bool { return d.IsFloat() }
@@ -330,90 +324,4 @@ func (g *generator) product() bool {
 		b = append(slices.Clone(x.d.Dims[:r-2]), b...)
 	}
 	return g.add("MatMul", nil, 1, x, g.fresh(x.d.DType, b...))
-}
-
-// branch makes a region of a few nodes over what there is outside.
-func (g *generator) branch(params []made) *generator {
-	s := &generator{rng: rng(g.u() | 1), t: g.t, facts: g.facts, region: &ir.Region{}, ids: g.ids, inside: true}
-	s.pool = append(slices.Clone(g.pool), params...)
-	for _, p := range params {
-		s.region.Params = append(s.region.Params, p.v)
-	}
-	for i := 0; len(s.region.Nodes) < 1+g.n(3) && i < 30; i++ {
-		s.step()
-	}
-	return s
-}
-
-// control adds an If or a Loop; what it gives is found by interpreting the graph so far.
-func (g *generator) control() bool {
-	if len(g.pool) == 0 {
-		return false
-	}
-	n := &ir.Node{Attrs: map[string]ir.Attr{}}
-	outs := 1
-	if g.bit() == 0 {
-		n.Op = "If"
-		cond := g.value(ir.Bools(nil, []bool{g.bit() == 0}))
-		th, el := g.branch(nil), g.branch(nil)
-		x := th.pool[len(th.pool)-1]
-		y, ok := el.pick(x.d.DType, func(d *ir.Data) bool { return d.DType == x.d.DType })
-		if !ok {
-			return false
-		}
-		th.region.Results, el.region.Results = []*ir.Value{x.v}, []*ir.Value{y.v}
-		n.Ins, n.Regions = []*ir.Value{cond.v}, []*ir.Region{th.region, el.region}
-	} else {
-		n.Op = "Loop"
-		x := g.number()
-		m := g.value(ir.I64s(nil, []int64{int64(g.n(4))}))
-		it := made{&ir.Value{Name: g.name("i"), Type: ir.TensorOf(ir.I64, ir.StaticShape())}, ir.I64s(nil, []int64{0})}
-		co := made{&ir.Value{Name: g.name("k"), Type: ir.TensorOf(ir.Bool, ir.StaticShape())}, ir.Bools(nil, []bool{true})}
-		ca := made{&ir.Value{Name: g.name("a"), Type: x.v.Type}, x.d}
-		s := g.branch([]made{it, co, ca})
-		y, ok := s.pick(x.d.DType, func(d *ir.Data) bool { return d.DType == x.d.DType && slices.Equal(d.Dims, x.d.Dims) })
-		if !ok {
-			return false
-		}
-		scan := s.pool[len(s.pool)-1]
-		s.region.Results = []*ir.Value{co.v, y.v, scan.v}
-		n.Ins, n.Regions, outs = []*ir.Value{m.v, nil, x.v}, []*ir.Region{s.region}, 2
-	}
-	ir.FillDefaults(n)
-	var names []*ir.Value
-	for range outs {
-		names = append(names, &ir.Value{Name: g.name("v")})
-	}
-	n.Outs, n.ID = names, *g.ids
-	n.Name = fmt.Sprintf("%s_%d", n.Op, n.ID)
-	body := &ir.Region{Params: g.params, Nodes: append(slices.Clone(g.region.Nodes), n), Results: names}
-	ir.SetCaptures(body)
-	types, err := ir.InferWith(n, g.facts)
-	if err != nil {
-		return false
-	}
-	for i, o := range n.Outs {
-		o.Type = types[i]
-	}
-	gr := &ir.Graph{Name: "part", Body: body}
-	if ir.Verify(gr) != nil {
-		return false
-	}
-	in := map[string]*ir.Val{}
-	for i, p := range g.params {
-		in[p.Name] = ir.TensorVal(g.ins[i])
-	}
-	res, err := interp.Run(context.Background(), gr, in)
-	if err != nil {
-		return false
-	}
-	for _, o := range n.Outs {
-		d := res[o.Name].Tensor
-		if d.Len() > maxRandom {
-			return false
-		}
-		g.pool = append(g.pool, made{o, d})
-	}
-	g.region.Nodes = append(g.region.Nodes, n)
-	return true
 }

@@ -179,7 +179,7 @@ func (c *call) mlOneHot() (*tensor, error) {
 	}
 	for i := 0; i < x.len(); i++ {
 		found := false
-		for k := 0; k < n; k++ {
+		for k := n - 1; k >= 0 && !found; k-- { // the last of equal categories counts
 			if x.mapKey(i) == cats.mapKey(k) {
 				out.f32[i*n+k] = 1
 				found = true

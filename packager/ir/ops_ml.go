@@ -52,7 +52,7 @@ func mlOps() []OpDef {
 		{Name: "ml.LabelEncoder", Doc: "values[i] where X equals keys[i] (unique; a NaN key matches every NaN, -0 equals +0), else default's one element.",
 			Ins: params("X"), Outs: params("Y"), infer: inferLabelEncoder,
 			Attrs: []AttrDef{need("keys", AttrData), need("values", AttrData), need("default", AttrData)}},
-		{Name: "ml.OneHotEncoder", Doc: "f32 [X's dims..., len(cats)]: 1 where X (i64 or string) equals the category, else 0. An unknown value gives zeros, " +
+		{Name: "ml.OneHotEncoder", Doc: "f32 [X's dims..., len(cats)]: 1 where X (i64 or string) equals the category (the last one of equals), else 0. An unknown value gives zeros, " +
 			"or a run-time error for zeros=0.",
 			Ins: params("X"), Outs: params("Y"), infer: inferMLOneHot, Attrs: []AttrDef{need("cats", AttrData), attr("zeros", 1)}},
 		{Name: "ml.ZipMap", Doc: "Row n of X [N,C] (f32) becomes the map of classes[c] (i64 or string) to X[n,c]; a 1-D X is one row.",

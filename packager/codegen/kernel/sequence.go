@@ -369,11 +369,22 @@ func (l *Lib) detach(t *ListType) uint32 {
 			f.Return(asm.C(0))
 			return
 		}
-		k.AllocBytes(y, Bytes(x).ExtU())
+		size := Bytes(x).ExtU()
+		st, serr := StorageOf(t.DType)
+		packed := serr == nil && st.Bits < 8
+		if packed {
+			size = k.Numel(x).AddI(st.PerByte() - 1).DivS(asm.CL(st.PerByte()))
+		}
+		k.AllocBytes(y, size)
 		k.Put(asm.M32, y.E, abi.DescKind, asm.C(0))
 		k.Put(asm.M32, y.E, abi.DescDType, asm.C(int64(t.DType)))
 		k.Put(asm.M32, y.E, abi.DescAux, asm.L32(x.E, abi.DescAux))
 		k.CopyDims(y, x)
+		if packed {
+			k.pack(st, x, y, asm.C(0), Bytes(y))
+			f.Return(asm.C(0))
+			return
+		}
 		k.MemCopy(Data(y), Data(x), Bytes(x))
 		if d, err := DTypeOf(t.DType); err == nil && d.Float {
 			p := k.Let(Data(y))

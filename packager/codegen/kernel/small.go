@@ -87,22 +87,28 @@ func Pack(d DT) *Kernel {
 			k.Work(n.E, asm.CL(2*per))
 		},
 		Range: func(k *K, lo, hi V) {
-			px, po := k.Let(Data(k.In(0))), k.Let(Data(k.Out(0)))
-			n := k.Let(k.Numel(k.In(0)).Wrap())
-			i, j, v := k.Let(lo.E), k.Local(asm.I32), k.Local(asm.I32)
-			k.While(i.LtU(hi.E), func() {
-				k.Set(v, asm.C(0))
-				for e := range per {
-					k.Set(j, i.MulI(per).AddI(e))
-					k.If(j.LtU(n.E), func() {
-						k.Set(v, v.Or(asm.M8U.At(px.Add(j.E), 0).AndI(1<<d.Bits-1).ShlI(e*int64(d.Bits))))
-					})
-				}
-				k.Put(asm.M8U, po.Add(i.E), 0, v.E)
-				k.Inc(i, 1)
-			})
+			k.pack(d, k.In(0), k.Out(0), lo.E, hi.E)
 		},
 	}
+}
+
+// pack makes bytes lo to hi-1 of y from the elements of x.
+func (k *K) pack(d DT, x, y V, lo, hi E) {
+	per := d.PerByte()
+	px, po := k.Let(Data(x)), k.Let(Data(y))
+	n := k.Let(k.Numel(x).Wrap())
+	i, j, v := k.Let(lo), k.Local(asm.I32), k.Local(asm.I32)
+	k.While(i.LtU(hi), func() {
+		k.Set(v, asm.C(0))
+		for e := range per {
+			k.Set(j, i.MulI(per).AddI(e))
+			k.If(j.LtU(n.E), func() {
+				k.Set(v, v.Or(asm.M8U.At(px.Add(j.E), 0).AndI(1<<d.Bits-1).ShlI(e*int64(d.Bits))))
+			})
+		}
+		k.Put(asm.M8U, po.Add(i.E), 0, v.E)
+		k.Inc(i, 1)
+	})
 }
 
 // small is the layout of a float with a sign bit: docs/numerics.md, 3.2.

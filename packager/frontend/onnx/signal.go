@@ -116,7 +116,10 @@ func (o *op) dftAlong(x, axis, length *ir.Value, inverse, onesided bool) []*ir.V
 
 // transform is the discrete Fourier transform of axis k of x [..., 1 or 2] as products with matrices of cosines and sines.
 func (o *op) transform(x *ir.Value, k int, length *ir.Value, inverse, onesided bool) *ir.Value {
-	r, d := rank(x), x.Type.DType
+	r, d := o.needRank(x), x.Type.DType
+	if o.err != nil {
+		return x
+	}
 	last := x.Type.Shape.Dims[r-1]
 	if !last.IsStatic() {
 		o.lacks("real or complex input is known only at run time")
