@@ -108,6 +108,7 @@ type generator struct {
 	lists  []made // sequences, optionals and maps
 	ids    *int
 	tally  *tally
+	lead   [][]byte // nodes in front of the next one of ONNX
 	book   map[string]recipe
 	all    []string // its operators
 	depth  int      // of bodies

@@ -180,9 +180,9 @@ func pbBody(nodes [][]byte, ins map[string]ir.Type, order, outs []string, inits 
 	return b
 }
 
-// onnxModel encodes a model of one node over the values in ins (an empty one is absent) with outs outputs named r0, r1 and so on,
+// onnxModel encodes a model of one node, behind those in lead, over the values in ins (an empty one is absent) with outs outputs named r0, r1 and so on,
 // of which those in skip are not asked for.
-func onnxModel(op string, ver int64, at map[string]any, outs int, skip []int, ins []made) []byte {
+func onnxModel(lead [][]byte, op string, ver int64, at map[string]any, outs int, skip []int, ins []made) []byte {
 	var names, outNames, results []string
 	types, inits, order := map[string]ir.Type{}, map[string]*ir.Data{}, []string{}
 	for _, m := range ins {
@@ -207,7 +207,7 @@ func onnxModel(op string, ver int64, at map[string]any, outs int, skip []int, in
 		outNames = append(outNames, "r"+strconv.Itoa(i))
 		results = append(results, "r"+strconv.Itoa(i))
 	}
-	vers := map[string]int64{"": 28, "ai.onnx.ml": 5, "com.microsoft": 1, "ai.onnx.preview": 1}
+	vers := map[string]int64{"": 28, "ai.onnx.ml": 5, "com.microsoft": 1, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
 	if ver > 0 {
 		dom := ""
 		if i := strings.LastIndex(op, "."); i >= 0 {
@@ -215,8 +215,8 @@ func onnxModel(op string, ver int64, at map[string]any, outs int, skip []int, in
 		}
 		vers[dom] = ver
 	}
-	b := slices.Concat(pbNum(1, 10), pbText(2, "random graphs"), pbMsg(7, pbBody([][]byte{pbNode(op, at, names, outNames)}, types, order, results, inits)))
-	for _, d := range []string{"", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview"} {
+	b := slices.Concat(pbNum(1, 10), pbText(2, "random graphs"), pbMsg(7, pbBody(append(lead, pbNode(op, at, names, outNames)), types, order, results, inits)))
+	for _, d := range []string{"", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview", "ai.onnx.preview.training"} {
 		b = append(b, pbMsg(8, pbText(1, d), pbNum(2, vers[d]))...)
 	}
 	return b
@@ -246,7 +246,9 @@ func (g *generator) on(op string, outs int, at map[string]any, ins ...made) bool
 	if !g.inside && g.one(25) {
 		g.spoil(ins)
 	}
-	text := onnxModel(op, ver, at, outs, skip, ins)
+	lead := g.lead
+	g.lead = nil
+	text := onnxModel(lead, op, ver, at, outs, skip, ins)
 	part, err := parseONNX(text)
 	if errors.Is(err, errPanic) {
 		g.t.Errorf("the frontend: %v; the model of %s has attributes %v and inputs %s", err, op, at, typesOf(ins))

@@ -1,0 +1,45 @@
+package codegen_test
+
+import (
+	"testing"
+
+	"github.com/waybill-ml/waybill/packager/ir"
+)
+
+// TestFoundGraphs repeats, made small, what random graphs found once.
+func TestFoundGraphs(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		ins        []*ir.Data
+	}{
+		{"the last of equal categories counts", `graph "g" {
+			param x i64[*]
+			y f32[*] = ml.OneHotEncoder(x) {cats=i64[3](1, 1, 4), zeros=1} #0 "y"
+			result y
+		}`, []*ir.Data{i64d(17, -4, 1, 4)}},
+		{"elements of four bits in a sequence are packed for the host", `graph "g" {
+			const c i4[1](hex:02)
+			param x i4[?,N]
+			s seq(i4[?,N]) = SequenceConstruct(x, x) #0 "s"
+			y seq(i4[*]) = SequenceInsert(s, c) #1 "y"
+			result y
+		}`, []*ir.Data{{DType: ir.I4, Dims: []int64{1, 3}, Bytes: []byte{0xa1, 0x0c}}}},
+		{"a window over nothing", `graph "g" {
+			param x f16[?,?,?]
+			y f16[?,?,?] = MaxPool(x) {auto_pad="SAME_UPPER", ceil_mode=0, dilations=[1], kernel_shape=[2], pads=[0, 0], storage_order=1, strides=[2]} #0 "y"
+			result y
+		}`, []*ir.Data{{DType: ir.F16, Dims: []int64{1, 1, 0}}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g, err := ir.Parse(c.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for seed := range uint64(6) {
+				if v := examine(g, c.ins, seed); v.bad != "" || v.unsupported != nil {
+					t.Fatalf("options of seed %d: %s: %s, %v", seed, v.bad, v.detail, v.unsupported)
+				}
+			}
+		})
+	}
+}
