@@ -175,7 +175,7 @@ func (r *reader) builtin(n ast.Node, s *Step, name string, config ast.Node, set 
 	}
 	c := &steps.ImageConfig{Std: [3]float64{1, 1, 1}}
 	s.Image = c
-	r.mapping(config, "config", []string{"width", "height", "mean", "std", "layout", "channels", "max_pixels"}, func(key string, v ast.Node) {
+	r.mapping(config, "config", []string{"width", "height", "mean", "std", "layout", "channels", "orientation", "max_pixels"}, func(key string, v ast.Node) {
 		switch key {
 		case "width":
 			c.Width = r.integer(v, key, 1, steps.MaxSide)
@@ -194,6 +194,8 @@ func (r *reader) builtin(n ast.Node, s *Step, name string, config ast.Node, set 
 			c.ChannelsLast = r.choice(v, key, "nchw", "nhwc") == "nhwc"
 		case "channels":
 			c.BGR = r.choice(v, key, "rgb", "bgr") == "bgr"
+		case "orientation":
+			c.Turn = r.choice(v, key, "stored", "exif") == "exif"
 		case "max_pixels":
 			c.MaxPixels = r.integer(v, key, 1, 1<<27)
 		}

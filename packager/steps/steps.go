@@ -55,6 +55,7 @@ type ImageConfig struct {
 	Mean, Std     [3]float64 // in units of 0 to 255, in the order of the output's channels
 	ChannelsLast  bool       // [1, H, W, 3] instead of [1, 3, H, W]
 	BGR           bool
+	Turn          bool  // as the EXIF orientation says
 	MaxPixels     int64 // of the picture in the file; 0 means 2^25
 }
 
@@ -78,6 +79,9 @@ func Image(c ImageConfig) ([]byte, error) {
 	}
 	if c.BGR {
 		flags |= 2
+	}
+	if c.Turn {
+		flags |= 4
 	}
 	var cfg []byte
 	for _, v := range []uint32{uint32(c.Width), uint32(c.Height), flags, uint32(c.MaxPixels)} {

@@ -492,7 +492,7 @@ WB_EXPORT("waybill_resume") u32 resume(ctx *c) {
     c->peak = -__builtin_inf();
   }
   u64 total = k->length ? k->length : c->n;
-  u32 budget = c->head.budget ? c->head.budget : 1000000, work = 0;
+  u32 budget = c->head.budget ? c->head.budget : 700000, work = 0;
   while (work < budget) {
     u64 i = c->at++;
     u32 w;
