@@ -270,6 +270,11 @@ func (c *call) conv() (*tensor, error) {
 	if x.dims[1] != cg*group || m%group != 0 {
 		return nil, fmt.Errorf("%d channels and %d filters in %d groups of %d", x.dims[1], m, group, cg)
 	}
+	for i, k := range c.n.Ints("kernel_shape") {
+		if w.dims[2+i] != k {
+			return nil, fmt.Errorf("kernel_shape is %v, W has dims %v", c.n.Ints("kernel_shape"), w.dims)
+		}
+	}
 	if bias != nil && (len(bias.dims) != 1 || bias.dims[0] != m) {
 		return nil, fmt.Errorf("B of %v for %d filters", bias.dims, m)
 	}

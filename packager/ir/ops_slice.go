@@ -171,6 +171,20 @@ func inferExpand(c *inferer) error {
 	return err
 }
 
+// permutation checks that perm holds each of 0 to its length - 1 once.
+func permutation(perm []int64) ([]int, error) {
+	for _, p := range perm {
+		if p < 0 {
+			return nil, fmt.Errorf("perm %v is no permutation", perm)
+		}
+	}
+	ax, err := Axes(perm, len(perm))
+	if err != nil {
+		return nil, fmt.Errorf("perm %v is no permutation: %w", perm, err)
+	}
+	return ax, nil
+}
+
 func inferTranspose(c *inferer) error {
 	if err := c.tensors(); err != nil {
 		return err
@@ -178,8 +192,8 @@ func inferTranspose(c *inferer) error {
 	s, perm := c.shape(0), c.n.Ints("perm")
 	if !s.Ranked {
 		if len(perm) > 0 {
-			if _, err := Axes(perm, len(perm)); err != nil {
-				return fmt.Errorf("perm: %w", err)
+			if _, err := permutation(perm); err != nil {
+				return err
 			}
 			c.set(0, c.dtype(0), unknownDims(len(perm)))
 		} else {
@@ -195,9 +209,9 @@ func inferTranspose(c *inferer) error {
 	if len(perm) != s.Rank() {
 		return fmt.Errorf("perm has %d entries for rank %d", len(perm), s.Rank())
 	}
-	ax, err := Axes(perm, s.Rank())
+	ax, err := permutation(perm)
 	if err != nil {
-		return fmt.Errorf("perm: %w", err)
+		return err
 	}
 	out := make([]Dim, len(ax))
 	for i, a := range ax {

@@ -198,7 +198,9 @@ func Range(d DT) *Kernel {
 			s, l, st := k.Let(k.Load(d, Data(k.In(0)), 0)), k.Let(k.Load(d, Data(k.In(1)), 0)), k.Let(k.Load(d, Data(k.In(2)), 0))
 			n := k.Let(asm.CL(0))
 			if d.Float {
-				k.Set(n, l.Sub(s.E).Div(st.E).Ceil().TruncSat(asm.I64, true))
+				q := k.Let(l.Sub(s.E).Div(st.E))
+				k.Check(q.Eq(q.E), abi.ErrValue, asm.CL(0), asm.CL(0))
+				k.Set(n, q.Ceil().TruncSat(asm.I64, true))
 			} else {
 				k.Check(st.Ne(asm.Const(d.C, 0)), abi.ErrValue, asm.CL(0), asm.CL(0))
 				a, b, c := k.Let(widen64(d, s.E)), k.Let(widen64(d, l.E)), k.Let(widen64(d, st.E))

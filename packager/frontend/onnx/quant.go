@@ -139,6 +139,9 @@ func (o *op) perChannel(x, v *ir.Value, after int) *ir.Value {
 	return o.emit("Unsqueeze", nil, v, o.ints(axes...))
 }
 
+// maxBlocked bounds the table from elements to blocks that is made while importing.
+const maxBlocked = 1 << 24
+
 // aligned broadcasts scales or zero points v to x: one for all, one per index of axis, or one per block of that axis.
 func (o *op) aligned(x, v *ir.Value, axis, block int64) *ir.Value {
 	if v == nil {
@@ -170,7 +173,10 @@ func (o *op) aligned(x, v *ir.Value, axis, block int64) *ir.Value {
 	}
 	// Element i of the axis belongs to block i / block.
 	var idx *ir.Value
-	if d := x.Type.Shape.Dims[ax]; d.IsStatic() {
+	if d := x.Type.Shape.Dims[ax]; d.IsStatic() && d.N > maxBlocked {
+		o.lacks("blocks along an axis of %d elements", d.N)
+		return v
+	} else if d.IsStatic() {
 		list := make([]int64, d.N)
 		for i := range list {
 			list[i] = int64(i) / block
