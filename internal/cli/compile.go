@@ -105,7 +105,7 @@ func runCompile(ctx context.Context, c *Call) error {
 	}
 	if name := c.String("explain-svg"); name != "" {
 		var b bytes.Buffer
-		if err := explain.SVG(&b, m.Final); err != nil {
+		if err := explain.SVG(&b, m.Final, m.Plan); err != nil {
 			return diag.Wrap(diag.Failure, err, "draw the graph")
 		}
 		if err := writeFile(c.Abs(name), b.Bytes(), true); err != nil {
@@ -113,7 +113,7 @@ func runCompile(ctx context.Context, c *Call) error {
 		}
 	}
 	if c.Bool("explain") {
-		out.Explain = rec.Report(m.Final, int64(m.Interface.Memory.Arena))
+		out.Explain = rec.Report(m.Final, int64(m.Interface.Memory.Arena), m.Plan)
 	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(out)

@@ -259,6 +259,11 @@ func printInspect(c *Call, o *inspectJSON) {
 			field("steps", "%s", strings.Join(steps, ", "))
 		}
 		mem := fmt.Sprintf("at most %s", ui.Bytes(int64(in.Memory.Max)))
+		if in.Memory.Exact {
+			mem = fmt.Sprintf("%s for every call, %s of it planned for values", ui.Bytes(int64(in.Memory.Max)), ui.Bytes(int64(in.Memory.Planned)))
+		} else if in.Memory.Planned > 0 {
+			mem += fmt.Sprintf(", %s of it planned for values, the rest as inputs need", ui.Bytes(int64(in.Memory.Planned)))
+		}
 		if in.Weights != nil {
 			mem += fmt.Sprintf(", weights %s mapped", ui.Bytes(in.Weights.Size))
 		}

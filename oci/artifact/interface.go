@@ -81,8 +81,13 @@ type Weights struct {
 type Memory struct {
 	Heap    uint32 `json:"heap"`    // value of waybill_heap
 	Context uint32 `json:"context"` // value of waybill_ctx
-	Arena   uint64 `json:"arena"`   // arena bytes that serve the golden vectors without need-memory; at least 64 KiB
+	Arena   uint64 `json:"arena"`   // first size of the arena that a host does well to give; at least 64 KiB
 	Max     uint64 `json:"max"`     // most linear memory the host should allow
+	// Planned is the part of the arena for which the module asks before its first step: the greatest need at one time of all values whose
+	// size the compiler knows. Exact says that it knew all sizes: a call takes no more than Planned of the arena, and Max is what the module
+	// takes for one context at a time, whatever the inputs.
+	Planned uint64 `json:"planned,omitempty"`
+	Exact   bool   `json:"exact,omitempty"`
 }
 
 // Limits are the budgets under which the author expects the model to run; a device may set stricter ones.

@@ -10,6 +10,7 @@ import (
 	"github.com/waybill-ml/waybill/packager/features"
 	"github.com/waybill-ml/waybill/packager/ir"
 	"github.com/waybill-ml/waybill/packager/pass"
+	"github.com/waybill-ml/waybill/packager/plan"
 	"github.com/waybill-ml/waybill/packager/project"
 )
 
@@ -36,6 +37,7 @@ type Model struct {
 	Imported int            // nodes as imported
 	Compiled int            // nodes after the passes
 	Notes    []codegen.Note // what the compiler did to single nodes
+	Plan     *plan.Map      // where values lie in the arena
 }
 
 // Compile turns a model file into a module and its interface document. Errors are *diag.Error; what the compiler lacks
@@ -79,7 +81,7 @@ func Compile(ctx context.Context, s Source, o Options) (*Model, error) {
 		}
 		return nil, modelError(s.Path, err)
 	}
-	m.Notes = c.Notes
+	m.Notes, m.Plan = c.Notes, c.Memory
 	m.Module = Module{Interface: makeInterface(o.Name, o.Version, g, c), Code: c.Module, Weights: c.Weights}
 	m.Interface.Limits = o.Limits
 	columns := o.Columns

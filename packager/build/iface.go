@@ -28,15 +28,24 @@ func makeInterface(name, ver string, g *ir.Graph, c *codegen.Result) *artifact.I
 	if end := uint64(c.WeightsBase) + uint64(len(c.Weights)); end > fixed {
 		fixed = end
 	}
+	// Room for batches far above the first arena; a host may allow less and answers then with a clear error.
+	limit := min(round(fixed)+max(8*arena, 64<<20), 4<<30)
+	inputs, sized := inputBytes(g)
+	exact := c.Memory.Exact && sized
+	if exact {
+		// Context, descriptors, inputs and arena, each from a new line on.
+		const line = abi.TensorLine
+		up := func(n uint64) uint64 { return (n + line - 1) / line * line }
+		values := uint64(len(g.Body.Params) + len(g.Body.Results))
+		limit = min(round(fixed+up(uint64(c.CtxSize))+up(values*abi.DescSize)+inputs+line+arena), 4<<30)
+	}
 	f := &artifact.Interface{
 		Schema: artifact.InterfaceSchema, Name: name, Version: ver,
 		ABI: abi.Version, MinRuntime: version.Number, Compiler: version.Compiler,
 		Inputs: []artifact.Port{}, Outputs: []artifact.Port{}, State: []artifact.StateVar{},
 		Module: artifact.FileRef{Path: pathModule, Digest: artifact.DigestOf(c.Module), Size: int64(len(c.Module))},
 		Memory: artifact.Memory{
-			Heap: c.HeapBase, Context: c.CtxSize, Arena: arena,
-			// Room for batches far above the static plan; a host may allow less and answers then with a clear error.
-			Max: min(round(fixed)+max(8*arena, 64<<20), 4<<30),
+			Heap: c.HeapBase, Context: c.CtxSize, Arena: arena, Max: limit, Planned: uint64(c.Memory.Size), Exact: exact,
 		},
 		Nodes: c.Nodes,
 	}
@@ -65,6 +74,24 @@ func makeInterface(name, ver string, g *ir.Graph, c *codegen.Result) *artifact.I
 		f.Weights = w
 	}
 	return f
+}
+
+// inputBytes is what the inputs of every call take, each rounded up to a line with a line to spare, if that is always the same.
+func inputBytes(g *ir.Graph) (uint64, bool) {
+	sum := uint64(0)
+	for _, v := range g.Body.Params {
+		d, ok := v.Type.Shape.Static()
+		if v.Type.Kind != ir.Tensor || v.Type.DType == ir.String || !ok {
+			return 0, false
+		}
+		n, ok := ir.Elements(d)
+		if !ok || n >= 1<<31 {
+			return 0, false
+		}
+		bytes := (uint64(n)*uint64(v.Type.DType.Bits()) + 7) / 8
+		sum += (bytes+abi.TensorLine-1)/abi.TensorLine*abi.TensorLine + abi.TensorLine
+	}
+	return sum, true
 }
 
 func find(ports []artifact.Port, name string) *artifact.Port {

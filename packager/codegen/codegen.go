@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/plan"
 )
 
 // Options steer Compile. The zero value is the default.
@@ -39,8 +40,8 @@ type Result struct {
 	CtxSize  uint32
 	// ArenaHint is an arena size with which an inference of static shape needs no need-memory; dynamic values come on top.
 	ArenaHint uint32
-	// Memory tells where the planned values lie in the arena.
-	Memory *Memory
+	// Memory tells where the values of known size lie in the arena.
+	Memory *plan.Map
 	// Notes tell what was done to single nodes (packed weights, table sizes), for inspect.
 	Notes []Note
 }

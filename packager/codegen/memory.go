@@ -12,30 +12,6 @@ import (
 	"github.com/waybill-ml/waybill/packager/plan"
 )
 
-// Memory is the memory plan of a compiled graph: the values whose sizes are known have fixed places in the arena's first Size
-// bytes, for which the module asks before its first step; the rest comes from a heap behind them.
-type Memory struct {
-	Size  int64 // bytes of the arena's planned part
-	Bound int64 // greatest sum of planned values in use at one step; no plan is smaller
-	Peak  int   // first such step
-	// Exact says that nothing comes from the heap: Size bytes of arena serve every call.
-	Exact  bool
-	Values []PlannedValue
-	// Loose names the values and scratch that come from the heap.
-	Loose []string
-	// Steps are the steps of the program: the index in Result.Nodes of the node that each belongs to.
-	Steps []int
-}
-
-// PlannedValue is one value, or scratch of a node, in the plan.
-type PlannedValue struct {
-	Name   string
-	Offset int64
-	Bytes  int64
-	Live   []plan.Span // steps
-	Over   string      // the value over which it is laid in place, or ""
-}
-
 // slotInfo is what the compiler knows of a slot's own memory. The zero value knows nothing.
 type slotInfo struct {
 	name  string
@@ -131,8 +107,9 @@ func (c *compiler) slotInfos() ([]slotInfo, error) {
 	return out, nil
 }
 
-// plan lays out the arena. It fills in what reserve asks for and returns the table that tells each slot's place.
-func (c *compiler) plan(reserve *step) (*Memory, *blob, error) {
+// plan lays out the arena: the values whose sizes are known have fixed places in its first part, for which the module asks before
+// its first step; the rest comes from a heap behind them. It fills in what reserve asks for and returns the table that tells each slot's place.
+func (c *compiler) plan(reserve *step) (*plan.Map, *blob, error) {
 	info, err := c.slotInfos()
 	if err != nil {
 		return nil, nil, err
@@ -142,10 +119,10 @@ func (c *compiler) plan(reserve *step) (*Memory, *blob, error) {
 		p.Slots[i].Bytes = x.bytes
 		p.Slots[i].Foreign = i < len(c.g.Body.Params)
 	}
-	mem := &Memory{Exact: true, Values: []PlannedValue{}, Loose: []string{}}
+	mem := &plan.Map{Exact: true, Values: []plan.Value{}, Loose: []string{}, Steps: []string{}}
 	for i, s := range c.steps {
 		p.Steps[i] = s.planned(info)
-		mem.Steps = append(mem.Steps, s.node)
+		mem.Steps = append(mem.Steps, c.nodes[s.node])
 		mem.Exact = mem.Exact && s.k.Holds != kernel.HoldsAny
 	}
 	out := plan.Make(p)
@@ -161,7 +138,7 @@ func (c *compiler) plan(reserve *step) (*Memory, *blob, error) {
 	for _, b := range out.Blocks {
 		binary.LittleEndian.PutUint32(table[b.Slot*kernel.PlanEntry:], uint32(b.Offset))
 		binary.LittleEndian.PutUint32(table[b.Slot*kernel.PlanEntry+4:], uint32(b.Size))
-		v := PlannedValue{Name: info[b.Slot].name, Offset: b.Offset, Bytes: b.Bytes, Live: b.Live}
+		v := plan.Value{Name: info[b.Slot].name, Offset: b.Offset, Bytes: b.Bytes, Live: b.Live}
 		if b.Over >= 0 {
 			v.Over = info[b.Over].name
 		}
@@ -249,7 +226,7 @@ func (s *step) inPlace(info []slotInfo) (out []int) {
 const heapHint = 4 * page64
 
 // arenaHint is the plan, and a first heap when something comes from there.
-func (m *Memory) arenaHint() uint32 {
+func arenaHint(m *plan.Map) uint32 {
 	n := int64(0)
 	if !m.Exact {
 		n = heapHint

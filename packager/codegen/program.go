@@ -8,6 +8,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/plan"
 	"github.com/waybill-ml/waybill/packager/wasmenc"
 )
 
@@ -302,7 +303,7 @@ func (c *compiler) note(n *ir.Node, format string, args ...any) {
 }
 
 // finish lays everything out and encodes the module.
-func (c *compiler) finish(table, places *blob, mem *Memory) (*Result, error) {
+func (c *compiler) finish(table, places *blob, mem *plan.Map) (*Result, error) {
 	const page = abi.PageSize
 	tensors := int64(0)
 	for _, b := range c.blobs {
@@ -413,7 +414,7 @@ func (c *compiler) finish(table, places *blob, mem *Memory) (*Result, error) {
 		return nil, fmt.Errorf("encode module: %w", err)
 	}
 	return &Result{Module: wasm, Weights: weights, WeightsBase: weightsBase, Nodes: c.nodes, HeapBase: heap,
-		CtxSize: prog.CtxSize(), ArenaHint: mem.arenaHint(), Memory: mem, Notes: c.notes}, nil
+		CtxSize: prog.CtxSize(), ArenaHint: arenaHint(mem), Memory: mem, Notes: c.notes}, nil
 }
 
 const page64 = int64(abi.PageSize)

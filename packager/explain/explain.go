@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/plan"
 )
 
 // Report is what there is to say about one compilation.
@@ -15,7 +16,9 @@ type Report struct {
 	Nodes  []Node  `json:"nodes"`
 	Values []Value `json:"values"`
 	Memory Memory  `json:"memory"`
-	FLOPs  Count   `json:"flops"` // of the nodes whose count is known
+	// Plan is where the compiled program keeps its values; its steps are those of the program, of which a node may take several.
+	Plan  *plan.Map `json:"plan"`
+	FLOPs Count     `json:"flops"` // of the nodes whose count is known
 	// Uncounted is the number of nodes whose FLOPs are not known, those in bodies of control flow included.
 	Uncounted int `json:"uncounted_nodes"`
 }
@@ -78,9 +81,9 @@ func (r *Recorder) Watch(round int, name string, changed bool, g *ir.Graph) {
 	r.passes = append(r.passes, p)
 }
 
-// Report describes the final graph g. arena is the size that the compiler chose, in bytes.
-func (r *Recorder) Report(g *ir.Graph, arena int64) *Report {
-	rep := &Report{Passes: append([]Pass{}, r.passes...), Nodes: []Node{}, Values: []Value{}}
+// Report describes the final graph g. arena is the size that the compiler chose, in bytes, and p where it laid the values.
+func (r *Recorder) Report(g *ir.Graph, arena int64, p *plan.Map) *Report {
+	rep := &Report{Plan: p, Passes: append([]Pass{}, r.passes...), Nodes: []Node{}, Values: []Value{}}
 	rep.nodes(g.Body, 0)
 	rep.lifetimes(g.Body)
 	rep.Memory.Arena = arena
@@ -240,6 +243,9 @@ func (rep *Report) Text(w io.Writer) error {
 	e.print("\n%12s  %20s  %s\n", "held", "bytes", "value")
 	for _, v := range rep.Values {
 		e.print("%12s  %20s  %q %s\n", fmt.Sprintf("%d..%d", v.First, v.Last), v.Bytes, v.Name, v.Type)
+	}
+	if rep.Plan != nil {
+		rep.plan(e)
 	}
 	return e.err
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/waybill-ml/waybill/packager/ir"
 	"github.com/waybill-ml/waybill/packager/pass"
+	"github.com/waybill-ml/waybill/packager/plan"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -51,6 +52,17 @@ const small = `graph "a <b> & c" {
 }
 `
 
+// somePlan is a plan with all that one can have: spans with a hole, a value laid over another one, a name that is not XML, a value
+// that no step needs.
+func somePlan() *plan.Map {
+	return &plan.Map{Size: 176, Bound: 160, Peak: 1, Values: []plan.Value{
+		{Name: "b", Offset: 64, Bytes: 96, Live: []plan.Span{{First: 1, Last: 2}}},
+		{Name: "a <&>\x01", Bytes: 64, Live: []plan.Span{{First: 0, Last: 1}, {First: 3, Last: 3}}},
+		{Name: "c", Offset: 64, Bytes: 96, Live: []plan.Span{{First: 2, Last: 3}}, Over: "b"},
+		{Name: "dead", Offset: 160, Bytes: 16, Live: []plan.Span{}},
+	}, Loose: []string{"1", "2", "3", "4", "5", "6", "7", "8", "9"}, Steps: []string{"p", "<r>", "r", "outputs"}}
+}
+
 func report(t *testing.T, text string) (*Report, *ir.Graph) {
 	t.Helper()
 	g, err := ir.Parse(text)
@@ -65,7 +77,7 @@ func report(t *testing.T, text string) (*Report, *ir.Graph) {
 	if err := pass.RunWatched(context.Background(), g, rec.Watch); err != nil {
 		t.Fatal(err)
 	}
-	return rec.Report(g, 65536), g
+	return rec.Report(g, 65536, somePlan()), g
 }
 
 func TestReport(t *testing.T) {
@@ -80,7 +92,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "small.json", append(doc, '\n'))
-	if err := SVG(&svg, g); err != nil {
+	if err := SVG(&svg, g, rep.Plan); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "small.svg", svg.Bytes())
@@ -116,7 +128,7 @@ func TestSVGIsXML(t *testing.T) {
 		t.Fatal(err)
 	}
 	var svg bytes.Buffer
-	if err := SVG(&svg, g); err != nil {
+	if err := SVG(&svg, g, somePlan()); err != nil {
 		t.Fatal(err)
 	}
 	d := xml.NewDecoder(&svg)
@@ -172,7 +184,7 @@ func TestFLOPs(t *testing.T) {
 		t.Fatal(err)
 	}
 	var rec Recorder
-	rep := rec.Report(g, 0)
+	rep := rec.Report(g, 0, nil)
 	// 6*8*8 outputs of 2*3*3 multiply-adds each; 6*4*4 windows of 4; NonZero depends on the data.
 	for i, want := range []string{"13824", "384", "?"} {
 		if got := rep.Nodes[i].FLOPs.String(); got != want {

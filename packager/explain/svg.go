@@ -8,6 +8,7 @@ import (
 	"sort"
 
 	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/plan"
 )
 
 // Sizes of the picture, in pixels.
@@ -26,9 +27,9 @@ type box struct {
 	x, y                   int
 }
 
-// SVG draws the graph without its constants: inputs above, results below, each node under all it uses. Control flow is one box.
-// The picture stands alone; all text of the model is escaped.
-func SVG(w io.Writer, g *ir.Graph) error {
+// SVG draws the graph without its constants: inputs above, results below, each node under all it uses. Control flow is one box. Below
+// it is the memory plan p, unless that is nil. The picture stands alone; all text of the model is escaped.
+func SVG(w io.Writer, g *ir.Graph, p *plan.Map) error {
 	layers, all := layout(g)
 	width, height := 0, margin
 	for _, l := range layers {
@@ -43,6 +44,10 @@ func SVG(w io.Writer, g *ir.Graph) error {
 		height += boxH + gapY
 	}
 	height += margin - gapY
+	below := height
+	if p != nil {
+		width, height = max(width, planW+2*margin), height+planHead+planH+margin
+	}
 	e := &writer{w: w}
 	e.print(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="13">`+"\n", width, height, width, height)
 	e.print("<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n", escaped(g.Name))
@@ -60,6 +65,9 @@ func SVG(w io.Writer, g *ir.Graph) error {
 		e.print(`<g><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="5" fill="%s" stroke="#44525f"/>`, escaped(b.tip), b.x, b.y, boxW, boxH, fill)
 		e.print(`<text x="%d" y="%d" text-anchor="middle" font-weight="600" fill="#1c252e">%s</text>`, b.x+boxW/2, b.y+19, escaped(short(b.top)))
 		e.print(`<text x="%d" y="%d" text-anchor="middle" font-size="11" fill="#44525f">%s</text></g>`+"\n", b.x+boxW/2, b.y+36, escaped(short(b.bottom)))
+	}
+	if p != nil {
+		planBoxes(e, p, margin, below)
 	}
 	e.print("</svg>\n")
 	return e.err
