@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/packager/codegen"
+	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -175,6 +176,7 @@ func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
 			}
 		case abi.Done:
 			if turns > 0 {
+				m.exact(ctx)
 				return m.outputs(outd), nil
 			}
 		}
@@ -182,6 +184,20 @@ func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
 			m.t.Fatal("no end")
 		}
 		st = m.call(abi.ExportResume, uint64(ctx))
+	}
+}
+
+// exact checks that a run whose plan is exact took nothing from the heap.
+func (m *machine) exact(ctx uint32) {
+	m.t.Helper()
+	heap, _ := m.mod.Memory().ReadUint32Le(ctx + kernel.CtxHeap)
+	top, _ := m.mod.Memory().ReadUint32Le(ctx + kernel.CtxTop)
+	if m.res.Memory.Exact && (heap != top || m.needs > 1) {
+		m.t.Errorf("%d bytes of heap and %d need-memory where the plan is exact", top-heap, m.needs)
+	}
+	base, _ := m.mod.Memory().ReadUint32Le(ctx + abi.CtxArenaBase)
+	if int64(heap-base) != m.res.Memory.Size {
+		m.t.Errorf("the heap begins at %d of the arena, the plan takes %d", heap-base, m.res.Memory.Size)
 	}
 }
 

@@ -86,13 +86,16 @@ func (l *bodyLoop) begin() {
 }
 
 // accumulator makes an empty stack of elements of type ty.
-func (l *bodyLoop) accumulator(n *ir.Node, ty ir.Type) error {
+func (l *bodyLoop) accumulator(n *ir.Node, ty ir.Type, whole *ir.Value) error {
 	d, err := kernel.StorageOf(abi.DType(ty.DType))
 	if err != nil || ty.Kind != ir.Tensor {
 		return unsupported(n, "a scan output of type %s", ty)
 	}
 	acc := l.t.new()
 	l.accs = append(l.accs, acc)
+	if whole != nil {
+		l.c.sized(acc, "stack", infoOf(whole).bytes, nil)
+	}
 	as := []attr{ai(int64(len(ty.Shape.Dims)))}
 	for _, x := range ty.Shape.Dims {
 		as = append(as, ai(x.N)) // 0 where it is not known: no iteration, no elements
@@ -134,6 +137,7 @@ func (l *bodyLoop) body(r *ir.Region, states []*operand, first int) error {
 	}
 	c.step(kernel.LoopNext(), []*operand{l.iterNext}, []*operand{l.iter})
 	jump := c.step(kernel.Alias(), []*operand{l.iter}, []*operand{l.iterNext})
+	jump.frees = append(jump.frees, l.iterNext.slot)
 	done := map[*ir.Value]bool{}
 	for _, m := range r.Nodes {
 		for _, v := range m.Outs {
@@ -169,8 +173,8 @@ func lowerLoop(c *compiler, n *ir.Node) error {
 		c.slots[r.Params[2+i]] = s
 		c.step(kernel.Alias(), []*operand{s}, []*operand{ins[2+i]})
 	}
-	for _, v := range r.Results[1+carried:] {
-		if err := l.accumulator(n, v.Type); err != nil {
+	for i, v := range r.Results[1+carried:] {
+		if err := l.accumulator(n, v.Type, n.Out(carried+i)); err != nil {
 			return err
 		}
 	}
@@ -210,8 +214,8 @@ func lowerScan(c *compiler, n *ir.Node) error {
 		c.slots[r.Params[i]] = s
 		c.step(kernel.Alias(), []*operand{s}, []*operand{ins[i]})
 	}
-	for _, v := range r.Results[states:] {
-		if err := l.accumulator(n, v.Type); err != nil {
+	for i, v := range r.Results[states:] {
+		if err := l.accumulator(n, v.Type, n.Out(states+i)); err != nil {
 			return err
 		}
 	}
@@ -251,7 +255,7 @@ func lowerScan(c *compiler, n *ir.Node) error {
 		}
 		src := l.accs[j]
 		if outDirs[j] != 0 {
-			rev := l.t.new()
+			rev := c.sized(l.t.new(), "stack from its end", infoOf(n.Outs[i]).bytes, nil)
 			list := func(x int64) *operand { return c.constant(ir.I64s([]int64{1}, []int64{x})) }
 			c.step(kernel.Slice(d), []*operand{rev}, []*operand{src, list(-1), list(-1 << 62), list(0), list(-1)})
 			src = rev

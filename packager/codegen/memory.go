@@ -137,8 +137,9 @@ func (c *compiler) plan(reserve *step) (*plan.Map, *blob, error) {
 	table := make([]byte, c.nslots*kernel.PlanEntry)
 	for _, b := range out.Blocks {
 		binary.LittleEndian.PutUint32(table[b.Slot*kernel.PlanEntry:], uint32(b.Offset))
-		binary.LittleEndian.PutUint32(table[b.Slot*kernel.PlanEntry+4:], uint32(b.Size))
-		v := plan.Value{Name: info[b.Slot].name, Offset: b.Offset, Bytes: b.Bytes, Live: b.Live}
+		binary.LittleEndian.PutUint32(table[b.Slot*kernel.PlanEntry+4:], uint32(b.Size/int64(b.Turns)))
+		binary.LittleEndian.PutUint32(table[b.Slot*kernel.PlanEntry+8:], uint32(b.Size))
+		v := plan.Value{Name: info[b.Slot].name, Offset: b.Offset, Bytes: b.Bytes, Turns: b.Turns, Live: b.Live}
 		if b.Over >= 0 {
 			v.Over = info[b.Over].name
 		}

@@ -18,7 +18,9 @@ func ordered(p *plan.Map) []plan.Value {
 		return v.Live[0].First
 	}
 	out := slices.Clone(p.Values)
-	slices.SortStableFunc(out, func(a, b plan.Value) int { return cmp.Or(cmp.Compare(first(a), first(b)), cmp.Compare(a.Offset, b.Offset)) })
+	slices.SortStableFunc(out, func(a, b plan.Value) int {
+		return cmp.Or(cmp.Compare(first(a), first(b)), cmp.Compare(a.Offset, b.Offset))
+	})
 	return out
 }
 

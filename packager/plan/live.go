@@ -5,8 +5,31 @@ import "slices"
 // foreign in a set of holds is memory that the plan has no say in.
 const foreign int32 = -1
 
-// holds says what each slot may hold: the slots whose own memory it is, in order, or foreign.
+// ages bounds how many generations of a slot's memory may be held at one time: the one made last has age 0. The other numbers in a
+// set of holds are ages*slot + age.
+const ages = 4
+
+// holds says what each slot may hold, in order.
 type holds map[int][]int32
+
+// older turns every generation of s's memory that is held outside of s into the one before.
+func (h holds) older(s int) {
+	for o, set := range h {
+		var out []int32
+		for k, x := range set {
+			if x == foreign || x/ages != int32(s) || x%ages == ages-1 {
+				continue
+			}
+			if out == nil {
+				out = slices.Clone(set)
+			}
+			out[k] = x + 1
+		}
+		if out != nil && o != s {
+			h[o] = slices.Compact(out)
+		}
+	}
+}
 
 func (h holds) clone() holds {
 	out := make(holds, len(h))
@@ -38,6 +61,9 @@ type reuse struct{ step, to, from int }
 type lives struct {
 	p      *Program
 	bad    []bool // the slot's own memory cannot be planned
+	turns  []int  // generations of it that may be held at one time, at least 1
+	shared []bool // the slot also becomes a holder of other memory
+	full   []bool // some step makes it while it still holds something
 	made   []bool // some step makes it
 	copied []bool // a Copy needs it
 	spans  [][]Span
@@ -51,7 +77,7 @@ func (l *lives) planned(s int) bool {
 
 // analyse follows all ways through the program until nothing new is found, then notes when each slot's own memory is held.
 func analyse(p *Program) *lives {
-	l := &lives{p: p, bad: make([]bool, len(p.Slots)), made: make([]bool, len(p.Slots)), copied: make([]bool, len(p.Slots)), spans: make([][]Span, len(p.Slots))}
+	l := &lives{p: p, turns: make([]int, len(p.Slots)), shared: make([]bool, len(p.Slots)), full: make([]bool, len(p.Slots)), bad: make([]bool, len(p.Slots)), made: make([]bool, len(p.Slots)), copied: make([]bool, len(p.Slots)), spans: make([][]Span, len(p.Slots))}
 	entry := map[int]holds{} // what may be held on arrival by a jump
 	first := holds{}
 	for s, x := range p.Slots {
@@ -73,7 +99,16 @@ func analyse(p *Program) *lives {
 			}
 		})
 	}
+	for s := range l.turns {
+		l.turns[s] = 1
+	}
 	l.walk(first, entry, l.judge)
+	for s, n := range l.turns {
+		// Only what is made anew and let go in between can take turns.
+		if n > ages || n > 1 && (l.full[s] || l.shared[s]) {
+			l.bad[s] = true
+		}
+	}
 	// A copy is needed of what is not planned; that may make a slot planned, but no other one unplanned.
 	l.walk(first, entry, func(i int, before, _ holds) {
 		for _, sh := range p.Steps[i].Share {
@@ -81,7 +116,7 @@ func analyse(p *Program) *lives {
 				continue
 			}
 			for _, x := range l.source(before, sh.Src) {
-				if x == foreign || !l.planned(int(x)) {
+				if x == foreign || !l.planned(int(x/ages)) {
 					l.copied[sh.Dst] = true
 				}
 			}
@@ -114,6 +149,7 @@ func (l *lives) walk(first holds, entry map[int]holds, see func(i int, before, a
 		before := now.clone()
 		st := &l.p.Steps[i]
 		for _, s := range st.Make {
+			now.older(s)
 			now[s] = l.own(s)
 		}
 		for _, sh := range st.Share {
@@ -136,7 +172,7 @@ func (l *lives) own(s int) []int32 {
 	if l.p.Slots[s].Bytes <= 0 {
 		return []int32{foreign}
 	}
-	return []int32{int32(s)}
+	return []int32{int32(s) * ages}
 }
 
 func (l *lives) source(h holds, src int) []int32 {
@@ -152,31 +188,38 @@ func mergeSets(a, b []int32) []int32 {
 	return h[0]
 }
 
-// judge finds the memory that cannot be planned.
+// judge finds the memory that cannot be planned, and what has to take turns.
 func (l *lives) judge(i int, before, _ holds) {
 	st := &l.p.Steps[i]
 	for _, s := range st.Keep {
 		for _, x := range before[s] {
 			if x != foreign {
-				l.bad[x] = true
+				l.bad[x/ages] = true
 			}
 		}
 	}
-	again := func(s int) {
-		// Somebody still holds what the slot was given the last time: another turn of a loop.
+	// others is the age of the oldest memory of s that other slots hold, or -1.
+	others := func(s int) int {
+		oldest := -1
 		for o, set := range before {
-			if _, ok := slices.BinarySearch(set, int32(s)); ok && o != s {
-				l.bad[s] = true
+			for _, x := range set {
+				if o != s && x != foreign && x/ages == int32(s) {
+					oldest = max(oldest, int(x%ages))
+				}
 			}
 		}
+		return oldest
 	}
 	for _, s := range st.Make {
 		l.made[s] = true
-		again(s)
+		l.full[s] = l.full[s] || len(before[s]) > 0
+		// Another turn of a loop: somebody still holds what the slot was given the last time.
+		l.turns[s] = max(l.turns[s], others(s)+2)
 	}
 	for _, sh := range st.Share {
-		if sh.Copy {
-			again(sh.Dst)
+		l.shared[sh.Dst] = true
+		if sh.Copy && others(sh.Dst) >= 0 {
+			l.bad[sh.Dst] = true
 		}
 	}
 }
@@ -197,8 +240,8 @@ func (l *lives) note(i int, before, after holds) {
 	for _, h := range []holds{before, after} {
 		for _, set := range h {
 			for _, x := range set {
-				if x != foreign && l.planned(int(x)) {
-					mark(int(x))
+				if x != foreign && l.planned(int(x/ages)) {
+					mark(int(x / ages))
 				}
 			}
 		}
@@ -218,7 +261,11 @@ func (l *lives) note(i int, before, after holds) {
 	}
 	for _, s := range st.Reuse {
 		set := before[s]
-		if len(set) != 1 || set[0] == foreign || !l.planned(int(set[0])) || !slices.Contains(st.Free, s) {
+		if len(set) != 1 || set[0] == foreign || !slices.Contains(st.Free, s) {
+			continue
+		}
+		from := int(set[0] / ages)
+		if !l.planned(from) || l.turns[from] > 1 || l.turns[st.Make[0]] > 1 {
 			continue
 		}
 		alone := true
@@ -228,7 +275,7 @@ func (l *lives) note(i int, before, after holds) {
 			}
 		}
 		if alone {
-			l.reuses = append(l.reuses, reuse{i, st.Make[0], int(set[0])})
+			l.reuses = append(l.reuses, reuse{i, st.Make[0], from})
 		}
 	}
 }

@@ -19,6 +19,7 @@ type Value struct {
 	Name   string `json:"name"`
 	Offset int64  `json:"offset"`
 	Bytes  int64  `json:"bytes"`
+	Turns  int    `json:"turns"`          // places next to each other that it takes in turn, in a loop
 	Live   []Span `json:"live"`           // steps, empty when no step needs it
 	Over   string `json:"over,omitempty"` // the value whose memory it takes over in place
 }

@@ -67,8 +67,11 @@ type Block struct {
 	Slot   int
 	Offset int64 // multiple of Align
 	Bytes  int64 // what the slot asked for
-	Size   int64 // what it takes: Bytes rounded up
-	Live   []Span
+	Size   int64 // what it takes: Bytes rounded up, Turns times
+	// Turns is the number of places that a slot takes in turn, each time it is made: more than 1 when the value of one turn of a loop is
+	// still held while the next one is made. The slot is empty whenever it is made.
+	Turns int
+	Live  []Span
 	// Over is the slot whose memory this block is laid over in place, or -1.
 	Over int
 }
@@ -82,8 +85,8 @@ type Plan struct {
 	Peak  int
 	// Blocks are in the order of their slots.
 	Blocks []Block
-	// Loose are the slots that get memory of their own outside of the plan, in order: of unknown size, held by lists, or held over
-	// from one turn of a loop to the next while the next one is made.
+	// Loose are the slots that get memory of their own outside of the plan, in order: of unknown size, held by lists, or with too many
+	// values of several turns of a loop held at one time.
 	Loose []int
 }
 
@@ -115,7 +118,7 @@ func Make(p *Program) *Plan {
 		}
 		group[s] = len(jobs)
 		of = append(of, s)
-		jobs = append(jobs, Job{Size: rounded(p.Slots[s].Bytes), Live: l.spans[s]})
+		jobs = append(jobs, Job{Size: rounded(p.Slots[s].Bytes) * int64(l.turns[s]), Live: l.spans[s]})
 	}
 	over := map[int]int{}
 	root := func(j int) int {
@@ -155,7 +158,7 @@ func Make(p *Program) *Plan {
 	}
 	out.Size, out.Bound, out.Peak = at.Size, at.Bound, at.Peak
 	for j, s := range of {
-		b := Block{Slot: s, Offset: offset[root(j)], Bytes: p.Slots[s].Bytes, Size: rounded(p.Slots[s].Bytes), Live: l.spans[s], Over: -1}
+		b := Block{Slot: s, Offset: offset[root(j)], Bytes: p.Slots[s].Bytes, Size: jobs[j].Size, Turns: l.turns[s], Live: l.spans[s], Over: -1}
 		if o, laid := over[s]; laid {
 			b.Over = o
 		}

@@ -87,10 +87,12 @@ type world struct {
 	mem   []int // mark of each Align bytes
 	next  int
 	holds map[int]held
+	turn  map[int]int
 }
 
 type held struct {
 	block, mark int // block -1: not the plan's
+	turn        int
 }
 
 func (w *world) write(s int) held {
@@ -99,10 +101,18 @@ func (w *world) write(s int) held {
 		return held{block: -1}
 	}
 	w.next++
-	for i := b.Offset / Align; i < (b.Offset+b.Size)/Align; i++ {
+	w.turn[s] = (w.turn[s] + 1) % b.Turns
+	lo, hi := cells(b, w.turn[s])
+	for i := lo; i < hi; i++ {
 		w.mem[i] = w.next
 	}
-	return held{s, w.next}
+	return held{s, w.next, w.turn[s]}
+}
+
+// cells is the range of marks of a block's place.
+func cells(b Block, turn int) (lo, hi int64) {
+	each := b.Size / int64(b.Turns)
+	return (b.Offset + int64(turn)*each) / Align, (b.Offset + int64(turn+1)*each) / Align
 }
 
 func (w *world) look(step, s int) {
@@ -111,7 +121,8 @@ func (w *world) look(step, s int) {
 		return
 	}
 	b := w.place[h.block]
-	for i := b.Offset / Align; i < (b.Offset+b.Size)/Align; i++ {
+	lo, hi := cells(b, h.turn)
+	for i := lo; i < hi; i++ {
 		if w.mem[i] != h.mark {
 			w.t.Fatalf("step %d: what slot %d holds (memory of slot %d at %d) was overwritten\n%s", step, s, h.block, b.Offset, dump(w.p, w.out))
 		}
@@ -137,6 +148,9 @@ func (w *world) run(r *rand.Rand, n int) {
 			before[s] = h
 		}
 		for _, s := range st.Make {
+			if _, ok := w.holds[s]; ok && w.place[s].Turns > 1 {
+				w.t.Fatalf("step %d: slot %d takes turns and is made while it is not empty\n%s", at, s, dump(w.p, w.out))
+			}
 			delete(w.holds, s)
 		}
 		for _, s := range st.Make {
@@ -179,7 +193,7 @@ func dump(p *Program, out *Plan) string {
 		s += fmt.Sprintf("%3d %+v\n", i, st)
 	}
 	for _, b := range out.Blocks {
-		s += fmt.Sprintf("slot %d at %d+%d live %v over %d\n", b.Slot, b.Offset, b.Size, b.Live, b.Over)
+		s += fmt.Sprintf("slot %d at %d+%d live %v over %d, %d turns\n", b.Slot, b.Offset, b.Size, b.Live, b.Over, b.Turns)
 	}
 	return s + fmt.Sprintf("loose %v\n", out.Loose)
 }
@@ -235,19 +249,22 @@ func random(r *rand.Rand) *Program {
 
 // TestRandomProgramsKeepTheirValues runs random programs and looks whether planned memory is overwritten while it is held.
 func TestRandomProgramsKeepTheirValues(t *testing.T) {
-	planned, laid, loose := 0, 0, 0
-	for seed := range uint64(1500) {
+	planned, laid, loose, turns := 0, 0, 0, 0
+	for seed := range uint64(2500) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		p := random(r)
 		out := Make(p)
 		if err := out.Check(); err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, dump(p, out))
 		}
-		w := &world{t: t, p: p, out: out, place: map[int]Block{}, mem: make([]int, out.Size/Align), holds: map[int]held{}}
+		w := &world{t: t, p: p, out: out, place: map[int]Block{}, mem: make([]int, out.Size/Align), holds: map[int]held{}, turn: map[int]int{}}
 		for _, b := range out.Blocks {
 			w.place[b.Slot] = b
 			if b.Over >= 0 {
 				laid++
+			}
+			if b.Turns > 1 {
+				turns++
 			}
 		}
 		planned, loose = planned+len(out.Blocks), loose+len(out.Loose)
@@ -261,8 +278,8 @@ func TestRandomProgramsKeepTheirValues(t *testing.T) {
 			w.run(r, 300)
 		}
 	}
-	if planned < 1000 || laid < 100 || loose < 100 {
-		t.Errorf("the programs show little: %d planned, %d in place, %d loose", planned, laid, loose)
+	if planned < 1000 || laid < 100 || loose < 100 || turns < 10 {
+		t.Errorf("the programs show little: %d planned, %d in place, %d loose, %d that take turns", planned, laid, loose, turns)
 	}
 }
 
@@ -297,7 +314,9 @@ func TestMake(t *testing.T) {
 		{"two branches share",
 			Program{slots(100, 100, 100), []Step{{Jump: 3}, {Make: []int{0}, Free: []int{0}, Jump: -1}, {Jump: 4, Ends: true}, {Make: []int{1}, Free: []int{1}, Jump: -1}, {Jump: -1}}}, 112, 112, nil, nil},
 		{"carried around a loop",
-			Program{slots(100, 100), []Step{{Make: []int{0}, Jump: -1}, {Make: []int{1}, Jump: -1}, {Share: []Share{{Dst: 0, Src: 1}}, Free: []int{1}, Jump: -1}, {Jump: 1, Ends: true}}}, 112, 112, []int{1}, nil},
+			Program{slots(100, 100), []Step{{Make: []int{0}, Jump: -1}, {Make: []int{1}, Jump: -1}, {Share: []Share{{Dst: 0, Src: 1}}, Free: []int{1}, Jump: -1}, {Jump: 1, Ends: true}}}, 336, 336, nil, nil},
+		{"carried around a loop without being let go",
+			Program{slots(100, 100), []Step{{Make: []int{0}, Jump: -1}, {Make: []int{1}, Jump: -1}, {Share: []Share{{Dst: 0, Src: 1}}, Jump: -1}, {Jump: 1, Ends: true}}}, 112, 112, []int{1}, nil},
 		{"held by a list",
 			Program{slots(100, 0), []Step{{Make: []int{0}, Jump: -1}, {Keep: []int{0}, Make: []int{1}, Jump: -1}}}, 0, 0, []int{0, 1}, nil},
 		{"copied when it is an input",
@@ -329,7 +348,7 @@ func TestMake(t *testing.T) {
 }
 
 func TestCheckSees(t *testing.T) {
-	good := Plan{Size: 32, Blocks: []Block{{Slot: 0, Bytes: 16, Size: 16, Live: []Span{{0, 3}}, Over: -1}, {Slot: 1, Offset: 16, Bytes: 16, Size: 16, Live: []Span{{3, 4}}, Over: -1}}}
+	good := Plan{Size: 32, Blocks: []Block{{Slot: 0, Bytes: 16, Size: 16, Turns: 1, Live: []Span{{0, 3}}, Over: -1}, {Slot: 1, Offset: 16, Bytes: 16, Size: 16, Live: []Span{{3, 4}}, Over: -1}}}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}

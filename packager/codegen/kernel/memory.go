@@ -21,6 +21,7 @@ const (
 const (
 	planOffset = 0 // u32, from the arena's base
 	planCap    = 4 // u32 bytes there, 0 when the slot is not planned
+	planSpan   = 8 // u32 bytes of all places of the slot, which it takes in turn
 
 	// PlanEntry is the size of an entry. It is a slot's size shifted right by planShift.
 	PlanEntry = 12
@@ -56,6 +57,7 @@ func (l *Lib) buildAlloc(prog Program) {
 		return
 	}
 	ctx, rec, d, want := f.Param(0), f.Param(1), f.Param(2), f.Param(3)
+	again := f.Let(asm.L32(d.E, abi.DescFlags).AndI(flagPlanned))
 	f.CallStmt(l.release(), d.E)
 	if prog.PlanSize > 0 {
 		// Descriptors of list elements lie outside of the slots.
@@ -63,7 +65,16 @@ func (l *Lib) buildAlloc(prog Program) {
 		f.If(at.LtU(asm.C(int64(prog.NumSlots*abi.DescSize))), func() {
 			f.Set(at, at.ShrUI(planShift).AddI(int64(prog.PlanTable)))
 			f.If(want.LeU(asm.L32(at.E, planCap).ExtU()).And(asm.L32(at.E, planCap).NeI(0)), func() {
-				f.Put(asm.M32, d.E, abi.DescData, asm.L32(ctx.E, abi.CtxArenaBase).Add(asm.L32(at.E, planOffset)))
+				first := f.Let(asm.L32(ctx.E, abi.CtxArenaBase).Add(asm.L32(at.E, planOffset)))
+				f.If(asm.L32(at.E, planSpan).GtU(asm.L32(at.E, planCap)), func() {
+					// The next place in turn, unless the step is repeated after need-memory: then the slot is not empty.
+					last := f.Let(Data(d))
+					f.If(last.Sub(first.E).LtU(asm.L32(at.E, planSpan)), func() {
+						f.If(again.Eqz(), func() { f.Set(last, last.Add(asm.L32(at.E, planCap))) })
+						f.If(last.Sub(first.E).LtU(asm.L32(at.E, planSpan)), func() { f.Set(first, last.E) })
+					})
+				})
+				f.Put(asm.M32, d.E, abi.DescData, first.E)
 				f.Put(asm.M32, d.E, abi.DescBytes, want.Wrap())
 				f.Put(asm.M32, d.E, abi.DescCap, asm.L32(at.E, planCap))
 				f.Put(asm.M32, d.E, abi.DescAux, asm.C(0))
