@@ -45,10 +45,11 @@ func lowerPool(c *compiler, n *ir.Node, kind kernel.PoolKind, flags int64) error
 		return err
 	}
 	outs := c.outs(n)
-	if len(outs) > 0 && outs[0] == nil {
-		return unsupported(n, "only the indices are used")
+	t := &temps{c: c}
+	if outs[0] == nil { // only the indices are used
+		outs[0] = t.new()
 	}
-	c.step(kernel.Pool(kind, d), outs, c.ins(n), as...)
+	t.free(c.step(kernel.Pool(kind, d), outs, c.ins(n), as...))
 	return nil
 }
 

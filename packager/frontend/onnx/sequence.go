@@ -35,7 +35,13 @@ func sequenceOps() map[string]handler {
 			return one(o.emit("ConcatFromSequence", ir.Attrs{"axis": o.attrInt("axis", 0), "new_axis": o.attrInt("new_axis", 0)}, o.need(0)))
 		},
 		"SplitToSequence": func(o *op) []*ir.Value {
-			return one(o.emit("SplitToSequence", ir.Attrs{"axis": o.attrInt("axis", 0), "keepdims": o.attrInt("keepdims", 1)}, o.need(0), o.i64(o.in(1))))
+			split := o.in(1)
+			// The specification ignores keepdims beside a split, but PyTorch writes unbind as split = 1 with keepdims = 0, and ONNX Runtime
+			// removes the dim then.
+			if v, ok := o.known(split); ok && split.Type.Shape.Rank() == 0 && v[0] == 1 {
+				split = nil
+			}
+			return one(o.emit("SplitToSequence", ir.Attrs{"axis": o.attrInt("axis", 0), "keepdims": o.attrInt("keepdims", 1)}, o.need(0), o.i64(split)))
 		},
 		"SequenceMap": sequenceMap,
 		"Optional":    optional,
