@@ -239,8 +239,7 @@ func (im *importer) unique(name string, main bool) string {
 }
 
 func (im *importer) body(p *graphProto, r *ir.Region, sc *scope, main bool) error {
-	for i := range p.nodes {
-		n := &p.nodes[i]
+	for _, n := range ordered(p.nodes, func(name string) bool { return sc.find(name) != nil }) {
 		im.source++
 		if im.source > maxNodes {
 			return fmt.Errorf("the model has more than %d nodes", maxNodes)
