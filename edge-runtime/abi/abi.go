@@ -49,7 +49,7 @@ const (
 	CtxInputs     = 16 // address of NumInputs descriptors
 	CtxNumOutputs = 20 //
 	CtxOutputs    = 24 // address of NumOutputs descriptors, filled by the guest
-	CtxBudget     = 28 // work units that one resume may spend; 0 means the guest's default (about 2 ms)
+	CtxBudget     = 28 // work units that one resume may spend; 0 means the guest's default (about 1 ms)
 	CtxWant       = 32 // parts after Parallel, bytes after NeedMemory
 	CtxErrCode    = 36 // error record: Code
 	CtxErrNode    = 40 // index into the interface document's node names

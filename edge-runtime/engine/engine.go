@@ -73,7 +73,7 @@ type Config struct {
 	// Threads bounds how many parts of a parallel section run at once within one call. 0 means the number of cores.
 	Threads int
 	// Budget is handed to guests as CtxBudget: the work of one resume, about a nanosecond of compiled code per unit. 0
-	// leaves it to them (about 2 ms), less under the interpreter, which is some fifty times slower.
+	// leaves it to them (about 1 ms), less under the interpreter, which is some fifty times slower.
 	Budget uint32
 	// Poison fills the arena with a pattern before each call: a debugging aid that shows reads of memory that the
 	// module never wrote.

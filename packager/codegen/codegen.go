@@ -19,7 +19,7 @@ type Options struct {
 	// Parallel lets big kernels announce parallel sections; without it they are only sliced. Kernels over packed weights have
 	// one scratch and are always only sliced.
 	Parallel bool
-	// ParallelMin is the least work (budget units) of a parallel section; 0 means 8 default budgets.
+	// ParallelMin is the least work (budget units) of a parallel section; 0 means 16 default budgets.
 	ParallelMin int64
 }
 

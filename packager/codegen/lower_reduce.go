@@ -44,20 +44,16 @@ func reduceLowering() map[string]lowerer {
 				return err
 			}
 			outs := c.outs(n)
-			var spare *operand
-			for i := 0; i < 2; i++ {
-				if i >= len(outs) {
-					outs = append(outs, nil)
-				}
-				if outs[i] == nil {
-					spare = c.newSlot()
-					outs[i] = spare
+			t := &temps{c: c}
+			for len(outs) < 2 {
+				outs = append(outs, nil)
+			}
+			for i, o := range outs {
+				if o == nil {
+					outs[i] = t.new()
 				}
 			}
-			s := c.step(kernel.TopK(n.Int("largest") != 0, d), outs, c.ins(n), ai(n.Int("axis")))
-			if spare != nil {
-				s.frees = append(s.frees, spare.slot)
-			}
+			t.free(c.step(kernel.TopK(n.Int("largest") != 0, d), append(outs, t.new()), c.ins(n), ai(n.Int("axis"))))
 			return nil
 		},
 	}

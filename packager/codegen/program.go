@@ -83,7 +83,7 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 		opt.WeightsAbove = DefaultWeightsAbove
 	}
 	if opt.ParallelMin == 0 {
-		opt.ParallelMin = 8 * kernel.DefaultBudget
+		opt.ParallelMin = 16 * kernel.DefaultBudget
 	}
 	m := wasmenc.New()
 	c := &compiler{g: g, table: lowerings(), opt: opt, mod: m, lib: kernel.NewLib(m), slots: map[*ir.Value]*operand{},

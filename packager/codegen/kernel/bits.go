@@ -88,19 +88,20 @@ func Cumulative(prod, exclusive, reverse bool, d DT) *Kernel {
 			k.Put(asm.M32, k.Ctx.E, lnInner, in.Wrap())
 			lines := k.Let(out.Mul(in.E))
 			k.If(k.Numel(x).Eqz(), func() { k.Set(lines, asm.CL(0)) })
-			k.Work(lines.E, Dim(x, ax.Wrap()).MulI(2).AddI(4))
+			k.lineWork(lines.E, Dim(x, ax.Wrap()), asm.CL(lineCost(d, 3)), asm.CL(12))
 		},
 		Range: func(k *K, lo, hi V) {
 			dx, dy := k.Let(Data(k.In(0))), k.Let(Data(k.Out(0)))
 			px, py, st, j := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
 			acc, v := k.Local(d.C), k.Local(d.C)
-			k.lines(lo, hi, func(u, o, i, first, n, stride V) {
+			k.linePieces(lo, hi, func(u, o, i, first, n, stride, from, to V) {
 				k.Set(st, stride.ShlI(d.Shift))
 				k.Set(px, first.ShlI(d.Shift))
 				if reverse {
 					k.Set(px, px.Add(n.SubI(1).Mul(st.E)))
 					k.Set(st, asm.C(0).Sub(st.E))
 				}
+				k.Set(px, px.Add(from.Mul(st.E)))
 				k.Set(py, dy.Add(px.E))
 				k.Set(px, dx.Add(px.E))
 				start := asm.Const(d.C, 0)
@@ -108,7 +109,8 @@ func Cumulative(prod, exclusive, reverse bool, d DT) *Kernel {
 					start = asm.Const(d.C, 1)
 				}
 				k.Set(acc, start)
-				k.Up(j, n.E, func() {
+				k.If(from.E, func() { k.Set(acc, k.kept(d, 0)) })
+				k.For(j, from.E, to.E, 1, func() {
 					k.Set(v, k.Load(d, px.E, 0))
 					if exclusive {
 						k.Store(d, py.E, 0, acc.E)
@@ -124,6 +126,7 @@ func Cumulative(prod, exclusive, reverse bool, d DT) *Kernel {
 					k.Set(px, px.Add(st.E))
 					k.Set(py, py.Add(st.E))
 				})
+				k.If(to.Ne(n.E), func() { k.keep(d, 0, acc) })
 			})
 		},
 	}

@@ -188,6 +188,7 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 		// Should the step trap, or a host ask where the time goes: this is the node at work.
 		f.Put(asm.M32, ctx.E, abi.CtxErrNode, asm.L32(rec.E, RecNode))
 		f.If(asm.L32(ctx.E, CtxPhase).Eqz(), func() {
+			f.Put(asm.M32, ctx.E, CtxSerial, asm.C(0))
 			f.If(asm.L32(rec.E, RecPrep), func() {
 				f.Set(st, f.CallIndirect(sigPrep, asm.L32(rec.E, RecPrep), ctx.E, rec.E))
 				f.If(st.E, func() { f.Return(st.E) })
@@ -213,7 +214,7 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 			f.Set(cost, asm.L64(ctx.E, CtxCost))
 			f.Set(cur, asm.L64(ctx.E, CtxCursor))
 			if p.Parallel {
-				f.If(asm.And2(asm.L32(rec.E, RecKind).EqI(KindParallel), asm.And2(cur.Eqz(), total.GtS(asm.CL(1)))), func() {
+				f.If(asm.And2(asm.L32(rec.E, RecKind).EqI(KindParallel).And(asm.L32(ctx.E, CtxSerial).Eqz()), asm.And2(cur.Eqz(), total.GtS(asm.CL(1)))), func() {
 					// cost and total are below 2^31 each, so the product fits.
 					f.If(total.Mul(cost.E).GeS(asm.CL(p.ParMin)), func() {
 						f.Set(n, asm.CL(p.ParMin/4).DivS(cost.E))

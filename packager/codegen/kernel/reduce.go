@@ -64,7 +64,7 @@ const (
 )
 
 // reducePrep sizes the output for the axes in input 1 (absent or empty: all); attr0 is keepdims.
-func reducePrep(d DT, cost int64) func(k *K) {
+func reducePrep(d DT, cost int64) func(k *K) { // cost of an element
 	return func(k *K) {
 		x, y := k.In(0), k.Out(0)
 		r := k.Let(Rank(x))
@@ -118,7 +118,7 @@ func reducePrep(d DT, cost int64) func(k *K) {
 		k.Put(asm.M32, k.Ctx.E, rdNK, nk.E)
 		k.Put(asm.M32, k.Ctx.E, rdNR, nr.E)
 		k.Put(asm.M32, k.Ctx.E, rdN, n.Wrap())
-		k.Work(k.Numel(y), n.AddI(8).MulI(cost))
+		k.lineWork(k.Numel(y), n.E, asm.CL(cost), asm.CL(8*cost+12))
 	}
 }
 
@@ -137,15 +137,19 @@ const (
 // Reduce folds the axes in input 1.
 func Reduce(op ReduceOp, d DT) *Kernel {
 	sums := op == ReduceSum || op == ReduceMean
+	cost := lineCost(d, 3)
+	if sums && d.ABI == abi.F32 {
+		cost = 2
+	}
 	return &Kernel{Name: "Reduce" + string(op) + "." + d.Name, NOut: 1, Parallel: true,
-		PrepName: "reduce." + d.Name, Prep: reducePrep(d, 1),
+		PrepName: costName("reduce."+d.Name, cost), Prep: reducePrep(d, cost),
 		Range: func(k *K, lo, hi V) {
 			L := func() V { return k.Local(asm.I32) }
 			dx := k.Let(Data(k.In(0)))
-			po := k.Let(Data(k.Out(0)).Add(lo.ShlI(d.Shift)))
+			py := k.Let(Data(k.Out(0)))
 			nk, nr, n := k.Let(asm.L32(k.Ctx.E, rdNK)), k.Let(asm.L32(k.Ctx.E, rdNR)), k.Let(asm.L32(k.Ctx.E, rdN))
 			d0, s0 := k.Let(asm.L32(k.Ctx.E, rdRD)), k.Let(asm.L32(k.Ctx.E, rdRS).ShlI(d.Shift))
-			u, q, t, j, c, base, p, run, outer, left := k.Let(lo.E), L(), L(), L(), L(), L(), L(), L(), L(), L()
+			q, t, j, c, base, p, run, outer, left := L(), L(), L(), L(), L(), L(), L(), L(), L()
 			decompose := func(idx V, n V, first int64, dims, strides uint32, into V) {
 				// into += sum over dims first.. of (digit of idx) * stride
 				k.Set(c, k.Ctx.AddI(first*4))
@@ -157,7 +161,7 @@ func Reduce(op ReduceOp, d DT) *Kernel {
 					k.Inc(c, 4)
 				})
 			}
-			acc := k.Local(d.C)
+			acc, i, cut := k.Local(d.C), L(), L()
 			var a [8]V
 			for i := range a {
 				a[i] = k.Local(d.C)
@@ -175,21 +179,44 @@ func Reduce(op ReduceOp, d DT) *Kernel {
 					k.Set(run, d0.E)
 				})
 			}
-			k.While(u.LtU(hi.E), func() {
+			k.pieceUnits(lo, hi, n, func(u, from, to V) {
 				k.Set(q, u.E)
 				k.Set(base, asm.C(0))
 				decompose(q, nk, 0, rdKD, rdKS, base)
 				k.Set(p, dx.Add(base.ShlI(d.Shift)))
 				k.Set(run, d0.E)
 				k.Set(outer, asm.C(0))
-				k.Set(left, n.E)
+				k.Set(left, to.Sub(from.E))
+				k.If(from.E, func() {
+					// Go on in the middle.
+					k.Set(outer, from.DivU(d0.E))
+					k.Set(t, from.Sub(outer.Mul(d0.E)))
+					k.Set(run, d0.Sub(t.E))
+					k.Set(i, t.Mul(s0.E))
+					k.Set(q, outer.E)
+					k.Set(p, base.E)
+					decompose(q, nr, 1, rdRD, rdRS, p)
+					k.Set(p, dx.Add(p.ShlI(d.Shift)).Add(i.E))
+				})
+				k.Set(cut, left.Ne(n.E))
 				if sums {
 					k.If(nr.EqI(1), func() {
-						k.Set(acc, asm.Call(d.C, k.L.sum8(d), p.E, n.E, s0.E))
+						k.If(cut.E, func() {
+							k.If(from.Eqz(), k.clearSum)
+							k.CallStmt(k.L.sumMore(d), p.E, left.E, s0.E, k.Ctx.AddI(pcState))
+							k.If(to.Eq(n.E), func() { k.Set(acc, k.keptSum(d, 0)) })
+						}, func() {
+							k.Set(acc, asm.Call(d.C, k.L.sum8(d), p.E, n.E, s0.E))
+						})
 					}, func() {
 						for i := range a {
 							k.Set(a[i], asm.Const(d.C, 0))
 						}
+						k.If(from.E, func() {
+							for i := range a {
+								k.Set(a[i], k.kept(d, uint32(stateSize*i)))
+							}
+						})
 						k.Block(func(done asm.Label) {
 							k.Loop(func(top asm.Label) {
 								for i := range a {
@@ -200,6 +227,11 @@ func Reduce(op ReduceOp, d DT) *Kernel {
 								}
 								k.Br(top)
 							})
+						})
+						k.If(to.Ne(n.E), func() {
+							for i := range a {
+								k.keep(d, uint32(stateSize*i), a[i])
+							}
 						})
 						k.Set(acc, fold8(a))
 					})
@@ -220,6 +252,7 @@ func Reduce(op ReduceOp, d DT) *Kernel {
 					case ReduceMin:
 						k.Set(acc, d.Highest())
 					}
+					k.If(from.E, func() { k.Set(acc, k.kept(d, 0)) })
 					v := a[0]
 					k.While(left.E, func() {
 						k.Set(v, k.Load(d, p.E, 0))
@@ -238,10 +271,9 @@ func Reduce(op ReduceOp, d DT) *Kernel {
 						k.Inc(left, -1)
 						k.If(left.E, func() { next() })
 					})
+					k.If(to.Ne(n.E), func() { k.keep(d, 0, acc) })
 				}
-				k.Store(d, po.E, 0, acc.E)
-				k.Inc(po, 1<<d.Shift)
-				k.Inc(u, 1)
+				k.If(to.Eq(n.E), func() { k.Store(d, py.Add(u.ShlI(d.Shift)), 0, acc.E) })
 			})
 		},
 	}
@@ -294,54 +326,107 @@ func Softmax(d DT) *Kernel {
 			k.Alloc(y, d)
 			ax, lines := k.linePrep(x)
 			k.If(k.Numel(x).Eqz(), func() { k.Set(lines, asm.CL(0)) })
-			k.Work(lines.E, Dim(x, ax.E).MulI(12).AddI(20))
+			pieces := k.lineWork(lines.E, Dim(x, ax.E), asm.CL(lineCost(d, 12)), asm.CL(40))
+			k.If(pieces.NeI(1), func() { k.Put(asm.M64, k.Ctx.E, CtxTotal, asm.L64(k.Ctx.E, CtxTotal).ShlI(2)) })
 		},
-		Range: func(k *K, lo, hi V) {
-			dx, dy := k.Let(Data(k.In(0))), k.Let(Data(k.Out(0)))
-			px, py, st, j := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
-			m, v, s := k.Local(d.C), k.Local(d.C), k.Local(d.C)
-			k.lines(lo, hi, func(u, o, i, first, n, stride V) {
-				k.Set(st, stride.ShlI(d.Shift))
-				k.Set(px, dx.Add(first.ShlI(d.Shift)))
-				k.Set(m, asm.CFloat(d.C, negInf))
-				k.Up(j, n.E, func() {
-					k.Set(v, k.Load(d, px.E, 0))
-					k.Set(m, asm.Select(m.Lt(v.E), v.E, m.E))
-					k.Set(px, px.Add(st.E))
-				})
-				k.Set(px, dx.Add(first.ShlI(d.Shift)))
-				k.Set(py, dy.Add(first.ShlI(d.Shift)))
-				k.Set(j, n.E)
-				if d.ABI == abi.F32 {
-					k.If(st.EqI(4), func() {
-						k.While(j.GeS(asm.C(4)), func() {
-							k.Put(asm.MV, py.E, 0, asm.Call(asm.V128, k.L.vexp32(), vsub(asm.MV.At(px.E, 0), asm.Splat(m.E))))
-							k.Inc(px, 16)
-							k.Inc(py, 16)
-							k.Inc(j, -4)
-						})
-					})
-				}
-				k.While(j.E, func() {
-					k.Store(d, py.E, 0, k.exp(d, k.Load(d, px.E, 0).Sub(m.E)))
-					k.Set(px, px.Add(st.E))
-					k.Set(py, py.Add(st.E))
-					k.Inc(j, -1)
-				})
-				k.Set(py, dy.Add(first.ShlI(d.Shift)))
-				k.Set(s, asm.Call(d.C, k.L.sum8(d), py.E, n.E, st.E))
-				k.Up(j, n.E, func() {
-					k.Store(d, py.E, 0, k.Load(d, py.E, 0).Div(s.E))
-					k.Set(py, py.Add(st.E))
+		Range: func(k *K, lo, hi V) { k.softmax(d, lo, hi) },
+	}
+}
+
+// softmax goes four times over each line: maximum, exponentials, sum, division. The passes over a cut line follow each other piece by piece.
+func (k *K) softmax(d DT, lo, hi V) {
+	dx, dy := k.Let(Data(k.In(0))), k.Let(Data(k.Out(0)))
+	px, py, j, p, q := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+	m, v, s := k.Local(d.C), k.Local(d.C), k.Local(d.C)
+	n, stride, count, ln := k.noted(lnN), k.noted(lnInner), k.noted(pcCount), k.noted(pcLen)
+	st := k.Let(stride.ShlI(d.Shift))
+	at := func(first, from V) {
+		k.Set(p, dx.Add(first.ShlI(d.Shift)).Add(from.Mul(st.E)))
+		k.Set(q, dy.Add(first.ShlI(d.Shift)).Add(from.Mul(st.E)))
+	}
+	most := func(from, to V) {
+		k.Set(px, p.E)
+		k.For(j, from.E, to.E, 1, func() {
+			k.Set(v, k.Load(d, px.E, 0))
+			k.Set(m, asm.Select(m.Lt(v.E), v.E, m.E))
+			k.Set(px, px.Add(st.E))
+		})
+	}
+	exps := func(from, to V) {
+		k.Set(px, p.E)
+		k.Set(py, q.E)
+		k.Set(j, to.Sub(from.E))
+		if d.ABI == abi.F32 {
+			k.If(st.EqI(4), func() {
+				k.While(j.GeS(asm.C(4)), func() {
+					k.Put(asm.MV, py.E, 0, asm.Call(asm.V128, k.L.vexp32(), vsub(asm.MV.At(px.E, 0), asm.Splat(m.E))))
+					k.Inc(px, 16)
+					k.Inc(py, 16)
+					k.Inc(j, -4)
 				})
 			})
-		},
+		}
+		k.While(j.E, func() {
+			k.Store(d, py.E, 0, k.exp(d, k.Load(d, px.E, 0).Sub(m.E)))
+			k.Set(px, px.Add(st.E))
+			k.Set(py, py.Add(st.E))
+			k.Inc(j, -1)
+		})
 	}
+	divide := func(from, to V) {
+		k.Set(py, q.E)
+		k.For(j, from.E, to.E, 1, func() {
+			k.Store(d, py.E, 0, k.Load(d, py.E, 0).Div(s.E))
+			k.Set(py, py.Add(st.E))
+		})
+	}
+	low := asm.CFloat(d.C, negInf)
+	k.If(count.EqI(1), func() {
+		zero := k.Let(asm.C(0))
+		k.lines(lo, hi, func(u, o, i, first, n, stride V) {
+			at(first, zero)
+			k.Set(m, low)
+			most(zero, n)
+			exps(zero, n)
+			k.Set(s, asm.Call(d.C, k.L.sum8(d), q.E, n.E, st.E))
+			divide(zero, n)
+		})
+	}, func() {
+		w, u, o, first, from, to, pass := k.Let(lo.E), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+		sum := uint32(stateSize)
+		k.While(w.LtU(hi.E), func() {
+			k.Set(pass, w.DivU(count.E))
+			k.Set(from, w.Sub(pass.Mul(count.E)).Mul(ln.E))
+			k.Set(u, pass.ShrUI(2))
+			k.Set(pass, pass.AndI(3))
+			k.Set(to, n.E)
+			k.If(to.Sub(from.E).GtU(ln.E), func() { k.Set(to, from.Add(ln.E)) })
+			k.Set(o, u.DivU(stride.E))
+			k.Set(first, o.Mul(n.SubI(1)).Mul(stride.E).Add(u.E))
+			at(first, from)
+			k.Set(m, low)
+			k.If(pass.Or(from.E), func() { k.Set(m, k.kept(d, 0)) })
+			k.If(pass.Eqz(), func() {
+				most(from, to)
+				k.keep(d, 0, m)
+			})
+			k.If(pass.EqI(1), func() { exps(from, to) })
+			k.If(pass.EqI(2), func() {
+				k.If(from.Eqz(), func() { k.MemFill(k.Ctx.AddI(int64(pcState+sum)), asm.C(0), asm.C(8*stateSize)) })
+				k.CallStmt(k.L.sumMore(d), q.E, to.Sub(from.E), st.E, k.Ctx.AddI(int64(pcState+sum)))
+			})
+			k.If(pass.EqI(3), func() {
+				k.Set(s, k.keptSum(d, sum))
+				divide(from, to)
+			})
+			k.Inc(w, 1)
+		})
+	})
 }
 
 // Arg is ArgMax or ArgMin along axis attr0; attr1 keepdims. The first NaN wins; last prefers the last of equals.
 func Arg(max, last bool, d DT) *Kernel {
-	return &Kernel{Name: fmt.Sprintf("Arg.%t.%t.%s", max, last, d.Name), NOut: 1, PrepName: "arg", Parallel: true,
+	return &Kernel{Name: fmt.Sprintf("Arg.%t.%t.%s", max, last, d.Name), NOut: 1, PrepName: costName("arg", lineCost(d, 4)), Parallel: true,
 		Prep: func(k *K) {
 			x, y := k.In(0), k.Out(0)
 			ax, lines := k.linePrep(x)
@@ -360,17 +445,24 @@ func Arg(max, last bool, d DT) *Kernel {
 			})
 			k.SetRank(y, j.E)
 			k.Alloc(y, dtOf(abi.I64))
-			k.Work(lines.E, Dim(x, ax.E).MulI(2).AddI(4))
+			k.lineWork(lines.E, Dim(x, ax.E), asm.CL(lineCost(d, 4)), asm.CL(12))
 		},
 		Range: func(k *K, lo, hi V) {
 			dx, dy := k.Let(Data(k.In(0))), k.Let(Data(k.Out(0)))
 			p, j, best := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
 			m, v := k.Local(d.C), k.Local(d.C)
-			k.lines(lo, hi, func(u, o, i, first, n, stride V) {
-				k.Set(p, dx.Add(first.ShlI(d.Shift)))
+			k.linePieces(lo, hi, func(u, o, i, first, n, stride, from, to V) {
+				k.Set(p, dx.Add(first.Add(from.Mul(stride.E)).ShlI(d.Shift)))
 				k.Set(m, k.Load(d, p.E, 0))
 				k.Set(best, asm.C(0))
-				k.For(j, asm.C(1), n.E, 1, func() {
+				k.Set(j, asm.C(1))
+				k.If(from.E, func() {
+					k.Set(m, k.kept(d, 0))
+					k.Set(best, asm.L32(k.Ctx.E, pcState+stateSize))
+					k.Set(j, from.E)
+					k.Set(p, p.Sub(stride.ShlI(d.Shift)))
+				})
+				k.While(j.LtU(to.E), func() {
 					k.Set(p, p.Add(stride.ShlI(d.Shift)))
 					k.Set(v, k.Load(d, p.E, 0))
 					better := d.Lt(m.E, v.E)
@@ -387,76 +479,11 @@ func Arg(max, last bool, d DT) *Kernel {
 						k.Set(m, v.E)
 						k.Set(best, j.E)
 					})
+					k.Inc(j, 1)
 				})
-				k.Put(asm.M64, dy.Add(u.ShlI(3)), 0, best.ExtU())
-			})
-		},
-	}
-}
-
-// TopK gives the best K (input 1) along axis attr0, best first, ties by index; NaN is the largest.
-func TopK(largest bool, d DT) *Kernel {
-	before := func(a, b V) E { // a stands before b
-		x, y := a, b
-		if !largest {
-			x, y = b, a
-		}
-		lt := d.Lt(y.E, x.E)
-		if d.Float {
-			// NaN above all: x is NaN and y is not.
-			lt = lt.Or(x.Ne(x.E).And(y.Eq(y.E)))
-		}
-		return lt
-	}
-	return &Kernel{Name: fmt.Sprintf("TopK.%t.%s", largest, d.Name), NOut: 2, PrepName: "topk." + d.Name, Parallel: true,
-		Prep: func(k *K) {
-			x, kk := k.In(0), k.In(1)
-			ax, lines := k.linePrep(x)
-			k.Check(k.Numel(kk).EqI(1), abi.ErrShape, k.Numel(kk), asm.CL(1))
-			n := k.Let(asm.L64(Data(kk), 0))
-			k.Check(n.GeS(asm.CL(0)).And(n.LeS(Dim(x, ax.E))), abi.ErrValue, n.E, Dim(x, ax.E))
-			for i, dt := range []DT{d, dtOf(abi.I64)} {
-				y := k.Out(i)
-				k.CopyDims(y, x)
-				k.SetDim(y, ax.E, n.E)
-				k.Alloc(y, dt)
-			}
-			k.Put(asm.M32, k.Ctx.E, lnInner+4, n.Wrap())
-			k.If(n.Eqz(), func() { k.Set(lines, asm.CL(0)) })
-			k.Work(lines.E, Dim(x, ax.E).MulI(4).Add(n.Mul(n.E)))
-		},
-		Range: func(k *K, lo, hi V) {
-			dx, dv, di := k.Let(Data(k.In(0))), k.Let(Data(k.Out(0))), k.Let(Data(k.Out(1)))
-			kk := k.Let(asm.L32(k.Ctx.E, lnInner+4))
-			p, j, q, cnt, base := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
-			v, w := k.Local(d.C), k.Local(d.C)
-			k.lines(lo, hi, func(u, o, i, first, n, stride V) {
-				// Insertion into the sorted head; elements come by rising index, so equals stay behind earlier ones.
-				k.Set(base, o.Mul(kk.E).Mul(stride.E).Add(i.E))
-				at := func(q E) E { return base.Add(q.Mul(stride.E)) }
-				k.Set(cnt, asm.C(0))
-				k.Up(j, n.E, func() {
-					k.Set(p, dx.Add(first.Add(j.Mul(stride.E)).ShlI(d.Shift)))
-					k.Set(v, k.Load(d, p.E, 0))
-					k.Set(q, cnt.E)
-					k.Block(func(done asm.Label) {
-						k.Loop(func(top asm.Label) {
-							k.BrIf(done, q.Eqz())
-							k.Set(w, k.Load(d, dv.Add(at(q.SubI(1)).ShlI(d.Shift)), 0))
-							k.BrIf(done, before(v, w).Eqz())
-							k.If(q.LtU(kk.E), func() {
-								k.Store(d, dv.Add(at(q.E).ShlI(d.Shift)), 0, w.E)
-								k.Put(asm.M64, di.Add(at(q.E).ShlI(3)), 0, asm.L64(di.Add(at(q.SubI(1)).ShlI(3)), 0))
-							})
-							k.Inc(q, -1)
-							k.Br(top)
-						})
-					})
-					k.If(q.LtU(kk.E), func() {
-						k.Store(d, dv.Add(at(q.E).ShlI(d.Shift)), 0, v.E)
-						k.Put(asm.M64, di.Add(at(q.E).ShlI(3)), 0, j.ExtU())
-						k.If(cnt.LtU(kk.E), func() { k.Inc(cnt, 1) })
-					})
+				k.If(to.Eq(n.E), func() { k.Put(asm.M64, dy.Add(u.ShlI(3)), 0, best.ExtU()) }, func() {
+					k.keep(d, 0, m)
+					k.Put(asm.M32, k.Ctx.E, pcState+stateSize, best.E)
 				})
 			})
 		},

@@ -34,7 +34,8 @@ const (
 	CtxChunk   = abi.CtxHeader + 56 // i64: units of a part
 	CtxScratch = 128                // prep's notes for range: read-only while ranges run
 	CtxSlots   = 2048               // value slots
-	ScratchLen = CtxSlots - CtxScratch
+	CtxSerial  = CtxSlots - 4       // u32, end of the scratch: not 0 when the units of this step build on each other
+	ScratchLen = CtxSerial - CtxScratch
 )
 
 // States of a context.
@@ -86,8 +87,9 @@ const (
 	blkHead = 16
 )
 
-// DefaultBudget is the work of one resume when the host states none: about 2 ms at one unit per nanosecond.
-const DefaultBudget = 2_000_000
+// DefaultBudget is the work of one resume when the host states none: a millisecond at one unit per nanosecond, so that it stays
+// below two where memory is slow or numbers are subnormal.
+const DefaultBudget = 1_000_000
 
 var (
 	sigPrep  = wasmenc.FuncType{Params: []T{asm.I32, asm.I32}, Results: []T{asm.I32}}
