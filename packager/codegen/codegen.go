@@ -21,6 +21,9 @@ type Options struct {
 	Parallel bool
 	// ParallelMin is the least work (budget units) of a parallel section; 0 means 16 default budgets.
 	ParallelMin int64
+	// UnitMost is the most that one unit of work may charge (budget units): longer lines and rows are cut into pieces; 0 means a
+	// quarter of the default budget. It does not change a bit of any output.
+	UnitMost int64
 }
 
 // DefaultWeightsAbove is the size of constants above which a weights image is made.

@@ -107,6 +107,12 @@ func (c opCase) run(t *testing.T) {
 			m.budget, m.arena = 3, 0
 			against(t, m, ins)
 		}
+		if !t.Failed() {
+			// Everything cut into the smallest pieces.
+			m = compile(t, g, codegen.Options{UnitMost: 1})
+			m.budget, m.arena = 3, 0
+			against(t, m, ins)
+		}
 	})
 }
 

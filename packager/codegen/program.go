@@ -88,6 +88,9 @@ func Compile(g *ir.Graph, opt Options) (*Result, error) {
 	m := wasmenc.New()
 	c := &compiler{g: g, table: lowerings(), opt: opt, mod: m, lib: kernel.NewLib(m), slots: map[*ir.Value]*operand{},
 		consts: map[*ir.Data]*operand{}, turned: map[*ir.Data]*ir.Data{}, packs: map[packing]*ir.Data{}, syms: map[string]int{}, nodes: []string{"inputs"}, known: map[int]slotInfo{}}
+	if opt.UnitMost > 0 {
+		c.lib.UnitMost = opt.UnitMost
+	}
 	table, err := c.inputs()
 	if err != nil {
 		return nil, err

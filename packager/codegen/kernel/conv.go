@@ -140,10 +140,11 @@ func Conv(d DT, hasB bool) *Kernel {
 				})
 			}
 			ow := k.Let(asm.L32(k.Ctx.E, wsOut+8).ExtU())
-			cost := k.Let(taps.AddI(4).Mul(ow.E))
+			per := k.Let(taps.AddI(4))
 			// About two elements a nanosecond side by side, and half of one otherwise.
-			k.If(asm.L32(k.Ctx.E, wsS+8).EqI(1).And(ow.GeS(asm.CL(4))), func() { k.Set(cost, cost.ShrSI(1)) }, func() { k.Set(cost, cost.ShlI(1)) })
-			k.Work(k.Numel(y).DivS(ow.E), cost.E)
+			k.If(asm.L32(k.Ctx.E, wsS+8).EqI(1).And(ow.GeS(asm.CL(4))), func() { k.Set(per, per.ShrSI(1)) }, func() { k.Set(per, per.ShlI(1)) })
+			pieces, cost := k.cut(ow.E, per.MulI(lineCost(d, 1)))
+			k.Work(k.Numel(y).DivS(ow.E).Mul(pieces.E), cost.AddI(40))
 		},
 		Range: func(k *K, lo, hi V) { k.convRange(d, hasB, lo, hi) },
 	}
@@ -167,7 +168,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 		db = k.Let(Data(k.In(2)))
 	}
 	L := func() V { return k.Local(asm.I32) }
-	u, q, oh, od, oc, n, ic, kd, kh, kw, id, ih, px, pw, po, ow, iw0, t := k.Let(lo.E), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L()
+	q, oh, od, oc, n, ic, kd, kh, kw, id, ih, px, pw, po, ow, iw0, t := L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), L()
 	xb, wb, iw, bl, kn, b := L(), L(), L(), L(), L(), L()
 	taps := k.Let(cg.Mul(ker[0].E).Mul(ker[1].E).Mul(ker[2].E))
 	plane := k.Let(in[0].Mul(in[1].E).Mul(in[2].E))
@@ -257,7 +258,10 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 	}
 	bias := func() E { return k.Load(d, db.Add(oc.ShlI(sh)), 0) }
 
-	k.While(u.LtU(hi.E), func() {
+	begin, vecs := L(), L() // columns at the start and in the middle that belong to the piece
+	k.pieceUnits(lo, hi, out[2], func(u, from, to V) {
+		k.Set(begin, asm.Select(first.LtS(to.E), first.E, to.E))
+		k.Set(vecs, asm.Select(last.LtS(to.E), last.E, to.E))
 		k.Set(q, u.E)
 		split := func(v V, by V) {
 			k.Set(t, q.DivU(by.E))
@@ -271,14 +275,16 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 		k.Set(po, dy.Add(u.Mul(out[2].E).ShlI(sh)))
 		k.Set(xb, dx.Add(n.Mul(c.E).Add(oc.DivU(mg.E).Mul(cg.E)).Mul(plane.E).ShlI(sh)))
 		k.Set(wb, dw.Add(oc.Mul(taps.E).ShlI(sh)))
-		k.Set(ow, asm.C(0))
+		k.Set(ow, from.E)
 		if !d.Half() {
 			k.If(one.E, func() {
-				k.CallStmt(k.L.blockProduct(d), wb.E, asm.C(es), xb.E, plane.ShlI(sh), asm.C(es), po.E, out[2].E, cg.E)
+				k.Set(t, po.Add(from.ShlI(sh)))
+				k.Set(ow, to.Sub(from.E))
+				k.CallStmt(k.L.blockProduct(d), wb.E, asm.C(es), xb.Add(from.ShlI(sh)), plane.ShlI(sh), asm.C(es), t.E, ow.E, cg.E, asm.C(0))
 				if hasB {
-					k.CallStmt(k.L.addScalar(d), po.E, out[2].E, bias())
+					k.CallStmt(k.L.addScalar(d), t.E, ow.E, bias())
 				}
-				k.Set(ow, out[2].E)
+				k.Set(ow, to.E)
 			})
 		}
 		x, sum := k.Local(d.C), k.Local(d.C)
@@ -300,7 +306,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 				k.Inc(ow, 1)
 			})
 		}
-		scalar(first.E)
+		scalar(begin.E)
 		if vec {
 			// side computes len(acc) sums side by side while the columns last.
 			side := func(w int, cols int64, t T, zero E, step func(acc []V), put func(sum []V)) {
@@ -314,7 +320,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 					}
 					return a.Add(b)
 				}
-				k.While(ow.AddI(cols).LeS(last.E), func() {
+				k.While(ow.AddI(cols).LeS(vecs.E), func() {
 					for i := range acc {
 						k.Set(acc[i], zero)
 						k.Set(sum[i], zero)
@@ -372,8 +378,7 @@ func (k *K) convRange(d DT, hasB bool, lo, hi V) {
 				})
 			})
 		}
-		scalar(out[2].E)
-		k.Inc(u, 1)
+		scalar(to.E)
 	})
 }
 
@@ -427,7 +432,8 @@ func Pool(kind PoolKind, d DT) *Kernel {
 			ow := k.Let(asm.L32(k.Ctx.E, wsOut+8).ExtU())
 			taps := k.Let(asm.L32(k.Ctx.E, wsK).Mul(asm.L32(k.Ctx.E, wsK+4)).Mul(asm.L32(k.Ctx.E, wsK+8)).ExtU())
 			// Several nanoseconds an element: every tap is tested against the borders.
-			k.Work(k.Numel(y).DivS(ow.E), taps.AddI(2).Mul(ow.E).MulI(6))
+			pieces, cost := k.cut(ow.E, taps.AddI(2).MulI(lineCost(d, 6)))
+			k.Work(k.Numel(y).DivS(ow.E).Mul(pieces.E), cost.AddI(20))
 		},
 		Range: func(k *K, lo, hi V) {
 			s := func(off uint32) V { return k.Let(asm.L32(k.Ctx.E, off)) }
@@ -443,7 +449,7 @@ func Pool(kind PoolKind, d DT) *Kernel {
 				dz = k.Let(Data(k.Out(1)))
 			}
 			L := func() V { return k.Local(asm.I32) }
-			u, q, oh, od, t, ow, xb := k.Let(lo.E), L(), L(), L(), L(), L(), L()
+			q, oh, od, t, ow, xb := L(), L(), L(), L(), L(), L()
 			var kk, ii [3]V
 			for i := range kk {
 				kk[i], ii[i] = L(), L()
@@ -451,14 +457,14 @@ func Pool(kind PoolKind, d DT) *Kernel {
 			plane := k.Let(in[0].Mul(in[1].E).Mul(in[2].E))
 			acc, v := k.Local(d.C), k.Local(d.C)
 			cnt, idx, pos := L(), L(), L()
-			k.While(u.LtU(hi.E), func() {
+			k.pieceUnits(lo, hi, out[2], func(u, from, to V) {
 				k.Set(q, u.DivU(out[1].E))
 				k.Set(oh, u.Sub(q.Mul(out[1].E)))
 				k.Set(t, q.DivU(out[0].E))
 				k.Set(od, q.Sub(t.Mul(out[0].E)))
 				k.Set(xb, t.Mul(plane.E))
 				o := [3]V{od, oh, ow}
-				k.Up(ow, out[2].E, func() {
+				k.For(ow, from.E, to.E, 1, func() {
 					if kind == AveragePool {
 						k.Set(acc, asm.Const(d.C, 0))
 					} else {
@@ -531,7 +537,6 @@ func Pool(kind PoolKind, d DT) *Kernel {
 						k.Put(asm.M64, dz.Add(t.ShlI(3)), 0, idx.ExtS())
 					}
 				})
-				k.Inc(u, 1)
 			})
 		},
 	}

@@ -6,10 +6,10 @@ import (
 	"github.com/waybill-ml/waybill/packager/codegen/asm"
 )
 
-// Cutting long units. A resume overshoots its budget by one unit, so no unit may cost more than unitMost. Where the natural unit (a line
+// Cutting long units. A resume overshoots its budget by one unit, so no unit may cost more than UnitMost. Where the natural unit (a line
 // that is summed up, a row that is copied) is longer, it is cut into pieces: units of their own, done in order. Pieces that build on
 // each other leave their state in the scratch and make the step serial, so that it is never announced as parts.
-const unitMost = 250_000
+const unitMost = 250_000 // Lib.UnitMost unless it is set
 
 const (
 	pcLen   = CtxSerial - 4     // u32 elements of a piece
@@ -22,7 +22,7 @@ const (
 func (k *K) cut(n, per E) (pieces, cost V) {
 	p := k.Let(per)
 	k.If(p.LtS(asm.CL(1)), func() { k.Set(p, asm.CL(1)) })
-	ln := k.Let(asm.CL(unitMost).DivS(p.E).AndI(-16))
+	ln := k.Let(asm.CL(k.L.UnitMost).DivS(p.E).AndI(-16))
 	k.If(ln.LtS(asm.CL(16)), func() { k.Set(ln, asm.CL(16)) })
 	all := k.Let(n)
 	pieces = k.Let(asm.CL(1))

@@ -30,12 +30,12 @@ const (
 	mmBlock = 64 // columns of a unit
 )
 
-// blockProduct(pa, sak, pb, sbk, sbn, pc, n, kk) writes n elements of one output row: pc[j] = BLK over k of a[k]*b[k][j].
-// Strides are in bytes.
+// blockProduct(pa, sak, pb, sbk, sbn, pc, n, kk, cont) writes n elements of one output row: pc[j] = BLK over k of a[k]*b[k][j], going on
+// with pc[j] when cont is 1 (not for 16-bit floats, whose sums do not fit there). Strides are in bytes.
 func (l *Lib) blockProduct(d DT) uint32 {
 	i32 := asm.I32
-	return l.Fn("block_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
-		pa, sak, pb, sbk, sbn, pc, n, kk := f.Param(0), f.Param(1), f.Param(2), f.Param(3), f.Param(4), f.Param(5), f.Param(6), f.Param(7)
+	return l.Fn("block_product."+d.Name, []T{i32, i32, i32, i32, i32, i32, i32, i32, i32}, nil, func(f *asm.Fn) {
+		pa, sak, pb, sbk, sbn, pc, n, kk, cont := f.Param(0), f.Param(1), f.Param(2), f.Param(3), f.Param(4), f.Param(5), f.Param(6), f.Param(7), f.Param(8)
 		a, b, k, left := f.Local(i32), f.Local(i32), f.Local(i32), f.Local(i32)
 		es := int64(1) << d.Shift
 		blocks := func(start, step, end func()) {
@@ -68,6 +68,11 @@ func (l *Lib) blockProduct(d DT) uint32 {
 						for i := range sum {
 							f.Set(sum[i], asm.VC(d.C, 0))
 						}
+						f.If(cont.E, func() {
+							for i := range sum {
+								f.Set(sum[i], asm.MV.At(pc.E, uint32(16*i)))
+							}
+						})
 						blocks(func() {
 							for i := range acc {
 								f.Set(acc[i], asm.VC(d.C, 0))
@@ -95,6 +100,7 @@ func (l *Lib) blockProduct(d DT) uint32 {
 		x, sum := f.Local(d.C), f.Local(d.C)
 		f.While(n.GtS(asm.C(0)), func() {
 			f.Set(sum, asm.Const(d.C, 0))
+			f.If(cont.E, func() { f.Set(sum, l.load(d, pc.E, 0)) })
 			blocks(func() { f.Set(x, asm.Const(d.C, 0)) }, func() {
 				f.Set(x, x.Add(l.load(d, a.E, 0).Mul(l.load(d, b.E, 0))))
 			}, func() { f.Set(sum, sum.Add(x.E)) })
@@ -116,7 +122,20 @@ func (k *K) finishProduct(y V, d DT, m, kk, n V, batches E) {
 	k.Put(asm.M32, k.Ctx.E, mmNB, nb.Wrap())
 	w := k.Let(n.E)
 	k.If(w.GtS(asm.CL(mmBlock)), func() { k.Set(w, asm.CL(mmBlock)) })
-	k.Work(batches.Mul(m.E).Mul(nb.E), kk.AddI(4).Mul(w.E).ShrSI(2))
+	// Side by side some columns a nanosecond, one after the other one in about two.
+	per := k.Let(w.MulI(2 * lineCost(d, 1)))
+	if d.ABI == abi.F32 || d.ABI == abi.F64 {
+		k.If(asm.And2(w.GeS(asm.CL(4)), asm.L32(k.Ctx.E, mmBN).EqI(1)), func() { k.Set(per, w.ShrSI(4-d.Shift).AddI(2)) })
+	}
+	units := k.Let(batches.Mul(m.E).Mul(nb.E))
+	if d.Half() {
+		// Their sums cannot be kept in the output.
+		k.Put(asm.M32, k.Ctx.E, pcCount, asm.C(1))
+		k.Put(asm.M32, k.Ctx.E, pcLen, kk.Wrap())
+		k.Work(units.E, kk.AddI(8).Mul(per.E))
+		return
+	}
+	k.lineWork(units.E, kk.E, per.E, w.AddI(40))
 }
 
 // MatMul is numpy's matmul.
@@ -192,11 +211,10 @@ func (k *K) productRange(d DT, lo, hi V, after func(pc, row, col, n V)) {
 	m, kk, n, nb, nd := s(mmM), s(mmK), s(mmN), s(mmNB), s(mmND)
 	am, ak, bk, bn := s(mmAM), s(mmAK), s(mmBK), s(mmBN)
 	da, db, dy := k.Let(Data(k.In(0))), k.Let(Data(k.In(1))), k.Let(Data(k.Out(0)))
-	u := k.Let(lo.E)
 	q, row, col, w, bat, pa, pb, pc, j, t, p := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32),
 		k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
 	sh := d.Shift
-	k.While(u.LtU(hi.E), func() {
+	k.pieceUnits(lo, hi, kk, func(u, from, to V) {
 		k.Set(q, u.DivU(nb.E))
 		k.Set(col, u.Sub(q.Mul(nb.E)).MulI(mmBlock))
 		k.Set(bat, q.DivU(m.E))
@@ -215,11 +233,12 @@ func (k *K) productRange(d DT, lo, hi V, after func(pc, row, col, n V)) {
 			k.Set(pb, pb.Add(t.Mul(asm.L32(p.E, mmSB))))
 			k.Inc(p, 4)
 		})
-		k.CallStmt(k.L.blockProduct(d), da.Add(pa.ShlI(sh)), ak.ShlI(sh), db.Add(pb.ShlI(sh)), bk.ShlI(sh), bn.ShlI(sh), pc.E, w.E, kk.E)
+		k.Set(pa, pa.Add(from.Mul(ak.E)))
+		k.Set(pb, pb.Add(from.Mul(bk.E)))
+		k.CallStmt(k.L.blockProduct(d), da.Add(pa.ShlI(sh)), ak.ShlI(sh), db.Add(pb.ShlI(sh)), bk.ShlI(sh), bn.ShlI(sh), pc.E, w.E, to.Sub(from.E), from.NeI(0))
 		if after != nil {
-			after(pc, row, col, w)
+			k.If(to.Eq(kk.E), func() { after(pc, row, col, w) })
 		}
-		k.Inc(u, 1)
 	})
 }
 

@@ -297,7 +297,8 @@ func BatchNorm(d DT) *Kernel {
 			in := k.prodDims(x, asm.C(2), Rank(x))
 			k.Put(asm.M32, k.Ctx.E, ch, DimC(x, 1).Wrap())
 			k.Put(asm.M32, k.Ctx.E, plane, in.Wrap())
-			k.Work(DimC(x, 0).Mul(DimC(x, 1)), in.AddI(20))
+			pieces, cost := k.cut(in.E, asm.CL(lineCost(d, 1)))
+			k.Work(DimC(x, 0).Mul(DimC(x, 1)).Mul(pieces.E), cost.AddI(30))
 		},
 		Range: func(k *K, lo, hi V) {
 			c, n := k.Let(asm.L32(k.Ctx.E, ch)), k.Let(asm.L32(k.Ctx.E, plane))
@@ -306,17 +307,17 @@ func BatchNorm(d DT) *Kernel {
 				in[i] = k.Let(Data(k.In(i)))
 			}
 			y := k.Let(Data(k.Out(0)))
-			u, i, p, q, end := k.Let(lo.E), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+			i, p, q, end := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
 			a, b := k.Local(d.C), k.Local(d.C)
 			eps := k.Let(k.AttrT(d.C, 0))
 			at := func(j int) E { return k.Load(d, in[j].Add(i.ShlI(d.Shift)), 0) }
-			k.While(u.LtU(hi.E), func() {
+			k.pieceUnits(lo, hi, n, func(u, from, to V) {
 				k.Set(i, u.RemU(c.E))
 				k.Set(a, at(1).Div(at(4).Add(eps.E).Sqrt()))
 				k.Set(b, at(2).Sub(at(3).Mul(a.E)))
-				k.Set(p, in[0].Add(u.Mul(n.E).ShlI(d.Shift)))
-				k.Set(q, y.Add(u.Mul(n.E).ShlI(d.Shift)))
-				k.Set(end, q.Add(n.ShlI(d.Shift)))
+				k.Set(p, in[0].Add(u.Mul(n.E).Add(from.E).ShlI(d.Shift)))
+				k.Set(q, y.Add(u.Mul(n.E).Add(from.E).ShlI(d.Shift)))
+				k.Set(end, q.Add(to.Sub(from.E).ShlI(d.Shift)))
 				if d.ABI == abi.F32 || d.ABI == abi.F64 {
 					va, vb := k.Let(asm.Splat(a.E)), k.Let(asm.Splat(b.E))
 					k.While(q.AddI(16).LeU(end.E), func() {
@@ -330,7 +331,6 @@ func BatchNorm(d DT) *Kernel {
 					k.Inc(p, 1<<d.Shift)
 					k.Inc(q, 1<<d.Shift)
 				})
-				k.Inc(u, 1)
 			})
 		},
 	}

@@ -8,7 +8,11 @@ import (
 	"github.com/waybill-ml/waybill/packager/codegen/asm"
 )
 
-// Recurrent layers. One unit is one time step of one direction; units run in order, never in parallel.
+// Recurrent layers. One unit is one time step of one direction and batch row; units run in order, never in parallel. A step with many columns is
+// cut into pieces: blocks of columns of the products over all gates, for GRU the gates and blocks of columns of the candidate's
+// product, and the rest.
+
+const rnPieces = CtxScratch // u32 units of a step
 
 // Cell is a kind of recurrent layer.
 type Cell int
@@ -207,7 +211,25 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 			k.SetRank(wk, asm.C(1))
 			k.SetDimC(wk, 0, h.MulI(gates+3))
 			k.Alloc(wk, d)
-			k.Work(seq.MulI(int64(v.Dirs)), in.Add(h.E).AddI(16).Mul(h.MulI(gates)).Mul(batch.E).ShrSI(2))
+			// Side by side four terms a nanosecond, else one in about two.
+			per := k.Let(in.Add(h.E))
+			if v.Turned && !d.Half() {
+				k.Set(per, per.ShrSI(2).AddI(8))
+			} else {
+				k.Set(per, per.MulI(2*lineCost(d, 1)).AddI(8))
+			}
+			blocks, cost := k.cut(h.MulI(gates), per.E)
+			pieces, last := k.Let(blocks.E), h.MulI(gates*20)
+			k.If(pieces.EqI(1), func() { k.Set(cost, cost.Add(last)) }, func() {
+				k.Inc(pieces, 1)
+				if v.Cell == GRU {
+					ln := asm.L32(k.Ctx.E, pcLen).ExtU()
+					k.Set(pieces, pieces.AddI(1).Add(h.Add(ln).SubI(1).DivS(ln)))
+				}
+				k.If(cost.LtS(last), func() { k.Set(cost, last) })
+			})
+			k.note(rnPieces, pieces.Wrap())
+			k.Work(seq.MulI(int64(v.Dirs)).Mul(batch.E).Mul(pieces.E), cost.AddI(100))
 		},
 		Range: func(k *K, lo, hi V) {
 			L := func() V { return k.Local(asm.I32) }
@@ -219,7 +241,11 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 			g := k.Let(h.MulI(gates))
 			buf := k.Let(Data(k.Out(rnnWork)))
 			spare := k.Let(buf.Add(g.ShlI(sh))) // 3 rows behind the gates
-			u, dir, t, step, b := k.Let(lo.E), L(), L(), L(), L()
+			w0, u, dir, t, step, b := k.Let(lo.E), L(), L(), L(), L(), L()
+			pieces, blocks, ln, piece := k.noted(rnPieces), k.noted(pcCount), k.noted(pcLen), L()
+			// What the unit does: columns [c0, c1) of the products, the gates, columns [d0, d1) of the candidate, the rest.
+			products, gating, candidate, rest, c0, c1, d0, d1 := L(), L(), L(), L(), L(), L(), L(), L()
+			least := func(a, b E) E { return asm.Select(a.LtU(b), a, b) }
 			px, pw, pr, ph, pc, py, i, p, q := L(), L(), L(), L(), L(), L(), L(), L(), L()
 			e := k.Local(d.C)
 			var sk, sn V // weight strides in bytes over k and over gate rows, for W and R
@@ -289,12 +315,34 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 				k.Set(p, Data(k.In(7)).Add(dir.MulI(3).AddI(which).Mul(hb.E)))
 				each(h.E, func(off E) { stv(at.Add(off), ld(at.Add(off)).Add(ld(p.Add(off)).Mul(ld(state.Add(off))))) })
 			}
-			k.While(u.LtU(hi.E), func() {
-				k.Set(dir, u.DivU(seq.E))
-				k.Set(step, u.Sub(dir.Mul(seq.E)))
+			k.While(w0.LtU(hi.E), func() {
+				k.Set(u, w0.DivU(pieces.E))
+				k.Set(piece, w0.Sub(u.Mul(pieces.E)))
+				k.Set(t, u.DivU(batch.E))
+				k.Set(b, u.Sub(t.Mul(batch.E)))
+				k.Set(dir, t.DivU(seq.E))
+				k.Set(step, t.Sub(dir.Mul(seq.E)))
+				k.If(pieces.EqI(1), func() {
+					for _, x := range []V{products, gating, candidate, rest} {
+						k.Set(x, asm.C(1))
+					}
+					k.Set(c0, asm.C(0))
+					k.Set(c1, g.E)
+					k.Set(d0, asm.C(0))
+					k.Set(d1, h.E)
+				}, func() {
+					k.Set(products, piece.LtU(blocks.E))
+					k.Set(gating, piece.Eq(blocks.E))
+					k.Set(rest, piece.AddI(1).Eq(pieces.E))
+					k.Set(candidate, piece.GtU(blocks.E).And(rest.Eqz()))
+					k.Set(c0, piece.Mul(ln.E))
+					k.Set(c1, least(c0.Add(ln.E), g.E))
+					k.Set(d0, piece.Sub(blocks.E).SubI(1).Mul(ln.E))
+					k.Set(d1, least(d0.Add(ln.E), h.E))
+				})
 				k.Set(pw, Data(w).Add(dir.Mul(g.E).Mul(in.E).ShlI(sh)))
 				k.Set(pr, Data(r).Add(dir.Mul(g.E).Mul(h.E).ShlI(sh)))
-				k.Up(b, batch.E, func() {
+				{
 					k.Set(t, step.E)
 					backward := func() {
 						// Reversed sequences start at their own end.
@@ -312,13 +360,20 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 					}
 					k.Set(py, Data(k.Out(rnnY)).Add(t.MulI(int64(v.Dirs)).Add(dir.E).Mul(batch.E).Add(b.E).Mul(hb.E)))
 					k.Set(ph, Data(k.Out(rnnYH)).Add(dir.Mul(batch.E).Add(b.E).Mul(hb.E)))
-					body := func() {
+					// part multiplies a row with columns [from, to) of a matrix.
+					part := func(pa, pb, sbk, sbn, out, from, to, kk E, cont int64) {
+						row(pa, pb.Add(from.Mul(sbn)), sbk, sbn, out.Add(from.ShlI(sh)), to.Sub(from), kk, cont)
+					}
+					whole := func(skip asm.Label) {
 						k.Set(px, Data(x).Add(t.Mul(batch.E).Add(b.E).Mul(in.E).ShlI(sh)))
 						switch v.Cell {
 						case LSTM:
 							k.Set(pc, Data(k.Out(rnnYC)).Add(dir.Mul(batch.E).Add(b.E).Mul(hb.E)))
-							row(px.E, pw.E, sk.E, sn.E, buf.E, g.E, in.E, 0)
-							row(ph.E, pr.E, rk.E, rn.E, buf.E, g.E, h.E, 1)
+							k.If(products.E, func() {
+								part(px.E, pw.E, sk.E, sn.E, buf.E, c0.E, c1.E, in.E, 0)
+								part(ph.E, pr.E, rk.E, rn.E, buf.E, c0.E, c1.E, h.E, 1)
+							})
+							k.BrIf(skip, rest.Eqz())
 							bias(buf.E, 0, g.E)
 							gi, gof, gf, gc := buf.E, buf.Add(hb.E), buf.Add(hb.MulI(2)), buf.Add(hb.MulI(3))
 							peep(gi, 0, pc.E)
@@ -344,15 +399,25 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 							each(h.E, func(off E) { stv(ph.Add(off), ld(gof.Add(off)).Mul(ld(spare.Add(off)))) })
 						case GRU:
 							gz, gr, gh := buf.E, buf.Add(hb.E), buf.Add(hb.MulI(2))
-							row(px.E, pw.E, sk.E, sn.E, buf.E, g.E, in.E, 0)
-							row(ph.E, pr.E, rk.E, rn.E, buf.E, h.MulI(2), h.E, 1)
-							bias(buf.E, 0, h.MulI(2))
-							clip(buf.E, h.MulI(2))
-							act(0, gz, h.E)
-							act(0, gr, h.E)
+							k.If(products.E, func() {
+								part(px.E, pw.E, sk.E, sn.E, buf.E, c0.E, c1.E, in.E, 0)
+								k.If(c0.LtU(h.MulI(2)), func() {
+									part(ph.E, pr.E, rk.E, rn.E, buf.E, c0.E, least(c1.E, h.MulI(2)), h.E, 1)
+								})
+							})
+							k.If(gating.E, func() {
+								bias(buf.E, 0, h.MulI(2))
+								clip(buf.E, h.MulI(2))
+								act(0, gz, h.E)
+								act(0, gr, h.E)
+								if !v.Flag {
+									each(h.E, func(off E) { stv(spare.Add(off), ld(gr.Add(off)).Mul(ld(ph.Add(off)))) })
+								}
+							})
 							rh := pr.Add(h.MulI(2).Mul(rn.E)) // recurrence weights of the candidate
 							if v.Flag {
-								row(ph.E, rh, rk.E, rn.E, spare.E, h.E, h.E, 0)
+								k.If(candidate.E, func() { part(ph.E, rh, rk.E, rn.E, spare.E, d0.E, d1.E, h.E, 0) })
+								k.BrIf(skip, rest.Eqz())
 								if v.HasB {
 									k.Set(p, Data(k.In(3)).Add(dir.Mul(g.E).MulI(2).Add(h.MulI(2)).ShlI(sh)))
 									k.Set(q, p.Add(g.ShlI(sh)))
@@ -365,8 +430,8 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 									stv(gh.Add(off), ld(gh.Add(off)).Add(ld(gr.Add(off)).Mul(ld(spare.Add(off)))))
 								})
 							} else {
-								each(h.E, func(off E) { stv(spare.Add(off), ld(gr.Add(off)).Mul(ld(ph.Add(off)))) })
-								row(spare.E, rh, rk.E, rn.E, gh, h.E, h.E, 1)
+								k.If(candidate.E, func() { part(spare.E, rh, rk.E, rn.E, gh, d0.E, d1.E, h.E, 1) })
+								k.BrIf(skip, rest.Eqz())
 								bias(gh, 2, h.E)
 							}
 							clip(gh, h.E)
@@ -375,8 +440,11 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 								stv(ph.Add(off), asm.CFloat(d.C, 1).Sub(ld(gz.Add(off))).Mul(ld(gh.Add(off))).Add(ld(gz.Add(off)).Mul(ld(ph.Add(off)))))
 							})
 						case RNN:
-							row(px.E, pw.E, sk.E, sn.E, buf.E, g.E, in.E, 0)
-							row(ph.E, pr.E, rk.E, rn.E, buf.E, g.E, h.E, 1)
+							k.If(products.E, func() {
+								part(px.E, pw.E, sk.E, sn.E, buf.E, c0.E, c1.E, in.E, 0)
+								part(ph.E, pr.E, rk.E, rn.E, buf.E, c0.E, c1.E, h.E, 1)
+							})
+							k.BrIf(skip, rest.Eqz())
 							bias(buf.E, 0, g.E)
 							clip(buf.E, h.E)
 							act(0, buf.E, h.E)
@@ -384,13 +452,14 @@ func Recurrent(v RNNVariant, d DT) *Kernel {
 						}
 						k.MemCopy(py.E, ph.E, hb.E)
 					}
+					body := func() { k.Block(whole) }
 					if v.HasLens {
 						k.If(step.LtS(asm.L32(Data(k.In(4)).Add(b.ShlI(2)), 0)), body, func() { k.MemFill(py.E, asm.C(0), hb.E) })
 					} else {
 						body()
 					}
-				})
-				k.Inc(u, 1)
+				}
+				k.Inc(w0, 1)
 			})
 		},
 	}

@@ -98,13 +98,14 @@ var (
 
 // Lib emits functions into one module, each name once.
 type Lib struct {
-	M       *wasmenc.Module
-	fns     map[string]uint32
-	allocFn *asm.Fn // built last: it knows the plan
+	M        *wasmenc.Module
+	UnitMost int64 // what a unit of work may cost at most
+	fns      map[string]uint32
+	allocFn  *asm.Fn // built last: it knows the plan
 }
 
 // NewLib returns an empty library over m.
-func NewLib(m *wasmenc.Module) *Lib { return &Lib{M: m, fns: map[string]uint32{}} }
+func NewLib(m *wasmenc.Module) *Lib { return &Lib{M: m, UnitMost: unitMost, fns: map[string]uint32{}} }
 
 // Kernel is an operator for one combination of dtypes and variants, which Name must spell out completely.
 // Functions are built on first use.

@@ -229,7 +229,7 @@ func (k *K) sample(d DT, sp, taps, outside int, align bool, lo, hi V) {
 	})
 }
 
-// Det gives determinants of the matrices in input 0 by elimination in f64; output 1 is working space. A unit is a matrix.
+// Det gives determinants of the matrices in input 0 by elimination in f64; output 1 is working space. A unit is a step on a row.
 func Det(d DT) *Kernel {
 	return &Kernel{Name: "Det." + d.Name, NOut: 2,
 		Prep: func(k *K) {
@@ -246,59 +246,84 @@ func Det(d DT) *Kernel {
 			k.SetDimC(t, 1, n.E)
 			k.Alloc(t, dtOf(abi.F64))
 			k.Put(asm.M32, k.Ctx.E, CtxScratch, n.Wrap())
-			k.Work(k.Numel(y), n.Mul(n.E).Mul(n.AddI(8)).AddI(20))
+			// Of each matrix: its rows are copied, then for each column one pivot is chosen and the rows below lose a multiple of it.
+			steps := k.Let(n.Mul(n.AddI(1)))
+			k.If(n.Eqz(), func() { k.Set(steps, asm.CL(1)) })
+			k.Put(asm.M32, k.Ctx.E, CtxScratch+4, steps.Wrap())
+			k.Check(steps.LeS(asm.CL(1<<31-1)), abi.ErrMemory, steps.E, asm.CL(0))
+			total := k.Let(k.Numel(y).Mul(steps.E))
+			k.Check(total.LeS(asm.CL(1<<31-1)), abi.ErrMemory, total.E, asm.CL(0))
+			k.Work(total.E, n.MulI(3).AddI(20))
 		},
 		Range: func(k *K, lo, hi V) {
-			n := k.Let(asm.L32(k.Ctx.E, CtxScratch))
+			n, steps := k.Let(asm.L32(k.Ctx.E, CtxScratch)), k.Let(asm.L32(k.Ctx.E, CtxScratch+4))
 			a := k.Let(Data(k.Out(1)))
 			L := func() V { return k.Local(asm.I32) }
-			u, i, j, c, best, p, q, src, row := k.Let(lo.E), L(), L(), L(), L(), L(), L(), L(), k.Let(n.ShlI(3))
-			det, top, f, t := k.Local(asm.F64), k.Local(asm.F64), k.Local(asm.F64), k.Local(asm.F64)
+			w, u, s, i, j, c, r, best, p, q, src, row := k.Let(lo.E), L(), L(), L(), L(), L(), L(), L(), L(), L(), L(), k.Let(n.ShlI(3))
+			det, top, f, t := k.Let(asm.MF64.At(k.Ctx.E, pcState)), k.Let(asm.MF64.At(k.Ctx.E, pcState+8)), k.Local(asm.F64), k.Local(asm.F64)
 			cell := func(r, c E) E { return a.Add(r.Mul(row.E)).Add(c.ShlI(3)) }
 			get := func(r, c E) E { return asm.MF64.At(cell(r, c), 0) }
-			k.While(u.LtU(hi.E), func() {
-				k.Set(src, Data(k.In(0)).Add(u.Mul(n.E).Mul(n.E).ShlI(d.Shift)))
-				k.Up(i, n.Mul(n.E), func() {
+			copyRow := func() {
+				k.Set(p, cell(r.E, asm.C(0)))
+				k.Set(src, Data(k.In(0)).Add(u.Mul(n.E).Add(r.E).Mul(n.E).ShlI(d.Shift)))
+				k.Up(i, n.E, func() {
 					v := k.Load(d, src.Add(i.ShlI(d.Shift)), 0)
 					if d.C == asm.F32 {
 						v = v.Promote()
 					}
-					k.Put(asm.MF64, a.Add(i.ShlI(3)), 0, v)
+					k.Put(asm.MF64, p.Add(i.ShlI(3)), 0, v)
 				})
-				k.Set(det, asm.CD(1))
-				k.Up(c, n.E, func() {
-					k.Set(best, c.E)
-					k.For(i, c.AddI(1), n.E, 1, func() {
-						k.If(get(best.E, c.E).Abs().Lt(get(i.E, c.E).Abs()), func() { k.Set(best, i.E) })
-					})
-					k.If(best.Ne(c.E), func() {
-						k.Set(det, det.Neg())
-						k.Up(j, n.E, func() {
-							k.Set(p, cell(best.E, j.E))
-							k.Set(q, cell(c.E, j.E))
-							k.Set(t, asm.MF64.At(p.E, 0))
-							k.Put(asm.MF64, p.E, 0, asm.MF64.At(q.E, 0))
-							k.Put(asm.MF64, q.E, 0, t.E)
-						})
-					})
-					k.Set(top, get(c.E, c.E))
-					k.Set(det, det.Mul(top.E))
-					k.If(top.Ne(asm.CD(0)), func() {
-						k.For(i, c.AddI(1), n.E, 1, func() {
-							k.Set(f, get(i.E, c.E).Div(top.E))
-							k.For(j, c.AddI(1), n.E, 1, func() {
-								k.Put(asm.MF64, cell(i.E, j.E), 0, get(i.E, j.E).Sub(f.Mul(get(c.E, j.E))))
-							})
-						})
+			}
+			pivot := func() {
+				k.Set(best, c.E)
+				k.For(i, c.AddI(1), n.E, 1, func() {
+					k.If(get(best.E, c.E).Abs().Lt(get(i.E, c.E).Abs()), func() { k.Set(best, i.E) })
+				})
+				k.If(best.Ne(c.E), func() {
+					k.Set(det, det.Neg())
+					k.Up(j, n.E, func() {
+						k.Set(p, cell(best.E, j.E))
+						k.Set(q, cell(c.E, j.E))
+						k.Set(t, asm.MF64.At(p.E, 0))
+						k.Put(asm.MF64, p.E, 0, asm.MF64.At(q.E, 0))
+						k.Put(asm.MF64, q.E, 0, t.E)
 					})
 				})
-				v := det.E
-				if d.C == asm.F32 {
-					v = v.Demote()
-				}
-				k.Store(d, Data(k.Out(0)).Add(u.ShlI(d.Shift)), 0, v)
-				k.Inc(u, 1)
+				k.Set(top, get(c.E, c.E))
+				k.Set(det, det.Mul(top.E))
+			}
+			eliminate := func() {
+				k.Set(i, c.Add(r.E))
+				k.If(asm.And2(i.LtU(n.E), top.Ne(asm.CD(0))), func() {
+					k.Set(f, get(i.E, c.E).Div(top.E))
+					k.For(j, c.AddI(1), n.E, 1, func() {
+						k.Put(asm.MF64, cell(i.E, j.E), 0, get(i.E, j.E).Sub(f.Mul(get(c.E, j.E))))
+					})
+				})
+			}
+			k.While(w.LtU(hi.E), func() {
+				k.Set(u, w.DivU(steps.E))
+				k.Set(s, w.Sub(u.Mul(steps.E)))
+				k.If(s.Eqz(), func() { k.Set(det, asm.CD(1)) })
+				k.If(n.E, func() {
+					k.Set(c, s.DivU(n.E))
+					k.Set(r, s.Sub(c.Mul(n.E)))
+					k.If(c.Eqz(), copyRow, func() {
+						k.Inc(c, -1)
+						k.If(r.Eqz(), pivot, eliminate)
+					})
+				})
+				k.If(s.AddI(1).Eq(steps.E), func() {
+					v := det.E
+					if d.C == asm.F32 {
+						v = v.Demote()
+					}
+					k.Store(d, Data(k.Out(0)).Add(u.ShlI(d.Shift)), 0, v)
+				})
+				k.Inc(w, 1)
 			})
+			k.Put(asm.MF64, k.Ctx.E, pcState, det.E)
+			k.Put(asm.MF64, k.Ctx.E, pcState+8, top.E)
 		},
 	}
 }

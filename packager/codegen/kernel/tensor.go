@@ -64,7 +64,7 @@ func view(name string, d DT, prep func(k *K, x, y V)) *Kernel {
 			prep(k, x, y)
 			k.Alloc(y, d)
 			k.CallStmt(k.L.collapse(), k.Ctx.E, y.E)
-			k.Work(k.Numel(y), asm.CL(1))
+			k.Work(k.Numel(y), asm.CL(2))
 		},
 		Range: func(k *K, lo, hi V) {
 			dx := k.Let(Data(k.In(0)).Add(asm.L32(k.Ctx.E, vwBase).ShlI(d.Shift)))
@@ -277,7 +277,10 @@ func Concat(d DT) *Kernel {
 			k.Put(asm.M32, k.Ctx.E, inner, in.Wrap())
 			k.Put(asm.M32, k.Ctx.E, outer, ax.E)
 			k.If(k.Numel(y).Eqz(), func() { k.Set(out, asm.CL(0)) })
-			k.Work(out.E, sum.Mul(in.E).ShrSI(4-d.Shift).Add(n.ExtU().ShlI(3)))
+			// A byte costs a quarter of a unit: what is copied is read and written, and may be touched for the first time.
+			row := k.Let(sum.Mul(in.E).ShlI(d.Shift))
+			pieces, cost := k.cut(row.ShrSI(2).AddI(1), asm.CL(1))
+			k.Work(out.Mul(pieces.E), cost.Add(n.ExtU().ShlI(3)).AddI(8))
 		},
 		Range: func(k *K, lo, hi V) {
 			y := k.Out(0)
@@ -286,6 +289,10 @@ func Concat(d DT) *Kernel {
 			row := k.Let(Dim(y, ax.E).Wrap().Mul(in.E))
 			n := k.Let(k.NIn())
 			o, i, po, sz, j := k.Let(lo.E), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+			k.If(k.noted(pcCount).NeI(1), func() {
+				k.concatPieces(ax, in, row, n, lo, hi)
+				k.Return(asm.C(0))
+			})
 			// Input by input, so that descriptors are read once per range.
 			k.Set(j, asm.C(0))
 			k.Up(i, n.E, func() {
@@ -306,6 +313,28 @@ func Concat(d DT) *Kernel {
 			})
 		},
 	}
+}
+
+// concatPieces does units [lo, hi) of rows that are cut: each is some bytes of an output row.
+func (k *K) concatPieces(ax, in, row, n, lo, hi V) {
+	dy := k.Let(Data(k.Out(0)))
+	words := k.Let(row.ShrUI(2).AddI(1))
+	i, at, sz, a, b := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+	k.pieceUnits(lo, hi, words, func(u, from, to V) {
+		k.Set(from, from.ShlI(2))
+		k.Set(to, asm.Select(to.Eq(words.E), row.E, to.ShlI(2)))
+		k.Set(at, asm.C(0))
+		k.Up(i, n.E, func() {
+			v := k.InAt(i.E)
+			k.Set(sz, Dim(v, ax.E).Wrap().Mul(in.E))
+			k.Set(a, asm.Select(from.GtU(at.E), from.E, at.E))
+			k.Set(b, asm.Select(to.LtU(at.Add(sz.E)), to.E, at.Add(sz.E)))
+			k.If(a.LtU(b.E), func() {
+				k.MemCopy(dy.Add(u.Mul(row.E)).Add(a.E), Data(v).Add(u.Mul(sz.E)).Add(a.Sub(at.E)), b.Sub(a.E))
+			})
+			k.Set(at, at.Add(sz.E))
+		})
+	})
 }
 
 // Gather takes i64 indices along axis attr0.
@@ -336,17 +365,29 @@ func Gather(d DT) *Kernel {
 			k.Put(asm.M32, k.Ctx.E, inner, in.Wrap().ShlI(d.Shift))
 			k.Put(asm.M32, k.Ctx.E, cnt, k.Numel(ix).Wrap())
 			k.Put(asm.M32, k.Ctx.E, dim, Dim(x, ax.E).Wrap())
-			k.Work(out.Mul(k.Numel(ix)), in.ShrSI(3).AddI(4))
+			pieces, cost := k.cut(in.ShlI(d.Shift), asm.CL(1))
+			k.Work(out.Mul(k.Numel(ix)).Mul(pieces.E), cost.ShrSI(2).AddI(5))
 		},
 		Range: func(k *K, lo, hi V) {
 			x, ix := k.Let(Data(k.In(0))), k.Let(Data(k.In(1)))
 			in, c, n := k.Let(asm.L32(k.Ctx.E, inner)), k.Let(asm.L32(k.Ctx.E, cnt)), k.Let(asm.L32(k.Ctx.E, dim))
-			o := k.Let(lo.DivU(c.E))
-			j := k.Let(lo.Sub(o.Mul(c.E)))
-			po := k.Let(Data(k.Out(0)).Add(lo.Mul(in.E)))
-			u := k.Let(lo.E)
 			v := k.Local(asm.I64)
-			p := k.Local(asm.I32)
+			p, o, j, po, u := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+			k.If(k.noted(pcCount).NeI(1), func() {
+				// A unit is some bytes of a slice.
+				k.pieceUnits(lo, hi, in, func(u, from, to V) {
+					k.Set(o, u.DivU(c.E))
+					k.Set(v, asm.L64(ix.Add(u.Sub(o.Mul(c.E)).ShlI(3)), 0))
+					k.Index(v, n.ExtU())
+					k.Set(p, x.Add(o.Mul(n.E).Add(v.Wrap()).Mul(in.E)))
+					k.MemCopy(Data(k.Out(0)).Add(u.Mul(in.E)).Add(from.E), p.Add(from.E), to.Sub(from.E))
+				})
+				k.Return(asm.C(0))
+			})
+			k.Set(o, lo.DivU(c.E))
+			k.Set(j, lo.Sub(o.Mul(c.E)))
+			k.Set(po, Data(k.Out(0)).Add(lo.Mul(in.E)))
+			k.Set(u, lo.E)
 			k.While(u.LtU(hi.E), func() {
 				k.Set(v, asm.L64(ix.Add(j.ShlI(3)), 0))
 				k.Index(v, n.ExtU())

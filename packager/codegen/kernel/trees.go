@@ -74,7 +74,8 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 				k.SetDimC(o, 1, k.Attr(TreeAttrTargets))
 				k.Alloc(o, []DT{d, dtOf(abi.F64)}[i])
 			}
-			k.Work(DimC(x, 0), k.Attr(TreeAttrCost))
+			roots := k.Let(k.Attr(TreeAttrNRoots))
+			k.lineWork(DimC(x, 0), roots.E, k.Attr(TreeAttrCost).DivS(roots.AddI(1)).AddI(1), k.Attr(TreeAttrTargets).ShlI(2).AddI(30))
 		},
 		Range: func(k *K, lo, hi V) {
 			x, y, acc := k.In(0), k.Out(0), k.Out(1)
@@ -82,13 +83,13 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 			nodes, roots, nroots, begins, entries, targets, base := a(TreeAttrNodes), a(TreeAttrRoots), a(TreeAttrNRoots),
 				a(TreeAttrBegins), a(TreeAttrEntries), a(TreeAttrTargets), a(TreeAttrBase)
 			width := k.Let(DimC(x, 1).Wrap().ShlI(d.Shift))
-			row := k.Let(Data(x).Add(lo.Mul(width.E)))
-			u := k.Let(lo.E)
+			row, u, next := k.Local(asm.I32), k.Local(asm.I32), k.Let(lo.E)
+			count, ln := k.noted(pcCount), k.noted(pcLen)
 			L := func() V { return k.Local(asm.I32) }
 			node, p, pa, py, j, r, e, end, at := L(), L(), L(), L(), L(), L(), L(), L(), L()
 			val := k.Local(d.C)
 			w, s := k.Local(asm.F64), k.Local(asm.F64)
-			rend := k.Let(roots.Add(nroots.ShlI(2)))
+			rbegin, rend, from, to := L(), L(), L(), L()
 			start := 0.0
 			if v.Agg == "MIN" || v.Agg == "MAX" {
 				start = negInf - negInf // NaN: no leaf has named the target yet
@@ -132,11 +133,29 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 			c := L()
 			// Blocks of rows, tree by tree: a tree's nodes stay in the cache, and each row still meets the trees in order.
 			blk, v0, row0 := L(), L(), L()
-			k.While(u.LtU(hi.E), func() {
-				k.Set(blk, u.AddI(treeBlock))
-				k.If(blk.GtU(hi.E), func() { k.Set(blk, hi.E) })
+			k.While(next.LtU(hi.E), func() {
+				k.If(count.EqI(1), func() {
+					k.Set(u, next.E)
+					k.Set(blk, u.AddI(treeBlock))
+					k.If(blk.GtU(hi.E), func() { k.Set(blk, hi.E) })
+					k.Set(next, blk.E)
+					k.Set(from, asm.C(0))
+					k.Set(to, nroots.E)
+				}, func() {
+					// Some trees of one row.
+					k.Set(u, next.DivU(count.E))
+					k.Set(blk, u.AddI(1))
+					k.Set(from, next.Sub(u.Mul(count.E)).Mul(ln.E))
+					k.Set(to, from.Add(ln.E))
+					k.If(to.GtU(nroots.E), func() { k.Set(to, nroots.E) })
+					k.Inc(next, 1)
+				})
+				k.Set(rbegin, roots.Add(from.ShlI(2)))
+				k.Set(rend, roots.Add(to.ShlI(2)))
+				k.Set(row, Data(x).Add(u.Mul(width.E)))
 				k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
 				k.Set(j, blk.Sub(u.E).Mul(targets.E))
+				k.If(from.E, func() { k.Set(j, asm.C(0)) })
 				k.Set(at, asm.C(0))
 				k.While(j.E, func() {
 					k.Put(asm.MF64, pa.E, 0, asm.CD(start))
@@ -148,7 +167,7 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 					k.Inc(pa, 8)
 					k.Inc(j, -1)
 				})
-				k.Set(r, roots.E)
+				k.Set(r, rbegin.E)
 				k.Set(row0, row.E)
 				k.While(r.LtU(rend.E), func() {
 					k.Set(row, row0.E)
@@ -191,8 +210,8 @@ func TreeEnsemble(v TreeVariant, d DT) *Kernel {
 					})
 					k.Inc(r, 4)
 				})
-				k.Set(row, row0.Add(blk.Sub(u.E).Mul(width.E)))
 				k.Set(pa, Data(acc).Add(u.Mul(targets.E).ShlI(3)))
+				k.If(to.Ne(nroots.E), func() { k.Set(u, blk.E) })
 				k.While(u.LtU(blk.E), func() {
 					k.Set(py, Data(y).Add(u.Mul(targets.E).ShlI(d.Shift)))
 					k.Up(j, targets.E, func() {
