@@ -58,9 +58,13 @@ func (c *call) do(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 	inDesc := l.take(uint64(len(ins)+c.g.outputs)*abi.DescSize, abi.TensorLine)
 	c.outs = inDesc + uint64(len(ins))*abi.DescSize
 	clear(mem[c.block:l.next])
+	breathe := breather(ctx)
 	for i := range ins {
-		if err := putValue(mem, inDesc+uint64(i)*abi.DescSize, &l, &ins[i]); err != nil {
+		if err := putValue(breathe, mem, inDesc+uint64(i)*abi.DescSize, &l, &ins[i]); err != nil {
 			c.unplace(ctx, base)
+			if end := c.ended(err); end != nil {
+				return nil, end
+			}
 			return nil, &InputError{c.inputName(i), err}
 		}
 	}
@@ -82,11 +86,11 @@ func (c *call) do(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 	le.PutUint32(h[abi.CtxOutputs:], uint32(c.outs))
 	le.PutUint32(h[abi.CtxBudget:], c.g.eng.cfg.Budget)
 	le.PutUint32(h[abi.CtxErrNode:], noNode)
-	if err := c.drive(ctx); err != nil {
+	if err := c.drive(ctx, breathe); err != nil {
 		c.unplace(ctx, base)
 		return nil, err
 	}
-	outs, err := c.read()
+	outs, err := c.read(breathe)
 	c.unplace(ctx, base)
 	return outs, err
 }
@@ -172,6 +176,15 @@ func (c *call) trap(ctx context.Context, err error) error {
 	return t
 }
 
+// ended is what a call returns whose breathing was cut short, nil for any other error.
+func (c *call) ended(err error) error {
+	var s *stopped
+	if !errors.As(err, &s) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", c.g.name, s.cause)
+}
+
 func (c *call) canceled(ctx context.Context) error {
 	return fmt.Errorf("%s: %w", c.g.name, context.Cause(ctx))
 }
@@ -184,7 +197,7 @@ func (c *call) node(i uint32) string {
 }
 
 // drive runs bind and then resume until it is done.
-func (c *call) drive(ctx context.Context) error {
+func (c *call) drive(ctx context.Context, breathe func() error) error {
 	s, err := c.invoke(ctx, c.inst.bind, c.block, 0)
 	if err != nil {
 		return err
@@ -200,10 +213,10 @@ func (c *call) drive(ctx context.Context) error {
 	default:
 		return &ProtocolError{c.g.name, fmt.Errorf("bind returned status %d", s)}
 	}
+	if ctx.Err() != nil {
+		return c.canceled(ctx)
+	}
 	for {
-		if ctx.Err() != nil {
-			return c.canceled(ctx)
-		}
 		s, err := c.invoke(ctx, c.inst.resume, c.block, 0)
 		if err != nil {
 			return err
@@ -213,7 +226,7 @@ func (c *call) drive(ctx context.Context) error {
 			return nil
 		case abi.More:
 		case abi.Parallel:
-			err = c.parallel(ctx)
+			err = c.parallel(ctx, breathe)
 		case abi.NeedMemory:
 			err = c.grow()
 		case abi.Failed:
@@ -223,6 +236,9 @@ func (c *call) drive(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		if err := breathe(); err != nil {
+			return c.ended(err)
 		}
 	}
 }
@@ -282,7 +298,7 @@ func (c *call) failure() error {
 }
 
 // parallel calls part(i) for every part, on several threads where the engine may.
-func (c *call) parallel(ctx context.Context) error {
+func (c *call) parallel(ctx context.Context, breathe func() error) error {
 	n := le.Uint32(c.header()[abi.CtxWant:])
 	if n == 0 || n > maxParts {
 		return &ProtocolError{c.g.name, fmt.Errorf("a parallel section of %d parts", n)}
@@ -299,8 +315,8 @@ func (c *call) parallel(ctx context.Context) error {
 			if i >= n {
 				return nil
 			}
-			if ctx.Err() != nil {
-				return c.canceled(ctx)
+			if err := breathe(); err != nil {
+				return c.ended(err)
 			}
 			stack[0], stack[1] = c.block, uint64(i)
 			if err := f.CallWithStack(ctx, stack[:]); err != nil {
@@ -341,15 +357,18 @@ func (c *call) parallel(ctx context.Context) error {
 }
 
 // read copies the outputs out of guest memory.
-func (c *call) read() ([]Tensor, error) {
+func (c *call) read(breathe func() error) ([]Tensor, error) {
 	mem, err := c.memory()
 	if err != nil {
 		return nil, err
 	}
-	r := reader{mem: mem, budget: int64(c.g.eng.cfg.OutputLimit)}
+	r := reader{mem: mem, budget: int64(c.g.eng.cfg.OutputLimit), breathe: breathe}
 	out := make([]Tensor, c.g.outputs)
 	for i := range out {
 		if out[i], err = r.value(c.outs+uint64(i)*abi.DescSize, 0); err != nil {
+			if end := c.ended(err); end != nil {
+				return nil, end
+			}
 			return nil, &ProtocolError{c.g.name, fmt.Errorf("output %d: %w", i, err)}
 		}
 	}

@@ -58,8 +58,8 @@ func stringBytes(s []string) uint64 {
 }
 
 // putValue writes t's descriptor at desc and its contents at l's next addresses. The caller made sure by inputSize
-// that everything fits into mem.
-func putValue(mem []byte, desc uint64, l *layout, t *Tensor) error {
+// that everything fits into mem. breathe, when not nil, is called now and then; its error is returned.
+func putValue(breathe func() error, mem []byte, desc uint64, l *layout, t *Tensor) error {
 	d := mem[desc : desc+abi.DescSize]
 	clear(d)
 	le.PutUint32(d[abi.DescKind:], uint32(t.Kind))
@@ -77,7 +77,7 @@ func putValue(mem []byte, desc uint64, l *layout, t *Tensor) error {
 		}
 		putExtent(d, at, n, 0)
 		for i := range t.Elems {
-			if err := putValue(mem, at+uint64(i)*abi.DescSize, l, &t.Elems[i]); err != nil {
+			if err := putValue(breathe, mem, at+uint64(i)*abi.DescSize, l, &t.Elems[i]); err != nil {
 				return err
 			}
 		}
@@ -89,7 +89,9 @@ func putValue(mem []byte, desc uint64, l *layout, t *Tensor) error {
 	}
 	if t.DType != abi.String {
 		at := l.take(uint64(len(t.Data)), abi.TensorLine)
-		copy(mem[at:at+uint64(len(t.Data))], t.Data)
+		if err := copyChunks(breathe, mem[at:at+uint64(len(t.Data))], t.Data); err != nil {
+			return err
+		}
 		putExtent(d, at, uint64(len(t.Data)), 0)
 		return nil
 	}
@@ -98,6 +100,11 @@ func putValue(mem []byte, desc uint64, l *layout, t *Tensor) error {
 	text := at + uint64(len(t.Strings)+1)*4
 	var off uint64
 	for i, s := range t.Strings {
+		if breathe != nil && i%everyStrings == everyStrings-1 {
+			if err := breathe(); err != nil {
+				return err
+			}
+		}
 		if !utf8.ValidString(s) {
 			return fmt.Errorf("string %d is not valid UTF-8", i)
 		}
@@ -127,8 +134,9 @@ func firstDim(t *Tensor) int64 {
 // reader copies values out of guest memory. Everything it reads is untrusted: addresses, lengths, counts and nesting
 // are checked, and budget bounds the bytes that it may copy in all, because descriptors may overlap.
 type reader struct {
-	mem    []byte
-	budget int64
+	mem     []byte
+	budget  int64
+	breathe func() error // called now and then, unless nil
 }
 
 func (r *reader) block(at, n uint64) ([]byte, error) {
@@ -197,8 +205,8 @@ func (r *reader) value(desc uint64, depth int) (Tensor, error) {
 	if err := r.spend(want); err != nil {
 		return t, err
 	}
-	t.Data = append(make([]byte, 0, len(b)), b...)
-	return t, nil
+	t.Data, err = cloneChunks(r.breathe, b)
+	return t, err
 }
 
 func (r *reader) container(t Tensor, at, n uint64, depth int) (Tensor, error) {
@@ -236,13 +244,21 @@ func (r *reader) strings(b []byte, count int64) ([]string, error) {
 		return nil, err
 	}
 	text := b[(count+1)*4:]
-	all := string(text)
+	all, err := textChunks(r.breathe, text)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]string, count)
 	prev := uint32(0)
 	if first := le.Uint32(b); first != 0 {
 		return nil, fmt.Errorf("the first string starts at %d, not 0", first)
 	}
 	for i := range out {
+		if r.breathe != nil && i%everyStrings == everyStrings-1 {
+			if err := r.breathe(); err != nil {
+				return nil, err
+			}
+		}
 		end := le.Uint32(b[4*(i+1):])
 		if end < prev || uint64(end) > uint64(len(text)) {
 			return nil, fmt.Errorf("string %d ends at %d, outside of [%d, %d]", i, end, prev, len(text))

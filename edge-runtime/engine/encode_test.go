@@ -17,7 +17,7 @@ func encodeOne(tb testing.TB, t *Tensor) ([]byte, uint64) {
 	mem := make([]byte, 1024+n+2*abi.TensorLine)
 	l := layout{next: 128}
 	desc := l.take(abi.DescSize, abi.Align)
-	if err := putValue(mem, desc, &l, t); err != nil {
+	if err := putValue(nil, mem, desc, &l, t); err != nil {
 		tb.Fatal(err)
 	}
 	if l.next > uint64(len(mem)) {
@@ -86,7 +86,7 @@ func TestInvalidUTF8Input(t *testing.T) {
 	v := OfStrings([]string{"ok", "\xff"})
 	mem := make([]byte, 4096)
 	l := layout{next: 128}
-	if err := putValue(mem, 0, &l, &v); err == nil || !strings.Contains(err.Error(), "string 1") {
+	if err := putValue(nil, mem, 0, &l, &v); err == nil || !strings.Contains(err.Error(), "string 1") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func (m *plainMemory) Reallocate(size uint64) []byte {
 	}
 	if size > uint64(cap(m.buf)) {
 		b := make([]byte, size)
-		copy(b, m.buf)
+		_ = copyChunks(func() error { runtime.Gosched(); return nil }, b, m.buf)
 		m.buf = b
 	}
 	m.buf = m.buf[:size]
@@ -140,8 +140,7 @@ func (w *weightsImage) copyTo(mem []byte) error {
 	}
 	dst := mem[w.base : w.base+w.size]
 	if w.bytes != nil {
-		copy(dst, w.bytes)
-		return nil
+		return copyChunks(func() error { runtime.Gosched(); return nil }, dst, w.bytes)
 	}
 	_, err := io.ReadFull(io.NewSectionReader(w.file, 0, int64(w.size)), dst)
 	if err != nil {

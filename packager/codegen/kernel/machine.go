@@ -217,7 +217,7 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 				f.If(asm.And2(asm.L32(rec.E, RecKind).EqI(KindParallel).And(asm.L32(ctx.E, CtxSerial).Eqz()), asm.And2(cur.Eqz(), total.GtS(asm.CL(1)))), func() {
 					// cost and total are below 2^31 each, so the product fits.
 					f.If(total.Mul(cost.E).GeS(asm.CL(p.ParMin)), func() {
-						f.Set(n, asm.CL(p.ParMin/4).DivS(cost.E))
+						f.Set(n, asm.CL(min(p.ParMin/4, DefaultBudget)).DivS(cost.E))
 						f.If(n.LtS(asm.CL(1)), func() { f.Set(n, asm.CL(1)) })
 						// At most 2^20 parts.
 						f.Set(cur, total.ShrSI(20).AddI(1))
