@@ -116,3 +116,36 @@ func TestFindCases(t *testing.T) {
 		t.Errorf("%d cases, %v", len(dirs), err)
 	}
 }
+
+// A module gives the values of a map as one tensor; MapProto and the interpreter give one each. Both comparisons know.
+func TestMaps(t *testing.T) {
+	keys := ir.Strs([]int64{3}, []string{"a", "b", "c"})
+	want := &ir.Val{Kind: ir.Map, Keys: keys}
+	for _, v := range []float32{1, 2, 3} {
+		want.Elems = append(want.Elems, ir.TensorVal(ir.F32s([]int64{}, []float32{v})))
+	}
+	module := func(k []string, v ...float32) artifact.GoldenTensor {
+		return artifact.GoldenTensor{Kind: "map", DType: "string", Elems: []artifact.GoldenTensor{
+			{Kind: "tensor", DType: "string", Shape: []int64{int64(len(k))}, Strings: k}, {Kind: "tensor", DType: "f32", Shape: []int64{int64(len(v))}, Data: f32(v...)}}}
+	}
+	for _, c := range []struct {
+		got        artifact.GoldenTensor
+		bits, near string
+	}{
+		{module(keys.Strings, 1, 2, 3), "", ""},
+		{fromVal(want), "", ""},
+		{module(keys.Strings, 1, 2.0001, 3), "value of key 1", ""},
+		{module(keys.Strings, 1, 2.5, 3), "value of key 1", "value of key 1"},
+		{module([]string{"a", "b", "d"}, 1, 2, 3), "keys", "keys"},
+		{module(keys.Strings, 1, 2), "2 values", "2 values"},
+		{artifact.GoldenTensor{Kind: "map"}, "without keys", "without keys"},
+	} {
+		if d := sameBits(c.got, want); !strings.Contains(d, c.bits) || (d == "") != (c.bits == "") {
+			t.Errorf("%+v: bits: %q, want %q", c.got, d, c.bits)
+		}
+		err := near(c.got, want, 1e-3, 1e-5)
+		if (err == nil) != (c.near == "") || err != nil && !strings.Contains(err.Error(), c.near) {
+			t.Errorf("%+v: near: %v, want %q", c.got, err, c.near)
+		}
+	}
+}

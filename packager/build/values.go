@@ -73,13 +73,21 @@ func sameBits(got artifact.GoldenTensor, want *ir.Val) string {
 			}
 		}
 	case ir.Map:
-		if len(got.Elems) != 2 || len(want.Elems) != 1 {
-			return "another kind of map"
+		if len(got.Elems) == 0 {
+			return "a map without keys"
 		}
 		if d := sameBits(got.Elems[0], ir.TensorVal(want.Keys)); d != "" {
 			return "keys: " + d
 		}
-		return sameBits(got.Elems[1], want.Elems[0])
+		vals := mapValues(got)
+		if len(vals) != len(want.Elems) {
+			return fmt.Sprintf("%d values, interpreter: %d", len(vals), len(want.Elems))
+		}
+		for i := range want.Elems {
+			if d := sameBits(vals[i], want.Elems[i]); d != "" {
+				return fmt.Sprintf("value of key %d: %s", i, d)
+			}
+		}
 	default:
 		if len(got.Elems) != len(want.Elems) {
 			return fmt.Sprintf("%d elements, interpreter: %d", len(got.Elems), len(want.Elems))
@@ -91,6 +99,27 @@ func sameBits(got artifact.GoldenTensor, want *ir.Val) string {
 		}
 	}
 	return ""
+}
+
+// mapValues gives the values of a map one by one. A module gives them as one tensor, the interpreter and MapProto as a
+// scalar for each key.
+func mapValues(m artifact.GoldenTensor) []artifact.GoldenTensor {
+	if len(m.Elems) != 2 || len(m.Elems[1].Shape) != 1 || m.Elems[1].Kind != "" && m.Elems[1].Kind != "tensor" {
+		return m.Elems[1:]
+	}
+	all, n := m.Elems[1], int(m.Elems[1].Shape[0])
+	var out []artifact.GoldenTensor
+	for i := range n {
+		v := artifact.GoldenTensor{Kind: "tensor", DType: all.DType, Shape: []int64{}}
+		if len(all.Strings) == n {
+			v.Strings = all.Strings[i : i+1]
+		} else {
+			w := len(all.Data) / n
+			v.Data = all.Data[i*w : (i+1)*w]
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 func elements(dims []int64) int {

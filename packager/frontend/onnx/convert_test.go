@@ -92,6 +92,18 @@ func TestConversions(t *testing.T) {
 			[]int64{6, 8}, []float64{1, 2, 1.5, 0, 0, 2.5}},
 		{"regressor average", 17, stump("Regressor", []int64{0}, []float32{4}, []float32{6}, attrI("n_targets", 1), attrS("aggregate_function", "AVERAGE"), attrFs("base_values", 1)), two,
 			nil, []float64{5, 7}},
+		{"regressor repeated weight", 17, stump("Regressor", []int64{0, 0}, []float32{4, 5}, []float32{6, 7}, attrI("n_targets", 1)), two,
+			nil, []float64{4, 6}},
+		// x == 1 or x == 3, with one leaf for both: 2.5 there and 0.5 elsewhere.
+		{"shared leaf", 17, node("ai.onnx.ml.TreeEnsembleRegressor x -> scores", attrI("n_targets", 1), attrIs("nodes_treeids", 0, 0, 0, 0), attrIs("nodes_nodeids", 0, 1, 2, 3),
+			attrIs("nodes_featureids", 0, 0, 0, 0), attrFs("nodes_values", 1, 3, 0, 0), attrSs("nodes_modes", "BRANCH_EQ", "BRANCH_EQ", "LEAF", "LEAF"),
+			attrIs("nodes_truenodeids", 2, 2, 0, 0), attrIs("nodes_falsenodeids", 1, 3, 0, 0), attrIs("target_treeids", 0, 0), attrIs("target_nodeids", 2, 3),
+			attrIs("target_ids", 0, 0), attrFs("target_weights", 2.5, 0.5)), f32([]int64{4, 1}, 1, 2, 3, float32(math.NaN())), nil, []float64{2.5, 0.5, 2.5, 0.5}},
+		// Node 1, x < 8, is the false child of node 3 and of node 0, which comes before and after it.
+		{"shared node", 17, node("ai.onnx.ml.TreeEnsembleRegressor x -> scores", attrI("n_targets", 1), attrIs("nodes_treeids", 0, 0, 0, 0, 0, 0), attrIs("nodes_nodeids", 0, 1, 2, 3, 4, 5),
+			attrIs("nodes_featureids", 0, 0, 0, 0, 0, 0), attrFs("nodes_values", 1, 8, 0, 3, 0, 0), attrSs("nodes_modes", "BRANCH_LT", "BRANCH_LT", "LEAF", "BRANCH_EQ", "LEAF", "LEAF"),
+			attrIs("nodes_truenodeids", 3, 2, 0, 5, 0, 0), attrIs("nodes_falsenodeids", 1, 4, 0, 1, 0, 0), attrIs("target_treeids", 0, 0, 0), attrIs("target_nodeids", 2, 4, 5),
+			attrIs("target_ids", 0, 0, 0), attrFs("target_weights", 10, 20, 30)), f32([]int64{3, 1}, 0, 7, 9), nil, []float64{10, 10, 20}},
 		{"linear one row", 17, node("ai.onnx.ml.LinearClassifier x -> label scores", attrFs("coefficients", 1), attrFs("intercepts", -1), attrIs("classlabels_ints", 3, 7)), two,
 			[]int64{3, 7}, []float64{2, -1, 0, 1}},
 		{"linear one row logistic", 17, node("ai.onnx.ml.LinearClassifier x -> label scores", attrFs("coefficients", 1), attrFs("intercepts", -1),
@@ -178,11 +190,12 @@ func TestHostileTrees(t *testing.T) {
 			attrIs("target_treeids", 0), attrIs("target_nodeids", ids[len(ids)-1]), attrIs("target_ids", 0), attrFs("target_weights", 1))
 	}
 	for i, n := range [][]byte{
-		tree([]int64{1, 0}, []int64{1, 0}, []int64{0, 1}),           // a cycle without a root
-		tree([]int64{1, 2, -1}, []int64{2, 1, 0}, []int64{0, 1, 2}), // two parents
-		tree([]int64{5, -1}, []int64{1, 0}, []int64{0, 1}),          // a child that does not exist
-		tree([]int64{-1, -1}, []int64{0, 0}, []int64{0, 1}),         // two roots
-		tree([]int64{-1, -1}, []int64{0, 0}, []int64{1, 1}),         // one id twice
+		tree([]int64{1, 0}, []int64{1, 0}, []int64{0, 1}),                    // a cycle without a root
+		tree([]int64{1, 2, -1}, []int64{2, 1, 0}, []int64{0, 1, 2}),          // a node that is its own child
+		tree([]int64{5, -1}, []int64{1, 0}, []int64{0, 1}),                   // a child that does not exist
+		tree([]int64{-1, -1}, []int64{0, 0}, []int64{0, 1}),                  // two roots
+		tree([]int64{-1, -1}, []int64{0, 0}, []int64{1, 1}),                  // one id twice
+		tree([]int64{1, 2, 1, -1}, []int64{3, 3, 3, 0}, []int64{0, 1, 2, 3}), // a cycle below the root, through a shared leaf
 	} {
 		_, err := Parse(model(17, graphParts{nodes: [][]byte{n}, ins: [][]byte{info("x", 1, -1, 1)}, outs: [][]byte{info("scores", 1)}}), "")
 		if err == nil {

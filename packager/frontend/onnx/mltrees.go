@@ -120,10 +120,6 @@ func (o *op) readForest(w string) *forest {
 			o.fail("node %d of tree %d has the child %d, which does not exist", id[i], tree[i], t)
 			return 0
 		}
-		if child[k] {
-			o.fail("node %d of tree %d has two parents", t, tree[i])
-			return 0
-		}
 		child[k] = true
 		if leaf[k] != 0 {
 			return leaf[k]
@@ -178,64 +174,112 @@ func (o *op) readForest(w string) *forest {
 	return f
 }
 
-// canonical renumbers nodes and leaves in the order of a walk from the roots, so that children come after their
-// parents, and gives the attributes of ml.TreeEnsemble.
+// canonical renumbers nodes in an order in which children come after all their parents, the true child's side first, and
+// leaves as a walk meets them, and gives the attributes of ml.TreeEnsemble. Nodes and leaves may be shared.
 func (f *forest) canonical(d ir.DType, targets int64, aggregate string, base []float64) (ir.Attrs, error) {
-	var roots, feature, mode, yes, no, missing, begin, target []int64
-	var threshold, weight []float64
-	newNode := map[int64]int64{}
-	begin = []int64{0}
-	type todo struct {
-		ref  int64
-		slot *[]int64
-		at   int
+	order, err := f.order()
+	if err != nil {
+		return nil, err
 	}
-	var stack []todo
-	place := func(t todo) error {
-		if t.ref < 0 {
-			if ^t.ref >= int64(len(f.leaves)) {
-				return fmt.Errorf("leaf %d does not exist", ^t.ref)
+	at := make([]int64, len(f.nodes))
+	for k, i := range order {
+		at[i] = int64(k)
+	}
+	var target []int64
+	var weight []float64
+	begin, leaf := []int64{0}, map[int64]int64{}
+	met := make([]bool, len(f.nodes))
+	var stack []int64
+	for _, r := range f.roots {
+		stack = append(stack[:0], r)
+		for len(stack) > 0 {
+			r := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			switch _, known := leaf[r]; {
+			case r >= 0 && !met[r]:
+				met[r] = true
+				stack = append(stack, f.nodes[r].no, f.nodes[r].yes)
+			case r < 0 && !known:
+				leaf[r] = ^int64(len(begin) - 1)
+				for _, w := range f.leaves[^r] {
+					target, weight = append(target, w.target), append(weight, w.weight)
+				}
+				begin = append(begin, int64(len(target)))
 			}
-			for _, w := range f.leaves[^t.ref] {
-				target = append(target, w.target)
-				weight = append(weight, w.weight)
-			}
-			(*t.slot)[t.at] = ^int64(len(begin) - 1)
-			begin = append(begin, int64(len(target)))
-			return nil
 		}
-		if t.ref >= int64(len(f.nodes)) {
-			return fmt.Errorf("node %d does not exist", t.ref)
+	}
+	ref := func(r int64) int64 {
+		if r < 0 {
+			return leaf[r]
 		}
-		if _, again := newNode[t.ref]; again {
-			return fmt.Errorf("node %d is reached twice", t.ref)
-		}
-		k := len(feature)
-		newNode[t.ref] = int64(k)
-		(*t.slot)[t.at] = int64(k)
-		n := f.nodes[t.ref]
+		return at[r]
+	}
+	var feature, mode, yes, no, missing []int64
+	var threshold []float64
+	for _, i := range order {
+		n := f.nodes[i]
 		feature, mode, missing = append(feature, n.feature), append(mode, n.mode), append(missing, n.missing)
 		threshold = append(threshold, n.threshold)
-		yes, no = append(yes, 0), append(no, 0)
-		stack = append(stack, todo{n.no, &no, k}, todo{n.yes, &yes, k})
-		return nil
+		yes, no = append(yes, ref(n.yes)), append(no, ref(n.no))
 	}
-	roots = make([]int64, len(f.roots))
+	roots := make([]int64, len(f.roots))
 	for i, r := range f.roots {
-		stack = append(stack[:0], todo{r, &roots, i})
-		for len(stack) > 0 {
-			t := stack[len(stack)-1]
-			stack = stack[:len(stack)-1]
-			if err := place(t); err != nil {
-				return nil, err
-			}
-		}
+		roots[i] = ref(r)
 	}
 	list := func(d ir.DType, v []float64) *ir.Data { return ir.FloatData(d, []int64{int64(len(v))}, v) }
 	ints := func(v []int64) []int64 { return append([]int64{}, v...) }
 	return ir.Attrs{"n_targets": targets, "roots": roots, "node_feature": ints(feature), "node_mode": ints(mode), "node_threshold": list(d, threshold),
 		"node_true": ints(yes), "node_false": ints(no), "node_missing_true": ints(missing), "leaf_begin": begin, "leaf_target": ints(target),
 		"leaf_weight": list(ir.F64, weight), "aggregate": aggregate, "base_values": list(ir.F64, base)}, nil
+}
+
+// order lists the nodes that the roots lead to, parents before children. It fails for cycles and for references to nothing.
+func (f *forest) order() ([]int64, error) {
+	const fresh, open, done = 0, 1, 2
+	state := make([]uint8, len(f.nodes))
+	var post, stack []int64
+	push := func(r int64) error {
+		switch {
+		case r < 0 && ^r >= int64(len(f.leaves)):
+			return fmt.Errorf("leaf %d does not exist", ^r)
+		case r >= int64(len(f.nodes)):
+			return fmt.Errorf("node %d does not exist", r)
+		case r >= 0 && state[r] == open:
+			return fmt.Errorf("node %d leads back to itself", r)
+		case r >= 0 && state[r] == fresh:
+			stack = append(stack, r)
+		}
+		return nil
+	}
+	// The walk is over trees from the last to the first and over false children first: what it leaves, turned round,
+	// has the first tree and true children first.
+	for k := len(f.roots) - 1; k >= 0; k-- {
+		if err := push(f.roots[k]); err != nil {
+			return nil, err
+		}
+		for len(stack) > 0 {
+			i := stack[len(stack)-1]
+			n := &f.nodes[i]
+			if state[i] != fresh {
+				stack = stack[:len(stack)-1]
+				if state[i] == open {
+					state[i] = done
+					post = append(post, i)
+				}
+				continue
+			}
+			state[i] = open
+			for _, r := range []int64{n.yes, n.no} {
+				if err := push(r); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	for i, j := 0, len(post)-1; i < j; i, j = i+1, j-1 {
+		post[i], post[j] = post[j], post[i]
+	}
+	return post, nil
 }
 
 // trees emits the ensemble. x is f32 or f64 already.
@@ -275,6 +319,15 @@ func treeRegressor(o *op) []*ir.Value {
 	base, ok := fitBase(base, targets)
 	if !ok {
 		return o.fail("%d base_values for %d targets", len(base), targets)
+	}
+	if targets == 1 {
+		// Exporters of decision paths and leaf numbers repeat a leaf's weight for each class of the classifier. ONNX Runtime
+		// takes the first one, and the library's answer comes out.
+		for i, l := range f.leaves {
+			if len(l) > 1 {
+				f.leaves[i] = l[:1]
+			}
+		}
 	}
 	s := o.cast(o.trees(x, f, targets, agg, base), ir.F32)
 	return one(o.post(s, kind, int(targets)))
@@ -346,7 +399,7 @@ func treeEnsemble(o *op) []*ir.Value {
 		}
 		f.nodes = append(f.nodes, t)
 	}
-	// Set membership: a chain of EQ nodes, each with a copy of the true branch's leaf.
+	// Set membership: a chain of EQ nodes that share the true child.
 	for i := 0; i < n; i++ {
 		t := &f.nodes[i]
 		if t.mode != 6 {
@@ -360,9 +413,6 @@ func treeEnsemble(o *op) []*ir.Value {
 		t.mode, t.threshold = ir.TreeEQ, math.NaN() // the empty set: never
 		if len(set) == 0 {
 			continue
-		}
-		if len(set) > 1 && t.yes >= 0 {
-			return o.lacks("a set test with several members whose true child is not a leaf")
 		}
 		t.threshold = set[0]
 		last := i
