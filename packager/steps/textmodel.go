@@ -53,10 +53,26 @@ func readModel(b json.RawMessage) (textModel, error) {
 	if err != nil {
 		return textModel{}, err
 	}
+	if kind == "" { // old files leave it out
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(b, &keys); err != nil {
+			return textModel{}, refuse("model", "%v", err)
+		}
+		switch {
+		case keys["merges"] != nil:
+			kind = "BPE"
+		case keys["max_input_chars_per_word"] != nil:
+			kind = "WordPiece"
+		case len(keys["vocab"]) > 0 && keys["vocab"][0] == '[':
+			kind = "Unigram"
+		default:
+			kind = "WordLevel"
+		}
+	}
 	switch kind {
 	case "WordPiece":
 		return readWordPiece(b)
-	case "BPE", "": // old files leave the type out
+	case "BPE":
 		return readBPE(b)
 	case "Unigram":
 		return readUnigram(b)
