@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,12 @@ func stepCode(p *project.Project, s project.Step) ([]byte, error) {
 			return nil, err
 		}
 		b, err := steps.Text(j)
-		if err != nil {
+		var e *steps.TokenizerError
+		switch {
+		case errors.As(err, &e):
+			return nil, diag.Wrap(diag.Unsupported, err, "step %q", s.Name).At(diag.Loc{File: s.Tokenizer, Line: e.Line, Col: e.Col}).
+				Line("%s names the file", s.Loc).Hint("%s", e.Way)
+		case err != nil:
 			return nil, diag.Wrap(diag.Unsupported, err, "step %q: %s", s.Name, s.Tokenizer).At(s.Loc)
 		}
 		return b, nil

@@ -109,14 +109,15 @@ func TestTokenizerRefused(t *testing.T) {
 	if err := os.WriteFile(f, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "t.json"), []byte(`{"model": {"type": "WordLevel"}}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "t.json"), []byte("{\n  \"model\": {\"type\": \"Letters\"}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p, err := project.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = build.Read(t.Context(), p); diag.CodeOf(err) != diag.Unsupported || !strings.Contains(err.Error(), "model.type") {
+	if _, err = build.Read(t.Context(), p); diag.CodeOf(err) != diag.Unsupported || !strings.Contains(diag.Render(err), "t.json:2:21") ||
+		!strings.Contains(err.Error(), "model.type") {
 		t.Errorf("%v", err)
 	}
 }

@@ -23,7 +23,7 @@ type TokenizerError struct {
 }
 
 func (e *TokenizerError) Error() string {
-	return fmt.Sprintf("%d:%d: %s: %s: %v", e.Line, e.Col, e.Field, e.Problem, ErrTokenizer)
+	return fmt.Sprintf("%s: %s: %v", e.Field, e.Problem, ErrTokenizer)
 }
 
 // Unwrap returns ErrTokenizer.
