@@ -35,6 +35,27 @@ func stringLowering() map[string]lowerer {
 			t.free(s)
 			return nil
 		},
+		"NumberToText": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Ins[0])
+			if err != nil {
+				return err
+			}
+			t := &temps{c: c}
+			refs := t.new()
+			c.step(kernel.NumberText(d), []*operand{refs}, c.ins(n))
+			t.free(c.step(kernel.Implode(), c.outs(n), []*operand{refs}))
+			return nil
+		},
+		"TextToNumber": func(c *compiler, n *ir.Node) error {
+			d, err := c.dt(n, n.Outs[0])
+			if err != nil {
+				return err
+			}
+			t := &temps{c: c}
+			refs := t.explode(c.ins(n)[0])
+			t.free(c.step(kernel.TextNumber(d), append(c.outs(n), t.new()), []*operand{refs}))
+			return nil
+		},
 		"RegexFullMatch": func(c *compiler, n *ir.Node) error {
 			d, err := compileDFA(`\A(?:` + n.Str("pattern") + `)\z`)
 			if err != nil {

@@ -411,6 +411,10 @@ func (c *call) eval() ([]*value, error) {
 		return c.lists()
 	case "StringConcat":
 		return one(c.stringConcat())
+	case "NumberToText":
+		return one(c.numberToText())
+	case "TextToNumber":
+		return one(c.textToNumber())
 	case "StringSplit":
 		ts, err := c.stringSplit()
 		return tensors(ts...), err

@@ -65,7 +65,7 @@ func mathOps() []OpDef {
 			}},
 		{Name: "Cast", Doc: "Conversion to the element type `to`. Float to integer truncates toward zero; out of range and NaN give " +
 			"the result of docs/numerics.md (saturating, NaN gives 0). To bool: not equal to 0. Bool to a number: 0 or 1. " +
-			"Integer to integer wraps. Between strings and numbers is not supported.",
+			"Integer to integer wraps. NumberToText and TextToNumber serve strings.",
 			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{need("to", AttrDType)}, infer: inferCast},
 		{Name: "Where", Doc: "X where Condition, else Y; all three broadcast.",
 			Ins: params("Condition X Y"), Outs: params("Z"), infer: inferWhere},

@@ -31,6 +31,27 @@ func stringOps() []OpDef {
 				c.set(0, String, s)
 				return nil
 			}},
+		{Name: "NumberToText", Doc: "X's elements as text: integers in decimal, true as 1; floats by the shortest digits that give them back (docs/numerics.md, section 3.2).",
+			Ins: params("X"), Outs: params("Y"), infer: func(c *inferer) error {
+				if err := c.tensors(); err != nil {
+					return err
+				}
+				d := c.dtype(0)
+				c.set(0, String, c.shape(0))
+				return c.want(0, d == Bool || numeric(d) && d.Bits() >= 8 && !d.IsSmallFloat(), "a number of at least 8 bits")
+			}},
+		{Name: "TextToNumber", Doc: "The numbers that X's texts name, of the element type `to`; another text is a run-time error (docs/numerics.md, section 3.2).",
+			Ins: params("X"), Outs: params("Y"), Attrs: []AttrDef{need("to", AttrDType)}, infer: func(c *inferer) error {
+				if err := c.texts(); err != nil {
+					return err
+				}
+				d := c.n.DType("to")
+				if d != Bool && (!numeric(d) || d.Bits() < 8 || d.IsSmallFloat()) {
+					return fmt.Errorf("a cast of texts to %s", d)
+				}
+				c.set(0, d, c.shape(0))
+				return nil
+			}},
 		{Name: "RegexFullMatch", Doc: "Whether the RE2 expression pattern matches the whole text.", Ins: params("X"), Outs: params("Y"),
 			Attrs: []AttrDef{need("pattern", AttrString)}, infer: func(c *inferer) error {
 				if _, err := regexp.Compile(c.n.Str("pattern")); err != nil {

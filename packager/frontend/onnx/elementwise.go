@@ -163,7 +163,7 @@ func (o *op) castTo(to ir.DType) []*ir.Value {
 		return one(x)
 	}
 	if (x.Type.DType == ir.String) != (to == ir.String) {
-		return o.lacks("a cast from %s to %s", x.Type.DType, to)
+		return one(o.castText(x, to, saturate, mode))
 	}
 	if to.IsSmallFloat() {
 		return one(o.emit("CastSmall", ir.Attrs{"to": to, "saturate": saturate, "round_mode": mode}, x))

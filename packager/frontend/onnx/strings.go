@@ -25,3 +25,23 @@ func stringOps() map[string]handler {
 		},
 	}
 }
+
+// castText converts between texts and numbers; types below 8 bits and floats of 8 bits or fewer go through f32 and i32.
+func (o *op) castText(x *ir.Value, to ir.DType, saturate int64, mode string) *ir.Value {
+	if to == ir.String {
+		switch d := x.Type.DType; {
+		case d.IsSmallFloat():
+			x = o.cast(x, ir.F32)
+		case d.Bits() < 8:
+			x = o.cast(x, ir.I32)
+		}
+		return o.emit("NumberToText", nil, x)
+	}
+	switch {
+	case to.IsSmallFloat():
+		return o.emit("CastSmall", ir.Attrs{"to": to, "saturate": saturate, "round_mode": mode}, o.emit("TextToNumber", ir.Attrs{"to": ir.F32}, x))
+	case to.Bits() < 8:
+		return o.cast(o.emit("TextToNumber", ir.Attrs{"to": ir.I32}, x), to)
+	}
+	return o.emit("TextToNumber", ir.Attrs{"to": to}, x)
+}
