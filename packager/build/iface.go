@@ -21,33 +21,13 @@ const weightsChunk = 1 << 20
 
 // makeInterface describes the compiled graph g.
 func makeInterface(name, ver string, g *ir.Graph, c *codegen.Result) *artifact.Interface {
-	const page = 64 << 10
-	round := func(n uint64) uint64 { return (n + page - 1) / page * page }
-	arena := max(round(uint64(c.ArenaHint)), page)
-	fixed := uint64(c.HeapBase)
-	if end := uint64(c.WeightsBase) + uint64(len(c.Weights)); end > fixed {
-		fixed = end
-	}
-	// Room for batches far above the first arena; a host may allow less and answers then with a clear error.
-	limit := min(round(fixed)+max(8*arena, 64<<20), 4<<30)
-	inputs, sized := inputBytes(g)
-	exact := c.Memory.Exact && sized
-	if exact {
-		// Context, descriptors, inputs and arena, each from a new line on.
-		const line = abi.TensorLine
-		up := func(n uint64) uint64 { return (n + line - 1) / line * line }
-		values := uint64(len(g.Body.Params) + len(g.Body.Results))
-		limit = min(round(fixed+up(uint64(c.CtxSize))+up(values*abi.DescSize)+inputs+line+arena), 4<<30)
-	}
 	f := &artifact.Interface{
 		Schema: artifact.InterfaceSchema, Name: name, Version: ver,
 		ABI: abi.Version, MinRuntime: version.Number, Compiler: version.Compiler,
 		Inputs: []artifact.Port{}, Outputs: []artifact.Port{}, State: []artifact.StateVar{},
 		Module: artifact.FileRef{Path: pathModule, Digest: artifact.DigestOf(c.Module), Size: int64(len(c.Module))},
-		Memory: artifact.Memory{
-			Heap: c.HeapBase, Context: c.CtxSize, Arena: arena, Max: limit, Planned: uint64(c.Memory.Size), Exact: exact,
-		},
-		Nodes: c.Nodes,
+		Memory: MemoryOf(g, c),
+		Nodes:  c.Nodes,
 	}
 	if f.Nodes == nil {
 		f.Nodes = []string{}
@@ -74,6 +54,30 @@ func makeInterface(name, ver string, g *ir.Graph, c *codegen.Result) *artifact.I
 		f.Weights = w
 	}
 	return f
+}
+
+// MemoryOf states the memory that the compiled graph g needs.
+func MemoryOf(g *ir.Graph, c *codegen.Result) artifact.Memory {
+	const page = 64 << 10
+	round := func(n uint64) uint64 { return (n + page - 1) / page * page }
+	arena := max(round(uint64(c.ArenaHint)), page)
+	fixed := uint64(c.HeapBase)
+	if end := uint64(c.WeightsBase) + uint64(len(c.Weights)); end > fixed {
+		fixed = end
+	}
+	// Room for batches far above the first arena; a host may allow less and answers then with a clear error.
+	limit := min(round(fixed)+max(8*arena, 64<<20), 4<<30)
+	inputs, sized := inputBytes(g)
+	exact := c.Memory.Exact && sized
+	if exact {
+		// Context, descriptors, inputs and arena, each from a new line on.
+		const line = abi.TensorLine
+		up := func(n uint64) uint64 { return (n + line - 1) / line * line }
+		values := uint64(len(g.Body.Params) + len(g.Body.Results))
+		arena = max(up(uint64(c.Memory.Size)), page)
+		limit = min(round(fixed+up(uint64(c.CtxSize))+up(values*abi.DescSize)+inputs+line+arena), 4<<30)
+	}
+	return artifact.Memory{Heap: c.HeapBase, Context: c.CtxSize, Arena: arena, Max: limit, Planned: uint64(c.Memory.Size), Exact: exact}
 }
 
 // inputBytes is what the inputs of every call take, each rounded up to a line with a line to spare, if that is always the same.

@@ -56,10 +56,10 @@ const small = `graph "a <b> & c" {
 // that no step needs.
 func somePlan() *plan.Map {
 	return &plan.Map{Size: 176, Bound: 160, Peak: 1, Values: []plan.Value{
-		{Name: "b", Offset: 64, Bytes: 96, Live: []plan.Span{{First: 1, Last: 2}}},
-		{Name: "a <&>\x01", Bytes: 64, Live: []plan.Span{{First: 0, Last: 1}, {First: 3, Last: 3}}},
-		{Name: "c", Offset: 64, Bytes: 96, Live: []plan.Span{{First: 2, Last: 3}}, Over: "b"},
-		{Name: "dead", Offset: 160, Bytes: 16, Live: []plan.Span{}},
+		{Name: "b", Offset: 64, Bytes: 48, Turns: 2, Live: []plan.Span{{First: 1, Last: 2}}},
+		{Name: "a <&>\x01", Bytes: 64, Turns: 1, Live: []plan.Span{{First: 0, Last: 1}, {First: 3, Last: 3}}},
+		{Name: "c", Offset: 64, Bytes: 96, Turns: 1, Live: []plan.Span{{First: 2, Last: 3}}, Over: "b"},
+		{Name: "dead", Offset: 160, Bytes: 16, Turns: 1, Live: []plan.Span{}},
 	}, Loose: []string{"1", "2", "3", "4", "5", "6", "7", "8", "9"}, Steps: []string{"p", "<r>", "r", "outputs"}}
 }
 

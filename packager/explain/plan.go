@@ -55,6 +55,9 @@ func (rep *Report) plan(e *writer) {
 		if v.Over != "" {
 			over = fmt.Sprintf(" over %q", v.Over)
 		}
+		if v.Turns > 1 {
+			over = fmt.Sprintf(" at %d places in turn", v.Turns)
+		}
 		e.print("%12d  %12d  %16s  %q%s\n", v.Offset, v.Bytes, spans(v.Live), v.Name, over)
 	}
 }
@@ -100,7 +103,7 @@ func planBoxes(e *writer, p *plan.Map, x, y int) {
 	for i, v := range ordered(p) {
 		for _, s := range v.Live {
 			left, right := float64(s.First)/steps*planW, float64(s.Last+1)/steps*planW
-			low, high := float64(v.Offset)/size*planH, float64(v.Offset+v.Bytes)/size*planH
+			low, high := float64(v.Offset)/size*planH, float64(v.Offset+v.Bytes*int64(max(v.Turns, 1)))/size*planH
 			e.print(`<rect x="%.2f" y="%.2f" width="%.2f" height="%.2f" fill="%s" stroke="#44525f" stroke-width="0.3"><title>%s</title></rect>`+"\n",
 				float64(x)+left, float64(y)+planH-high, right-left, high-low, planColours[i%len(planColours)],
 				escaped(fmt.Sprintf("%s\n%d bytes at %d, steps %s", v.Name, v.Bytes, v.Offset, spans(v.Live))))

@@ -24,9 +24,24 @@ func load(t testing.TB, g *ir.Graph, cfg engine.Config, alter func([]byte)) *eng
 	if alter != nil {
 		alter(res.Module)
 	}
+	return loadCompiled(t, g, res, cfg, artifact.Memory{Heap: res.HeapBase, Context: res.CtxSize, Arena: uint64(res.ArenaHint)})
+}
+
+// loadMemory compiles g and loads it with mem in its interface document.
+func loadMemory(t testing.TB, g *ir.Graph, cfg engine.Config, mem artifact.Memory) *engine.Model {
+	t.Helper()
+	res, err := codegen.Compile(g, codegen.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loadCompiled(t, g, res, cfg, mem)
+}
+
+func loadCompiled(t testing.TB, g *ir.Graph, res *codegen.Result, cfg engine.Config, mem artifact.Memory) *engine.Model {
+	t.Helper()
 	ref := artifact.FileRef{Path: "model.wasm", Digest: artifact.DigestOf(res.Module), Size: int64(len(res.Module))}
 	i := &artifact.Interface{Schema: artifact.InterfaceSchema, Name: g.Name, Version: "1", ABI: abi.Version, Module: ref,
-		Nodes: res.Nodes, Memory: artifact.Memory{Heap: res.HeapBase, Context: res.CtxSize, Arena: uint64(res.ArenaHint)}}
+		Nodes: res.Nodes, Memory: mem}
 	for _, p := range g.Body.Params {
 		i.Inputs = append(i.Inputs, port(p))
 	}
