@@ -219,12 +219,26 @@ func (m *Model) Run(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 // RunTimed is Run that also tells how long the modules worked: without the wait for a free instance, also when the call
 // failed.
 func (m *Model) RunTimed(ctx context.Context, ins []Tensor) (_ []Tensor, busy time.Duration, _ error) {
+	return m.runTimed(ctx, ins, nil)
+}
+
+// RunEach is Run that adds what each member of the chain took to spent, in the order of the interface document's steps,
+// of which it has at least as many elements.
+func (m *Model) RunEach(ctx context.Context, ins []Tensor, spent []time.Duration) ([]Tensor, error) {
+	outs, _, err := m.runTimed(ctx, ins, spent[:len(m.chain)])
+	return outs, err
+}
+
+func (m *Model) runTimed(ctx context.Context, ins []Tensor, spent []time.Duration) (_ []Tensor, busy time.Duration, _ error) {
 	if err := m.checkInputs(ins); err != nil {
 		return nil, 0, err
 	}
 	if m.direct { // no steps around the model: nothing to wire
 		l := &m.chain[0]
 		outs, busy, err := l.run(ctx, ins)
+		if spent != nil {
+			spent[0] += busy
+		}
 		if err == nil {
 			err = l.checkOutputs(outs)
 		}
@@ -235,13 +249,16 @@ func (m *Model) RunTimed(ctx context.Context, ins []Tensor) (_ []Tensor, busy ti
 	}
 	values := make([]Tensor, m.slots)
 	copy(values, ins)
-	for _, l := range m.chain {
+	for n, l := range m.chain {
 		args := make([]Tensor, len(l.from))
 		for i, s := range l.from {
 			args[i] = values[s]
 		}
 		outs, took, err := l.run(ctx, args)
 		busy += took
+		if spent != nil {
+			spent[n] += took
+		}
 		if err != nil {
 			return nil, busy, err
 		}

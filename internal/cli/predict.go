@@ -24,16 +24,18 @@ func predictCommand() Command {
 		Name: "predict", Group: Build, Summary: "run a model on rows or tensors, as a device would",
 		Args: "[MODEL|PROJECT|REF] INPUT", Min: 1, Max: 2,
 		Long: `INPUT is a file or - for stdin: an inference request of the Open Inference Protocol V2 (JSON), CSV rows with a header, or
-JSON records (a list of flat objects, or one of them). Columns and fields fill the features that waybill.yaml lists,
+JSON records (a list of flat objects, or one of them); or for a model whose one input is the bytes of a file, as of a picture
+or a sound, that file. Columns and fields fill the features that waybill.yaml lists,
 or the inputs of the same name; an empty cell, null or an absent field is a missing value. With text output there is
 one line per row, else one per tensor; with --output json it is a V2 response.`,
 		Examples: []string{
 			"waybill predict churn:1.0 customers.csv",
 			`echo '{"inputs":[{"name":"X","datatype":"FP32","shape":[1,2],"data":[1,2]}]}' | waybill predict model.onnx -`,
 			"waybill predict reg.example/ml/churn:1.0 request.json --output json",
+			"waybill predict flowers:1.0 rose.jpg",
 		},
 		Flags: []ucli.Flag{
-			&ucli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the input: auto, json, records or csv"},
+			&ucli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the input: auto, json, records, csv or file"},
 			engineFlag(),
 		},
 		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.Registry, diag.NotFound},
@@ -89,6 +91,9 @@ func runPredict(ctx context.Context, c *Call) error {
 	}
 	var req v2Request
 	format := c.String("format")
+	if format == "auto" && isBinary(data) {
+		format = "file"
+	}
 	if format == "auto" {
 		format = "csv"
 		if b := bytes.TrimSpace(data); strings.HasSuffix(input, ".json") || len(b) > 0 && b[0] == '{' || len(b) > 0 && b[0] == '[' {
@@ -112,8 +117,10 @@ func runPredict(ctx context.Context, c *Call) error {
 		if len(ignored) > 0 {
 			c.UI.Say("ignored columns: %s", strings.Join(ignored, ", "))
 		}
+	case "file":
+		ins, err = readFileInput(data, t.Interface.Inputs)
 	default:
-		return diag.New(diag.Usage, "--format %s: not one of auto, json, records, csv", format)
+		return diag.New(diag.Usage, "--format %s: not one of auto, json, records, csv, file", format)
 	}
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "predict: %s", input)
@@ -142,6 +149,20 @@ func runPredict(ctx context.Context, c *Call) error {
 		return c.UI.PrintJSON(res)
 	}
 	return printOutputs(c.UI, res.Outputs)
+}
+
+// isBinary tells a picture or a sound from any text.
+func isBinary(b []byte) bool {
+	b = b[:min(len(b), 512)]
+	return bytes.IndexByte(b, 0) >= 0 || len(b) >= 4 && b[0] == 0xff && b[1] == 0xd8
+}
+
+// readFileInput makes the bytes of a file the value of the artifact's one input.
+func readFileInput(b []byte, ports []artifact.Port) ([]artifact.GoldenTensor, error) {
+	if len(ports) != 1 || ports[0].DType != "u8" || ports[0].Ranked && len(ports[0].Shape) != 1 {
+		return nil, errors.New("the bytes of a file are the input of an artifact whose one input is u8 [N], which this is not")
+	}
+	return []artifact.GoldenTensor{{Name: ports[0].Name, Kind: "tensor", DType: "u8", Shape: []int64{int64(len(b))}, Data: b}}, nil
 }
 
 // isRecords tells a list of objects, or one object without the member inputs, from an inference request.

@@ -96,7 +96,7 @@ func Parse(file string, b []byte) (*Project, error) {
 		switch {
 		case s.Tokenizer != "":
 			p.files = append(p.files, File{Path: s.Tokenizer, Loc: s.Loc})
-		case s.Image != nil:
+		case s.Image != nil, s.Audio != nil:
 		case s.TopK == nil:
 			p.files = append(p.files, File{Path: s.File, Loc: s.Loc})
 		case s.TopK.LabelsFile != "":
