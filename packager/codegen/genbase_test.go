@@ -18,7 +18,7 @@ type attrs = map[string]any
 var recipes = sync.OnceValue(func() map[string]recipe {
 	out := map[string]recipe{}
 	for _, fam := range []map[string]recipe{plainRecipes(), shapeRecipes(), indexRecipes(), windowRecipes(), normRecipes(), attentionRecipes(), recurrentRecipes(),
-		imageRecipes(), signalRecipes(), quantRecipes(), listRecipes(), textRecipes(), mlRecipes(), bodyRecipes(), innerRecipes(), trainingRecipes()} {
+		imageRecipes(), signalRecipes(), quantRecipes(), listRecipes(), textRecipes(), mlRecipes(), bodyRecipes(), innerRecipes(), trainingRecipes(), fusedRecipes(), moreAttentionRecipes(), moreQuantRecipes()} {
 		for op, r := range fam {
 			if out[op] != nil {
 				panic("two recipes for " + op)

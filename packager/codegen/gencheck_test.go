@@ -237,6 +237,9 @@ func (m *machine) val(at uint32) *ir.Val {
 
 // shrink drops nodes and results from a graph for as long as the same disagreement remains.
 func shrink(g *ir.Graph, ins []*ir.Data, seed uint64, bad string) (*ir.Graph, []*ir.Data) {
+	if _, err := ir.Parse(ir.Print(g)); err != nil {
+		return g, ins
+	}
 	for range 4 {
 		smaller := false
 		try := func(h *ir.Graph, hins []*ir.Data) bool {

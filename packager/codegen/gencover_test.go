@@ -16,8 +16,11 @@ import (
 // notGenerated are operators of docs/operators.md that random graphs leave out, with the reason.
 func notGenerated() map[string]string {
 	draws := "it draws random numbers, which the frontend refuses"
+	loop := "the frontend refuses whole decoding loops"
 	return map[string]string{
 		"Bernoulli": draws, "Multinomial": draws, "RandomNormal": draws, "RandomNormalLike": draws, "RandomUniform": draws, "RandomUniformLike": draws,
+		"com.microsoft.BeamSearch": loop, "com.microsoft.GreedySearch": loop, "com.microsoft.Sampling": loop, "com.microsoft.WhisperBeamSearch": loop,
+		"com.microsoft.SparseToDenseMatMul": "the frontend refuses sparse tensors",
 	}
 }
 

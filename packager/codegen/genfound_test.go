@@ -14,9 +14,19 @@ func TestFoundGraphs(t *testing.T) {
 	}{
 		{"the last of equal categories counts", `graph "g" {
 			param x i64[*]
-			y f32[*] = ml.OneHotEncoder(x) {cats=i64[3](1, 1, 4), zeros=1} #0 "y"
+			y f32[*] = ml.OneHotEncoder(x) {cats=i64[4](2, -3, -1, -1), zeros=1} #0 "y"
 			result y
-		}`, []*ir.Data{i64d(17, -4, 1, 4)}},
+		}`, []*ir.Data{i64d(17, -3, -1, 2)}},
+		{"the last of equal texts counts", `graph "g" {
+			param x string[*]
+			y f32[*] = ml.OneHotEncoder(x) {cats=string[4]("b", "a", "b", "b"), zeros=1} #0 "y"
+			result y
+		}`, []*ir.Data{ir.Strs([]int64{2, 2}, []string{"a", "b", "", "b"})}},
+		{"tokens of a row or of rows of rows only", `graph "g" {
+			param x string[*]
+			y string[*] = ms.Tokenizer(x) {mark=0, mincharnum=1, pad_value="pad", separators=strings[" "], tokenexp=""} #0 "y"
+			result y
+		}`, []*ir.Data{ir.Strs([]int64{1, 1, 1}, []string{"a b"})}},
 		{"elements of four bits in a sequence are packed for the host", `graph "g" {
 			const c i4[1](hex:02)
 			param x i4[?,N]

@@ -282,7 +282,9 @@ func (g *generator) on(op string, outs int, at map[string]any, ins ...made) bool
 			return false
 		}
 	}
-	g.splice(op, part, known)
+	if !g.splice(op, part, known) {
+		return false
+	}
 	if err != nil {
 		g.failed = true
 		return true
@@ -305,7 +307,7 @@ func (g *generator) results(part *ir.Graph, res map[string]*ir.Val) {
 
 // splice moves the nodes of part, which is what op became, into the graph, with names of their own and the graph's values in place of its parameters
 // and initialisers.
-func (g *generator) splice(op string, part *ir.Graph, known map[string]made) {
+func (g *generator) splice(op string, part *ir.Graph, known map[string]made) bool {
 	sub, dims := map[*ir.Value]*ir.Value{}, map[string]ir.Dim{}
 	for _, p := range part.Body.Params {
 		v := known[p.Name].v
@@ -380,7 +382,18 @@ func (g *generator) splice(op string, part *ir.Graph, known map[string]made) {
 			}
 		}
 	}
+	// A size that the frontend took for open can be one that the operator refuses.
+	for _, v := range sub {
+		if v.Const == nil && !slices.Contains(body.Params, v) {
+			body.Params = append(body.Params, v)
+		}
+	}
+	if err := ir.Verify(&ir.Graph{Name: "part", Body: body}); err != nil {
+		g.tally.refuse(op, err)
+		return false
+	}
 	g.region.Nodes = append(g.region.Nodes, body.Nodes...)
+	return true
 }
 
 func redim(t ir.Type, dims map[string]ir.Dim) ir.Type {

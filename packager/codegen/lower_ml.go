@@ -19,7 +19,8 @@ func mlLowering() map[string]lowerer {
 			if err != nil {
 				return err
 			}
-			table, cnt := c.lookupTable(cats, func(i int) uint64 { return uint64(i) }, nil)
+			keys, at := lastOfEquals(cats)
+			table, cnt := c.lookupTable(keys, func(i int) uint64 { return uint64(at[i]) }, nil)
 			t.free(c.step(kernel.HotRows(in, str), c.outs(n), []*operand{x}, ab(table), ai(int64(cnt)), ai(cats.Len()), ai(n.Int("zeros"))))
 			return nil
 		},
@@ -29,6 +30,35 @@ func mlLowering() map[string]lowerer {
 			return nil
 		},
 	}
+}
+
+// lastOfEquals gives the different elements of a list of i64 or strings, and where each one stands last.
+func lastOfEquals(d *ir.Data) (*ir.Data, []int) {
+	last := map[any]int{}
+	key := func(i int) any {
+		if d.DType == ir.String {
+			return d.Strings[i]
+		}
+		return d.Int(i)
+	}
+	n := int(d.Len())
+	for i := range n {
+		last[key(i)] = i
+	}
+	out, at := &ir.Data{DType: d.DType}, []int{}
+	for i := range n {
+		if last[key(i)] != i {
+			continue
+		}
+		at = append(at, i)
+		if d.DType == ir.String {
+			out.Strings = append(out.Strings, d.Strings[i])
+		} else {
+			out.Bytes = append(out.Bytes, d.Bytes[8*i:8*i+8]...)
+		}
+	}
+	out.Dims = []int64{int64(len(at))}
+	return out, at
 }
 
 func lowerTrees(c *compiler, n *ir.Node) error {

@@ -71,6 +71,9 @@ func (c *call) stringNormalizer() (*tensor, error) {
 
 func (c *call) tokenizer() (*tensor, error) {
 	x, n := c.t(0), c.n
+	if r := len(x.dims); r != 1 && r != 2 {
+		return nil, fmt.Errorf("X of %v, want [C] or [N,C]", x.dims)
+	}
 	var split func(string) []string
 	seps := n.Strs("separators")
 	switch {

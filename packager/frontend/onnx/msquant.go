@@ -320,6 +320,9 @@ func quantizedLSTM(o *op) []*ir.Value {
 		if o.err != nil {
 			return nil
 		}
+		if o.needRank(xw); o.err != nil {
+			return nil
+		}
 		step := ir.TensorOf(ir.F32, ir.ShapeOf(xw.Type.Shape.Dims[1:]...))
 		body := o.body([]ir.Type{h0.Type, c0.Type, step}, func(in *op, p []*ir.Value) []*ir.Value {
 			g := in.emit("Add", nil, p[2], times(in, p[0], r, rs, rz))
