@@ -65,7 +65,11 @@ func stepCode(p *project.Project, s project.Step) ([]byte, error) {
 		}
 		labels = strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(b), "\r\n", "\n"), "\n"), "\n")
 	}
-	b, err := steps.TopK(s.TopK.K, labels)
+	types := []string{}
+	for _, o := range s.Outputs {
+		types = append(types, o.DType)
+	}
+	b, err := steps.TopK(s.TopK.K, labels, types...)
 	if err != nil {
 		return nil, diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
 	}
@@ -132,6 +136,9 @@ func (m *Model) addSteps(list []project.Step, code [][]byte) error {
 			return diag.New(diag.Usage, fmt.Sprintf("step %q: ", s.Name)+format, args...).At(s.Loc)
 		}); err != nil {
 			return err
+		}
+		if err := checkBuiltin(s, &f.Steps[len(f.Steps)-1]); err != nil {
+			return diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
 		}
 		m.Steps = append(m.Steps, StepFile{Path: st.File.Path, Code: code[i]})
 	}

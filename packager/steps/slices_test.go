@@ -26,8 +26,13 @@ type driven struct {
 	arena          uint32
 }
 
-// drive calls a step by hand, with one input of a type and shape, and measures each piece. The step has one output.
+// drive calls a step of one output by hand, with one input of a type and shape, and measures each piece.
 func drive(t testing.TB, code []byte, dtype uint32, data []byte, dims ...int64) driven {
+	t.Helper()
+	return driveTo(t, code, 1, dtype, data, dims...)
+}
+
+func driveTo(t testing.TB, code []byte, outputs, dtype uint32, data []byte, dims ...int64) driven {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -48,7 +53,7 @@ func drive(t testing.TB, code []byte, dtype uint32, data []byte, dims ...int64) 
 	mem := mod.Memory()
 	base := (run(abi.ExportHeap) + 63) &^ 63
 	desc := base + (run(abi.ExportCtx)+63)&^63
-	at := desc + 192
+	at := (desc + 96*(1+outputs) + 63) &^ 63
 	arena := (at + uint32(len(data)) + 63) &^ 63
 	grow := func(end uint32) {
 		if need := int64(end) - int64(mem.Size()); need > 0 {
@@ -72,7 +77,7 @@ func drive(t testing.TB, code []byte, dtype uint32, data []byte, dims ...int64) 
 	put(base+abi.CtxArenaSize, mem.Size()-arena)
 	put(base+abi.CtxNumInputs, 1)
 	put(base+abi.CtxInputs, desc)
-	put(base+abi.CtxNumOutputs, 1)
+	put(base+abi.CtxNumOutputs, outputs)
 	put(base+abi.CtxOutputs, desc+96)
 	head := func(off uint32) uint32 {
 		b, _ := mem.Read(base+off, 4)

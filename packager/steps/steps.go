@@ -18,8 +18,9 @@ var topkModule []byte
 const MaxK = 1024
 
 // TopK gives the k best of each row of scores: see src/topk.c. labels are the names of the classes in the model's order;
-// without any, the classes are numbers.
-func TopK(k int64, labels []string) ([]byte, error) {
+// without any, they are the keys of the maps that ZipMap gives, or numbers. outputs are the element types that the project
+// declares for classes and scores: a sequence without a map tells none.
+func TopK(k int64, labels []string, outputs ...string) ([]byte, error) {
 	if k < 1 || k > MaxK {
 		return nil, fmt.Errorf("k is %d, allowed are 1 to %d", k, MaxK)
 	}
@@ -29,6 +30,14 @@ func TopK(k int64, labels []string) ([]byte, error) {
 	le := binary.LittleEndian
 	cfg := le.AppendUint32(nil, uint32(k))
 	cfg = le.AppendUint32(cfg, uint32(len(labels)))
+	flags := uint32(0)
+	if len(outputs) > 0 && outputs[0] == "string" {
+		flags |= 1
+	}
+	if len(outputs) > 1 && outputs[1] == "f64" {
+		flags |= 2
+	}
+	cfg = le.AppendUint32(cfg, flags)
 	if len(labels) > 0 {
 		at := 0
 		cfg = le.AppendUint32(cfg, 0)

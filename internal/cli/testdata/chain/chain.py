@@ -55,3 +55,12 @@ S = np.abs(librosa.stft(y, n_fft=256, hop_length=80, pad_mode="reflect", dtype=n
 m = np.log(np.maximum(librosa.filters.mel(sr=8000, n_fft=256, n_mels=20, dtype=np.float64) @ S, 1e-10))
 write("sound", [("chirp", b.getvalue(), m[None], s)])
 open(f"{here}/sound.wav", "wb").write(b.getvalue())
+
+
+# A classifier whose answer is named probabilities.
+w = r.standard_normal((2, 3)).astype("f4")
+g = h.make_graph([h.make_node("Gemm", ["x", "w"], ["scores"]), h.make_node("Softmax", ["scores"], ["p"]),
+                  h.make_node("ZipMap", ["p"], ["named"], domain="ai.onnx.ml", classlabels_strings=["low", "middle", "high"])], "named",
+                 [h.make_tensor_value_info("x", T.FLOAT, ["N", 2])],
+                 [h.make_value_info("named", h.make_sequence_type_proto(h.make_map_type_proto(T.STRING, h.make_tensor_type_proto(T.FLOAT, []))))], [nh.from_array(w, "w")])
+onnx.save(h.make_model(g, opset_imports=[h.make_opsetid("", 13), h.make_opsetid("ai.onnx.ml", 1)], ir_version=8), f"{here}/named.onnx")
