@@ -119,7 +119,7 @@ type generator struct {
 }
 
 // mayFail tells whether the graph may end in an error now.
-func (g *generator) mayFail() bool { return g.one(4) }
+func (g *generator) mayFail() bool { return g.one(2) }
 
 func (g *generator) n(n int) int            { return int(g.u() >> 33 % uint64(n)) }
 func (g *generator) one(of int) bool        { return g.n(of) == 0 }
@@ -309,13 +309,14 @@ func (g *generator) step() {
 	g.attemptOr(g.attempt)
 }
 
-// attemptOr takes back the values that an attempt without success made.
+// attemptOr takes back what an attempt without success made.
 func (g *generator) attemptOr(f func() bool) bool {
-	pool, lists, params, ins := len(g.pool), len(g.lists), len(g.params), len(g.ins)
+	pool, lists, params, ins, nodes := len(g.pool), len(g.lists), len(g.params), len(g.ins), len(g.region.Nodes)
 	if f() {
 		return true
 	}
-	g.pool, g.lists, g.params, g.ins = g.pool[:pool], g.lists[:lists], g.params[:params], g.ins[:ins]
+	g.pool, g.lists, g.params, g.ins, g.region.Nodes = g.pool[:pool], g.lists[:lists], g.params[:params], g.ins[:ins], g.region.Nodes[:nodes]
+	g.lead, g.failed = nil, false
 	return false
 }
 

@@ -150,6 +150,7 @@ func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
 			}
 			if err != nil {
 				if serr := sameFault(gerr, err); serr != nil {
+					stage += " faults"
 					return bad("%v", serr)
 				}
 				continue
@@ -164,13 +165,26 @@ func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
 	return v
 }
 
-// sameFault compares the node of an error record with that of the interpreter's error.
+// reasonOf is the interpreter's reason that an error code stands for.
+func reasonOf(c abi.Code) interp.Reason {
+	switch c {
+	case abi.ErrIndex:
+		return interp.BadIndex
+	case abi.ErrValue:
+		return interp.BadValue
+	case abi.ErrMemory, abi.ErrOverflow:
+		return interp.TooMuch
+	}
+	return interp.Misfit
+}
+
+// sameFault compares the node and the reason of an error record with those of the interpreter's error.
 func sameFault(got, want error) error {
 	var ge *guestError
 	if !errors.As(got, &ge) {
 		return nil
 	}
-	if n := nodeOf(want); n != "" && n != ge.node {
+	if n := nodeOf(want); n != "" && n != ge.node || interp.ReasonOf(want) != reasonOf(ge.code) {
 		return fmt.Errorf("compiled: %w; interpreted: %w", got, want)
 	}
 	return nil

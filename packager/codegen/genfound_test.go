@@ -27,6 +27,13 @@ func TestFoundGraphs(t *testing.T) {
 			y string[*] = ms.Tokenizer(x) {mark=0, mincharnum=1, pad_value="pad", separators=strings[" "], tokenexp=""} #0 "y"
 			result y
 		}`, []*ir.Data{ir.Strs([]int64{1, 1, 1}, []string{"a b"})}},
+		{"updates of another rank are found before their indices", `graph "g" {
+			const u i64[2](4, 13)
+			param i i64[?,?]
+			param x i64[?,?,?]
+			y i64[?,?,?] = ScatterND(x, i, u) {reduction="none"} #0 "y"
+			result y
+		}`, []*ir.Data{ir.I64s([]int64{2, 2}, make([]int64, 4)), ir.I64s([]int64{1, 0, 1}, nil)}},
 		{"elements of four bits in a sequence are packed for the host", `graph "g" {
 			const c i4[1](hex:02)
 			param x i4[?,N]

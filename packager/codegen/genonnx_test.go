@@ -243,7 +243,7 @@ func (g *generator) on(op string, outs int, at map[string]any, ins ...made) bool
 			}
 		}
 	}
-	if !g.inside && g.one(25) {
+	if !g.inside && g.one(12) {
 		g.spoil(ins)
 	}
 	lead := g.lead

@@ -77,7 +77,7 @@ func (c *call) cumulative() (*tensor, error) {
 	if len(ax) != 1 {
 		return nil, fmt.Errorf("axis has %d elements", len(ax))
 	}
-	axis, err := ir.Axis(ax[0], len(x.dims))
+	axis, err := axisOf(ax[0], len(x.dims))
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func (c *call) loop() ([]*value, error) {
 	scans := make([][]*tensor, len(c.n.Regions[0].Results)-1-n)
 	for i := int64(0); on && i < limit; i++ {
 		if i >= maxTurns {
-			return nil, fmt.Errorf("more than %d turns", maxTurns)
+			return nil, tooMuchf("more than %d turns", maxTurns)
 		}
 		it, _ := scalarInt(i)
 		params := append(tensors(it, &tensor{dt: ir.Bool, dims: []int64{}, ints: []int64{1}}), carried...)
@@ -109,14 +109,14 @@ func stack(ts []*tensor, axis int64, backwards bool, typ ir.Type) (*tensor, erro
 				dims = append(dims, 0)
 			}
 		}
-		a, err := ir.Axis(axis, len(dims)+1)
+		a, err := axisOf(axis, len(dims)+1)
 		if err != nil {
 			return nil, err
 		}
 		dims = append(dims[:a:a], append([]int64{0}, dims[a:]...)...)
 		return alloc(typ.DType, dims)
 	}
-	a, err := ir.Axis(axis, len(ts[0].dims)+1)
+	a, err := axisOf(axis, len(ts[0].dims)+1)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (c *call) scan() ([]*value, error) {
 	at := make([]int, ns)
 	for i := 0; i < ns; i++ {
 		t := c.t(len(states) + i)
-		a, err := ir.Axis(axes[i], len(t.dims))
+		a, err := axisOf(axes[i], len(t.dims))
 		if err != nil {
 			return nil, err
 		}

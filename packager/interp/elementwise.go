@@ -1,7 +1,6 @@
 package interp
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -95,7 +94,7 @@ func arithFloat[T float32 | float64](op string, a, b T) (T, error) {
 	return 0, fmt.Errorf("%s of floats", op)
 }
 
-var errZero = errors.New("division by zero")
+var errZero = valuef("division by zero")
 
 func (c *call) arithInt(d ir.DType, a, b int64) (int64, error) {
 	u := d == ir.U64
@@ -512,7 +511,7 @@ func (c *call) softmax() (*tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	axis, err := ir.Axis(c.n.Int("axis"), len(a.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(a.dims))
 	if err != nil {
 		return nil, err
 	}

@@ -52,11 +52,11 @@ func (c *call) resize() (*tensor, error) {
 		if scales != nil {
 			f := scales.f32[i]
 			if !(f > 0) {
-				return nil, fmt.Errorf("scale %g", f)
+				return nil, valuef("scale %g", f)
 			}
 			r.s, r.w = float64(f), float64(mul(f, float32(r.n)))
 			if !(r.w < 1<<31) {
-				return nil, errors.New("the result is too large")
+				return nil, tooMuchf("the result is too large")
 			}
 			r.m = int64(math.Floor(r.w))
 		} else {
@@ -87,7 +87,7 @@ func (c *call) resize() (*tensor, error) {
 			r := &plan[i]
 			r.s, r.w = s, mul64(s, float64(r.n))
 			if r.w > 1<<31 {
-				return nil, errors.New("the result is too large")
+				return nil, tooMuchf("the result is too large")
 			}
 			r.m = int64(math.Floor(r.w + 0.5))
 		}

@@ -12,7 +12,7 @@ import (
 // at maps an index in [-n, n) to [0, n).
 func at(i, n int64) (int64, error) {
 	if i < -n || i >= n {
-		return 0, fmt.Errorf("index %d is out of range for dim of size %d", i, n)
+		return 0, indexf("index %d is out of range for dim of size %d", i, n)
 	}
 	if i < 0 {
 		i += n
@@ -91,7 +91,7 @@ func fits(data, ix []int64, axis int) error {
 
 func (c *call) gatherElements() (*tensor, error) {
 	x, ix := c.t(0), c.t(1)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (t *tensor) combine(reduction string, i int, src *tensor, k int) error {
 
 func (c *call) scatterElements() (*tensor, error) {
 	x, ix, up := c.t(0), c.t(1), c.t(2)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +155,9 @@ func (c *call) scatterElements() (*tensor, error) {
 	})
 }
 
-// slices reads the index tuples of GatherND and ScatterND: the start of each named slice in x, and the size of a slice.
-func slices(x, ix *tensor, batch int) (starts []int, size int, rest []int64, err error) {
+// slices reads the index tuples of GatherND and ScatterND: the start of each named slice in x, and the size of a slice. Updates,
+// of ScatterND, must have the dims of what the tuples name.
+func slices(x, ix, up *tensor, batch int) (starts []int, size int, rest []int64, err error) {
 	r := len(ix.dims) - 1
 	if r < batch || len(x.dims) < batch {
 		return nil, 0, nil, fmt.Errorf("X of %v, indices of %v, %d batch dims", x.dims, ix.dims, batch)
@@ -171,6 +172,11 @@ func slices(x, ix *tensor, batch int) (starts []int, size int, rest []int64, err
 		}
 	}
 	rest = x.dims[batch+k:]
+	if up != nil {
+		if want := append(append([]int64{}, ix.dims[:r]...), rest...); fmt.Sprint(want) != fmt.Sprint(up.dims) {
+			return nil, 0, nil, fmt.Errorf("updates of %v, want %v", up.dims, want)
+		}
+	}
 	n, _ := ir.Elements(rest)
 	size = int(n)
 	if size == 0 {
@@ -197,7 +203,7 @@ func slices(x, ix *tensor, batch int) (starts []int, size int, rest []int64, err
 
 func (c *call) gatherND() (*tensor, error) {
 	x, ix := c.t(0), c.t(1)
-	starts, size, rest, err := slices(x, ix, int(c.n.Int("batch_dims")))
+	starts, size, rest, err := slices(x, ix, nil, int(c.n.Int("batch_dims")))
 	if err != nil {
 		return nil, err
 	}
@@ -215,12 +221,9 @@ func (c *call) gatherND() (*tensor, error) {
 
 func (c *call) scatterND() (*tensor, error) {
 	x, ix, up := c.t(0), c.t(1), c.t(2)
-	starts, size, rest, err := slices(x, ix, 0)
+	starts, size, _, err := slices(x, ix, up, 0)
 	if err != nil {
 		return nil, err
-	}
-	if want := append(append([]int64{}, ix.dims[:len(ix.dims)-1]...), rest...); fmt.Sprint(want) != fmt.Sprint(up.dims) {
-		return nil, fmt.Errorf("updates of %v, want %v", up.dims, want)
 	}
 	out := x.clone()
 	for i, s := range starts {

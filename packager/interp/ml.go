@@ -186,7 +186,7 @@ func (c *call) mlOneHot() (*tensor, error) {
 			}
 		}
 		if !found && c.n.Int("zeros") == 0 {
-			return nil, fmt.Errorf("element %d is none of the categories", i)
+			return nil, valuef("element %d is none of the categories", i)
 		}
 	}
 	return out, nil

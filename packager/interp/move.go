@@ -44,7 +44,7 @@ func (c *call) reshape() (*tensor, error) {
 	for i, d := range dims {
 		if i != minus {
 			if d != 0 && rest > maxElements/d {
-				return nil, fmt.Errorf("shape %v is too large", want)
+				return nil, tooMuchf("shape %v is too large", want)
 			}
 			rest *= d
 		}
@@ -66,7 +66,7 @@ func (c *call) flatten() (*tensor, error) {
 		axis += int64(len(x.dims))
 	}
 	if axis < 0 || axis > int64(len(x.dims)) {
-		return nil, fmt.Errorf("axis %d for rank %d", axis, len(x.dims))
+		return nil, indexf("axis %d for rank %d", axis, len(x.dims))
 	}
 	a, b := int64(1), int64(1)
 	for i, d := range x.dims {
@@ -83,7 +83,7 @@ func (c *call) squeeze() (*tensor, error) {
 	x := c.t(0)
 	drop := make([]bool, len(x.dims))
 	if a := c.t(1); a != nil {
-		ax, err := ir.Axes(a.ints, len(x.dims))
+		ax, err := axesOf(a.ints, len(x.dims))
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +110,7 @@ func (c *call) squeeze() (*tensor, error) {
 func (c *call) unsqueeze() (*tensor, error) {
 	x, a := c.t(0), c.t(1)
 	r := len(x.dims) + len(a.ints)
-	ax, err := ir.Axes(a.ints, r)
+	ax, err := axesOf(a.ints, r)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (c *call) unsqueeze() (*tensor, error) {
 
 func (c *call) concat() (*tensor, error) {
 	first := c.t(0)
-	axis, err := ir.Axis(c.n.Int("axis"), len(first.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(first.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +232,7 @@ func (c *call) slice() (*tensor, error) {
 	if len(ends) != len(starts) || len(axes) != len(starts) || len(steps) != len(starts) {
 		return nil, fmt.Errorf("%d starts, %d ends, %d axes, %d steps", len(starts), len(ends), len(axes), len(steps))
 	}
-	ax, err := ir.Axes(axes, len(x.dims))
+	ax, err := axesOf(axes, len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +243,7 @@ func (c *call) slice() (*tensor, error) {
 	}
 	for k, a := range ax {
 		if steps[k] == 0 {
-			return nil, fmt.Errorf("step 0")
+			return nil, valuef("step 0")
 		}
 		first[a], dims[a] = sliceBounds(starts[k], ends[k], steps[k], x.dims[a])
 		step[a] = steps[k]
@@ -284,14 +284,14 @@ func sliceBounds(start, end, step, n int64) (first, count int64) {
 
 func (c *call) gather() (*tensor, error) {
 	x, ind := c.t(0), c.t(1)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
 	n := x.dims[axis]
 	for _, i := range ind.ints {
 		if i < -n || i >= n {
-			return nil, fmt.Errorf("index %d is out of range for dim of size %d", i, n)
+			return nil, indexf("index %d is out of range for dim of size %d", i, n)
 		}
 	}
 	dims := append([]int64{}, x.dims[:axis]...)
@@ -346,7 +346,7 @@ func (c *call) transpose() (*tensor, error) {
 			perm = append(perm, int64(i))
 		}
 	}
-	ax, err := ir.Axes(perm, len(x.dims))
+	ax, err := axesOf(perm, len(x.dims))
 	if err != nil || len(ax) != len(x.dims) {
 		return nil, fmt.Errorf("perm %v for rank %d", perm, len(x.dims))
 	}
@@ -372,7 +372,7 @@ func (c *call) pad() (*tensor, error) {
 	if t := c.t(3); t != nil {
 		axes = t.ints
 	}
-	ax, err := ir.Axes(axes, r)
+	ax, err := axesOf(axes, r)
 	if err != nil {
 		return nil, err
 	}
@@ -385,7 +385,7 @@ func (c *call) pad() (*tensor, error) {
 	for k, a := range ax {
 		b, e := pads[k], pads[k+len(ax)]
 		if max(b, e) > maxElements || min(b, e) < -maxElements {
-			return nil, fmt.Errorf("pads %v", pads)
+			return nil, valuef("pads %v", pads)
 		}
 		begin[a] = b
 		dims[a] += b + e
@@ -443,7 +443,7 @@ func (c *call) pad() (*tensor, error) {
 
 func (c *call) split() ([]*tensor, error) {
 	x := c.t(0)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -528,7 +528,7 @@ func (c *call) rng() (*tensor, error) {
 	out := &tensor{dt: a.dt, dims: []int64{0}, ints: []int64{}}
 	for v := a.ints[0]; d.ints[0] > 0 && v < b.ints[0] || d.ints[0] < 0 && v > b.ints[0]; v += d.ints[0] {
 		if out.dims[0]++; out.dims[0] > maxElements {
-			return nil, fmt.Errorf("too many elements")
+			return nil, tooMuchf("too many elements")
 		}
 		out.ints = append(out.ints, wrap(a.dt, v))
 	}
@@ -538,7 +538,7 @@ func (c *call) rng() (*tensor, error) {
 func rangeFloat[T float32 | float64](dt ir.DType, a, b, d T, get func(*tensor) []T) (*tensor, error) {
 	n := (b - a) / d
 	if n != n || n > maxElements {
-		return nil, fmt.Errorf("range from %v to %v by %v", a, b, d)
+		return nil, valuef("range from %v to %v by %v", a, b, d)
 	}
 	k := int64(0)
 	if n > 0 {
@@ -562,7 +562,7 @@ func (c *call) oneHot() (*tensor, error) {
 	if len(depth) != 1 || depth[0] < 0 || depth[0] > maxElements || vals.len() != 2 {
 		return nil, fmt.Errorf("depth %v, %d values", depth, vals.len())
 	}
-	axis, err := ir.Axis(c.n.Int("axis"), len(ind.dims)+1)
+	axis, err := axisOf(c.n.Int("axis"), len(ind.dims)+1)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (c *call) reduce() (*tensor, error) {
 			axes = append(axes, int64(i))
 		}
 	}
-	ax, err := ir.Axes(axes, len(x.dims))
+	ax, err := axesOf(axes, len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (t *tensor) isNaN(i int) bool {
 
 func (c *call) arg() (*tensor, error) {
 	x := c.t(0)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +214,16 @@ func prodBut(dims []int64, axis int) int {
 
 func (c *call) topK() ([]*tensor, error) {
 	x := c.t(0)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
 	ks := c.t(1).ints
-	if len(ks) != 1 || ks[0] < 0 || ks[0] > x.dims[axis] {
-		return nil, fmt.Errorf("K %v of %d", ks, x.dims[axis])
+	if len(ks) != 1 {
+		return nil, fmt.Errorf("K has %d elements", len(ks))
+	}
+	if ks[0] < 0 || ks[0] > x.dims[axis] {
+		return nil, valuef("K %d of %d", ks[0], x.dims[axis])
 	}
 	dims := append([]int64{}, x.dims...)
 	dims[axis] = ks[0]

@@ -1,7 +1,6 @@
 package interp
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -40,7 +39,7 @@ func (c *call) sequenceInsert() ([]*value, error) {
 func (c *call) sequenceErase() ([]*value, error) {
 	s := c.ins[0].elems
 	if len(s) == 0 {
-		return nil, errors.New("the sequence is empty")
+		return nil, indexf("the sequence is empty")
 	}
 	k, err := c.place(1, int64(len(s)), int64(len(s)-1))
 	if err != nil {
@@ -60,7 +59,7 @@ func (c *call) sequenceAt() ([]*value, error) {
 func (c *call) concatFromSequence() ([]*value, error) {
 	s := c.ins[0].elems
 	if len(s) == 0 {
-		return nil, errors.New("the sequence is empty")
+		return nil, indexf("the sequence is empty")
 	}
 	if c.n.Int("new_axis") != 0 {
 		var ts []*tensor
@@ -76,7 +75,7 @@ func (c *call) concatFromSequence() ([]*value, error) {
 
 func (c *call) splitToSequence() ([]*value, error) {
 	x := c.t(0)
-	axis, err := ir.Axis(c.n.Int("axis"), len(x.dims))
+	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +166,7 @@ func (c *call) lists() ([]*value, error) {
 		return flag(len(c.ins[0].elems) > 0), nil
 	}
 	if len(c.ins[0].elems) == 0 {
-		return nil, errors.New("the optional holds nothing")
+		return nil, valuef("the optional holds nothing")
 	}
 	return c.ins[0].elems[:1], nil
 }

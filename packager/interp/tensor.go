@@ -33,8 +33,13 @@ func isF32(d ir.DType) bool { return d == ir.F32 || d == ir.F16 || d == ir.BF16 
 // alloc makes a zero tensor.
 func alloc(dt ir.DType, dims []int64) (*tensor, error) {
 	n, ok := ir.Elements(dims)
+	for _, d := range dims {
+		if d < 0 {
+			return nil, fmt.Errorf("dims %v are negative", dims)
+		}
+	}
 	if !ok || n > maxElements {
-		return nil, fmt.Errorf("dims %v are negative or too large", dims)
+		return nil, tooMuchf("dims %v are too large", dims)
 	}
 	if len(dims) > ir.MaxRank {
 		return nil, fmt.Errorf("rank %d is over %d", len(dims), ir.MaxRank)
