@@ -353,7 +353,7 @@ func (c *call) reverseSequence() (*tensor, error) {
 	if x.len() > 0 {
 		for _, l := range lens.ints {
 			if l < 0 || l > x.dims[t] {
-				return nil, fmt.Errorf("length %d of %d", l, x.dims[t])
+				return nil, valuef("length %d of %d", l, x.dims[t])
 			}
 		}
 	}

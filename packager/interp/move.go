@@ -2,6 +2,7 @@ package interp
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -384,7 +385,7 @@ func (c *call) pad() (*tensor, error) {
 	first, left := make([]int64, r), append([]int64{}, x.dims...)
 	for k, a := range ax {
 		b, e := pads[k], pads[k+len(ax)]
-		if max(b, e) > maxElements || min(b, e) < -maxElements {
+		if max(b, e) >= math.MaxInt32 || min(b, e) <= math.MinInt32 {
 			return nil, valuef("pads %v", pads)
 		}
 		begin[a] = b
@@ -461,7 +462,7 @@ func (c *call) split() ([]*tensor, error) {
 	var sum int64
 	for _, s := range sizes {
 		if s < 0 || s > n {
-			return nil, fmt.Errorf("sizes %v for a dim of %d", sizes, n)
+			return nil, valuef("sizes %v for a dim of %d", sizes, n)
 		}
 		sum += s
 	}
@@ -495,8 +496,8 @@ func (c *call) tile() (*tensor, error) {
 	}
 	dims := make([]int64, len(rep))
 	for i, r := range rep {
-		if r < 0 || r > maxElements {
-			return nil, fmt.Errorf("repeats %v", rep)
+		if r < 0 || r > math.MaxInt32 {
+			return nil, valuef("repeats %v", rep)
 		}
 		dims[i] = r * x.dims[i]
 	}
@@ -559,8 +560,11 @@ func rangeFloat[T float32 | float64](dt ir.DType, a, b, d T, get func(*tensor) [
 
 func (c *call) oneHot() (*tensor, error) {
 	ind, depth, vals := c.t(0), c.t(1).ints, c.t(2)
-	if len(depth) != 1 || depth[0] < 0 || depth[0] > maxElements || vals.len() != 2 {
-		return nil, fmt.Errorf("depth %v, %d values", depth, vals.len())
+	if len(depth) != 1 || vals.len() != 2 {
+		return nil, fmt.Errorf("%d depths, %d values", len(depth), vals.len())
+	}
+	if depth[0] < 0 {
+		return nil, valuef("depth %d", depth[0])
 	}
 	axis, err := axisOf(c.n.Int("axis"), len(ind.dims)+1)
 	if err != nil {

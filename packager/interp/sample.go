@@ -271,7 +271,7 @@ func (c *call) suppress() (*tensor, error) {
 				}
 				cand := order.ints[at]
 				if cand < 0 || cand >= int64(n) {
-					return nil, fmt.Errorf("box %d of %d", cand, n)
+					return nil, indexf("box %d of %d", cand, n)
 				}
 				keep := true
 				for _, o := range chosen {
@@ -310,7 +310,7 @@ func (c *call) roiAlign() (*tensor, error) {
 			b += x.dims[0]
 		}
 		if b < 0 || b >= x.dims[0] {
-			return fmt.Errorf("image %d of %d", b, x.dims[0])
+			return indexf("image %d of %d", b, x.dims[0])
 		}
 		plane := int(b*x.dims[1]+ix[1]) * int(x.dims[2]*x.dims[3])
 		ws, err := c.roiSamples(rois.f64[ix[0]*4:][:4], x.dims[2:], ix[2:])
@@ -355,7 +355,7 @@ func (c *call) roiSamples(roi []float64, size, bin []int64) ([]roiSample, error)
 		}
 	}
 	if grid[0]*grid[1] > 1<<16 {
-		return nil, fmt.Errorf("%d by %d samples in a bin", grid[0], grid[1])
+		return nil, tooMuchf("%d by %d samples in a bin", grid[0], grid[1])
 	}
 	var out []roiSample
 	for iy := int64(0); iy < grid[0]; iy++ {
