@@ -293,7 +293,6 @@ static u32 tokenize(ctx *c) {
     if (c->left < 0) return WB_MORE;
     if (!k->cut_left && c->num_ids >= k->room) break;
     seg s = segs(c)[c->i];
-    c->left -= 10;
     if (is_text(s.id)) {
       const u8 *text = mem(c, c->text) + c->from;
       u32 n = s.end - c->from, status = WB_DONE;
@@ -308,7 +307,7 @@ static u32 tokenize(ctx *c) {
     } else if (s.id != DROP) {
       token(c, s.id);
     }
-    c->from = s.end;
+    c->from = s.end, c->left -= 10;
   }
   return WB_DONE;
 }
