@@ -78,6 +78,11 @@ func readTokenizer(file []byte) (*textTable, error) {
 	if err := strict(file, "tokenizer.json", &j); err != nil {
 		return nil, err
 	}
+	for field, b := range map[string]json.RawMessage{"normalizer": j.Normalizer, "pre_tokenizer": j.PreTokenizer, "post_processor": j.PostProcessor} {
+		if n := bytes.Count(b, []byte("{")); n > maxParts {
+			return nil, refuse(field, "%d components (at most %d are)", n, maxParts)
+		}
+	}
 	t := &textTable{}
 	for _, part := range []func() error{
 		func() (err error) { t.model, err = readModel(j.Model); return err },
@@ -136,6 +141,9 @@ func kindOf(b json.RawMessage, field string) (string, error) {
 	}
 	return k.Type, nil
 }
+
+// maxParts bounds the components of each kind: every one can have tables of its own.
+const maxParts = 400
 
 // maxNesting bounds how deep sequences lie in each other.
 const maxNesting = 50

@@ -3,6 +3,7 @@ package steps
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/waybill-ml/waybill/packager/steps/charset"
 )
@@ -79,18 +80,22 @@ func compositions() [][3]rune {
 	return list
 }
 
-func composeAll(list []rune, classOf func(rune) byte) []rune {
-	pairs := map[[2]rune]rune{}
+var pairs = sync.OnceValue(func() map[[2]rune]rune {
+	m := map[[2]rune]rune{}
 	for _, c := range compositions() {
-		pairs[[2]rune{c[0], c[1]}] = c[2]
+		m[[2]rune{c[0], c[1]}] = c[2]
 	}
+	return m
+})
+
+func composeAll(list []rune, classOf func(rune) byte) []rune {
 	var out []rune
 	starter, last := -1, byte(0)
 	for _, r := range list {
 		class := classOf(r)
 		if starter >= 0 && (starter == len(out)-1 || last != 0 && last < class) {
 			s := out[starter]
-			both, ok := pairs[[2]rune{s, r}]
+			both, ok := pairs()[[2]rune{s, r}]
 			switch {
 			case s >= 0x1100 && s < 0x1113 && r >= 0x1161 && r < 0x1176:
 				both, ok = 0xac00+((s-0x1100)*21+r-0x1161)*28, true

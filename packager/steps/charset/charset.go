@@ -114,6 +114,14 @@ func Mapping(name string) map[rune][]rune {
 	return m
 }
 
+// Class is what [:name:] means to the patterns' engine; it differs from Property for punct alone, which has the symbols too.
+func Class(name string) (s Set, ok bool) {
+	if strings.EqualFold(name, "punct") {
+		return Union(category("P"), category("S")), true
+	}
+	return Property(name)
+}
+
 // Property is what \p{name} means to the patterns' engine; ok is false for a name that is not known here.
 func Property(name string) (s Set, ok bool) {
 	name = strings.ToLower(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(name))
@@ -140,7 +148,7 @@ func Property(name string) (s Set, ok bool) {
 	case "space", "whitespace":
 		return Named("White_Space"), true
 	case "punct":
-		return Union(category("P"), Of('$', '+', '<', '=', '>', '^', '`', '|', '~')), true
+		return category("P"), true
 	case "xdigit":
 		return Set{{'0', '9'}, {'A', 'F'}, {'a', 'f'}}, true
 	case "cn", "unassigned":

@@ -386,6 +386,11 @@ func shorthand(c byte) (charset.Set, bool) {
 	return s, true
 }
 
+// loneWord is \w outside of brackets: the engine then takes the superscript digits and fractions of Latin-1 for words too.
+func loneWord() charset.Set {
+	return charset.Union(charset.Named("Word"), charset.Of('\u00b2', '\u00b3', '\u00b9', '\u00bc', '\u00bd', '\u00be'))
+}
+
 func (p *parser) escape() (Node, error) {
 	at := p.at
 	if at+1 >= len(p.src) {
@@ -400,7 +405,7 @@ func (p *parser) escape() (Node, error) {
 		return look{edge: true, ahead: true}, nil
 	case 'b', 'B':
 		p.at += 2
-		w := charset.Named("Word")
+		w := loneWord()
 		is := func(ahead, no bool) look { return look{set: w, ahead: ahead, no: no} }
 		if c == 'b' {
 			return alt{cat{is(false, false), is(true, true)}, cat{is(false, true), is(true, false)}}, nil
@@ -410,6 +415,12 @@ func (p *parser) escape() (Node, error) {
 	s, r, err := p.escaped()
 	if err != nil {
 		return nil, err
+	}
+	switch p.src[at+1] {
+	case 'w':
+		return one{loneWord()}, nil
+	case 'W':
+		return one{loneWord().Negate()}, nil
 	}
 	if s != nil {
 		return one{s}, nil
@@ -519,7 +530,7 @@ func (p *parser) class() (charset.Set, error) {
 		case p.peek("[:"):
 			if end := strings.Index(p.src[p.at:], ":]"); end > 0 {
 				name, no := strings.CutPrefix(p.src[p.at+2:p.at+end], "^")
-				s, ok := charset.Property(name)
+				s, ok := charset.Class(name)
 				if !ok {
 					return nil, p.fail(from, "the class %q", name)
 				}

@@ -180,7 +180,7 @@ WB_EXPORT("waybill_resume") u32 resume(ctx *c) {
   if (!c->bound) return wb_fail(&c->head, WB_ERR_STATE, 0, 0);
   const config *k = conf();
   u32 status;
-  c->left = c->head.budget ? c->head.budget : 1500000;
+  c->left = c->head.budget ? c->head.budget : 1000000;
   while (c->left >= 0) {
     u32 s;
     switch (c->phase) {

@@ -11,7 +11,7 @@ static inline u32 unknown(ctx *c) { return wb_fail(&c->head, UNKNOWN, c->row, c-
 static u32 whole(ctx *c, const u8 *s, u32 n) {
   const trie *t = &conf()->vocab;
   u32 node = 0;
-  for (u32 j = 0; j < n; j++, c->left -= 10)
+  for (u32 j = 0; j < n; j++, c->left -= 16)
     if ((node = child(t, node, s[j])) == NONE) return NONE;
   return value(t, node);
 }
@@ -29,7 +29,7 @@ static u32 wordpiece(ctx *c, const u8 *s, u32 n) {
   while (c->pos < n) {
     if (c->left < 0) return WB_MORE;
     u32 node = c->pos ? k->go_on : 0, best = 0, id = 0;
-    for (u32 j = c->pos; node != NONE && j < n && (node = child(t, node, s[j])) != NONE; j++, c->left -= 10)
+    for (u32 j = c->pos; node != NONE && j < n && (node = child(t, node, s[j])) != NONE; j++, c->left -= 16)
       if (value(t, node) != NONE) best = j + 1, id = value(t, node);
     if (!best) {
       c->num_ids = c->hold;
@@ -69,20 +69,20 @@ static const u32 *pair(u32 a, u32 b) {
 
 static void offer(ctx *c, u32 pos) {
   sym *s = syms(c);
-  c->left -= 30;
+  c->left -= 50;
   if (s[pos].next == NONE) return;
   const u32 *m = pair(s[pos].c, s[s[pos].next].c);
   if (!m) return;
   merge *h = (merge *)mem(c, c->scratch + c->syms * sizeof(sym)), x = {m[0], pos, m[1]};
   u32 i = c->heap++;
-  for (; i && before(&x, &h[(i - 1) / 2]); i = (i - 1) / 2, c->left -= 5) h[i] = h[(i - 1) / 2];
+  for (; i && before(&x, &h[(i - 1) / 2]); i = (i - 1) / 2, c->left -= 8) h[i] = h[(i - 1) / 2];
   h[i] = x;
 }
 
 static merge least(ctx *c) {
   merge *h = (merge *)mem(c, c->scratch + c->syms * sizeof(sym)), top = h[0], x = h[--c->heap];
   u32 i = 0;
-  for (u32 j; (j = 2 * i + 1) < c->heap; i = j, c->left -= 5) {
+  for (u32 j; (j = 2 * i + 1) < c->heap; i = j, c->left -= 8) {
     if (j + 1 < c->heap && before(&h[j + 1], &h[j])) j++;
     if (!before(&h[j], &x)) break;
     h[i] = h[j];
@@ -158,7 +158,7 @@ static u32 bpe(ctx *c, const u8 *s, u32 n) {
       if (c->left < 0) return WB_MORE;
       merge m = least(c);
       sym *x = syms(c), *a = x + m.pos;
-      c->left -= 40;
+      c->left -= 60;
       if (a->c == NONE || a->next == NONE) continue;
       const u32 *p = pair(a->c, x[a->next].c);
       if (!p || p[1] != m.id) continue;
@@ -205,7 +205,7 @@ static u32 unigram(ctx *c, const u8 *s, u32 n) {
       if (c->left < 0) return WB_MORE;
       u32 len = decode(s + c->pos, &cp), single = 0, at_node = 0;
       double here = x[c->pos].score;
-      for (u32 j = c->pos; j < n && (at_node = child(t, at_node, s[j])) != NONE; j++, c->left -= 10) {
+      for (u32 j = c->pos; j < n && (at_node = child(t, at_node, s[j])) != NONE; j++, c->left -= 16) {
         u32 id = value(t, at_node);
         if (id == NONE) continue;
         double sum = scores[id] + here;

@@ -37,7 +37,7 @@ static u32 op_added(ctx *c, const op *o) {
         continue;
       }
       u32 node = 0, best = 0, found = 0;
-      for (u32 j = c->at; j < s.end && (node = child(t, node, text[j])) != NONE; j++, c->left -= 10)
+      for (u32 j = c->at; j < s.end && (node = child(t, node, text[j])) != NONE; j++, c->left -= 16)
         if (value(t, node) != NONE) best = j + 1 - c->at, found = value(t, node);
       u32 go = decode(text + c->at, &cp);
       if (best) {
