@@ -65,8 +65,9 @@ func MemoryOf(g *ir.Graph, c *codegen.Result) artifact.Memory {
 	if end := uint64(c.WeightsBase) + uint64(len(c.Weights)); end > fixed {
 		fixed = end
 	}
-	// Room for batches far above the first arena; a host may allow less and answers then with a clear error.
-	limit := min(round(fixed)+max(8*arena, 64<<20), 4<<30)
+	// Sizes that only a request knows decide: room for any that a host may want to allow. The engine's own limit (1 GiB unless configured)
+	// bounds it, and answers with a clear error.
+	limit := min(round(fixed)+max(8*arena, 1<<30), 4<<30)
 	inputs, sized := inputBytes(g)
 	exact := c.Memory.Exact && sized
 	if exact {

@@ -270,6 +270,11 @@ func (im *importer) node(n *nodeProto, r *ir.Region, sc *scope, main bool) error
 		return o.unsupported("", hintFor(name))
 	}
 	v, declared := im.opsets[n.domain]
+	if !declared && n.domain == "com.microsoft" {
+		v, declared = 1, true // its only version; ONNX Runtime's optimisers leave the import out
+		im.opsets[n.domain] = v
+		o.ver = v
+	}
 	if !declared {
 		return fmt.Errorf("node %q (%s): the model does not import the operator set %q", n.name, n.op, n.domain)
 	}
