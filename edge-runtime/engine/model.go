@@ -59,6 +59,9 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 	if err := m.wire(); err != nil {
 		return nil, err
 	}
+	if _, err := InitialState(iface); err != nil {
+		return nil, err
+	}
 	code := map[string][]byte{}
 	for _, s := range steps {
 		code[s.Path] = s.Code
@@ -314,7 +317,7 @@ func (m *Model) checkInputs(ins []Tensor) error {
 				return &InputError{p.Name, fmt.Errorf("its shape is %s, the model wants %s", ShapeString(t.Shape), PortShape(p))}
 			case d.Size >= 0:
 			case d.Max > 0 && n > d.Max:
-				return &InputError{p.Name, fmt.Errorf("dimension %d is %d, the model takes at most %d", j, n, d.Max)}
+				return &InputError{p.Name, fmt.Errorf("dimension %d (%s) is %d, the model takes at most %d", j, d.Sym, n, d.Max)}
 			case j == 0 && m.iface.Limits.MaxBatch > 0 && n > m.iface.Limits.MaxBatch:
 				return &InputError{p.Name, fmt.Errorf("a batch of %d, the model takes at most %d", n, m.iface.Limits.MaxBatch)}
 			case d.Sym != "":

@@ -22,15 +22,22 @@ type codecPorts struct {
 	outputs []artifact.Port
 	input   map[string]int
 	output  map[string]int
+	first   map[int]engine.Tensor // inputs that carry a stream's state: what they are when a request leaves them out
 }
 
 func newCodecPorts(i *artifact.Interface) codecPorts {
-	c := codecPorts{inputs: i.Inputs, outputs: i.Outputs, input: map[string]int{}, output: map[string]int{}}
+	c := codecPorts{inputs: i.Inputs, outputs: i.Outputs, input: map[string]int{}, output: map[string]int{}, first: map[int]engine.Tensor{}}
 	for n, p := range i.Inputs {
 		c.input[p.Name] = n
 	}
 	for n, p := range i.Outputs {
 		c.output[p.Name] = n
+	}
+	state, err := engine.InitialState(i) // the engine refuses to load a model whose state is wrong
+	for n := range state {
+		if err == nil {
+			c.first[c.input[i.State[n].Input]] = state[n]
+		}
 	}
 	return c
 }
@@ -120,6 +127,10 @@ func decodeRequest(raw []byte, ports *codecPorts) (*request, error) {
 		}
 		if ports.inputs[n].Kind == "optional" {
 			req.inputs[n] = engine.Tensor{Kind: abi.Optional}
+			continue
+		}
+		if t, ok := ports.first[n]; ok {
+			req.inputs[n] = t
 			continue
 		}
 		return nil, fmt.Errorf("input %q is missing; the model needs %s", ports.inputs[n].Name, portNames(ports.inputs))

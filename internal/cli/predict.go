@@ -27,7 +27,11 @@ func predictCommand() Command {
 JSON records (a list of flat objects, or one of them); or for a model whose one input is the bytes of a file, as of a picture
 or a sound, that file. Columns and fields fill the features that waybill.yaml lists,
 or the inputs of the same name; an empty cell, null or an absent field is a missing value. With text output there is
-one line per row, else one per tensor; with --output json it is a V2 response.`,
+one line per row, else one per tensor; with --output json it is a V2 response.
+
+A request may leave out the inputs that carry a stream's state (waybill.yaml: state); they start with their first value.
+With --stream, INPUT holds any number of requests, one behind the other (JSON lines), and each gets the state that the one before it
+left; the answers are JSON lines too.`,
 		Examples: []string{
 			"waybill predict churn:1.0 customers.csv",
 			`echo '{"inputs":[{"name":"X","datatype":"FP32","shape":[1,2],"data":[1,2]}]}' | waybill predict model.onnx -`,
@@ -35,6 +39,7 @@ one line per row, else one per tensor; with --output json it is a V2 response.`,
 			"waybill predict flowers:1.0 rose.jpg",
 		},
 		Flags: []ucli.Flag{
+			&ucli.BoolFlag{Name: "stream", Usage: "carry the state from request to request"},
 			&ucli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the input: auto, json, records, csv or file"},
 			engineFlag(),
 		},
@@ -89,6 +94,9 @@ func runPredict(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("stream") {
+		return predictStream(ctx, c, t, input, data, cfg)
+	}
 	var req v2Request
 	format := c.String("format")
 	if format == "auto" && isBinary(data) {
@@ -106,7 +114,9 @@ func runPredict(ctx context.Context, c *Call) error {
 	var ins []artifact.GoldenTensor
 	switch format {
 	case "json":
-		ins, err = readRequest(data, &req, t.Interface.Inputs)
+		if ins, err = readRequest(data, &req, t.Interface.Inputs); err == nil {
+			ins, err = withState(t.Interface, ins)
+		}
 	case "csv", "records":
 		var ignored []string
 		if format == "csv" {
@@ -134,16 +144,9 @@ func runPredict(ctx context.Context, c *Call) error {
 	if err != nil {
 		return runError(ctx, err, "predict: "+input)
 	}
-	res := v2Response{ModelName: t.Interface.Name, ModelVersion: t.Interface.Version, ID: req.ID, Outputs: []oip.Tensor{}}
-	for _, o := range outs {
-		if len(req.Outputs) > 0 && !wanted(req, o.Name) {
-			continue
-		}
-		x, err := oip.Encode(o)
-		if err != nil {
-			return diag.Wrap(diag.Failure, err, "predict")
-		}
-		res.Outputs = append(res.Outputs, x)
+	res, err := respond(t.Interface, &req, outs)
+	if err != nil {
+		return err
 	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(res)
@@ -163,6 +166,22 @@ func readFileInput(b []byte, ports []artifact.Port) ([]artifact.GoldenTensor, er
 		return nil, errors.New("the bytes of a file are the input of an artifact whose one input is u8 [N], which this is not")
 	}
 	return []artifact.GoldenTensor{{Name: ports[0].Name, Kind: "tensor", DType: "u8", Shape: []int64{int64(len(b))}, Data: b}}, nil
+}
+
+// respond puts the outputs that were asked for into a response.
+func respond(f *artifact.Interface, req *v2Request, outs []artifact.GoldenTensor) (*v2Response, error) {
+	res := &v2Response{ModelName: f.Name, ModelVersion: f.Version, ID: req.ID, Outputs: []oip.Tensor{}}
+	for _, o := range outs {
+		if len(req.Outputs) > 0 && !wanted(*req, o.Name) {
+			continue
+		}
+		x, err := oip.Encode(o)
+		if err != nil {
+			return nil, diag.Wrap(diag.Failure, err, "predict")
+		}
+		res.Outputs = append(res.Outputs, x)
+	}
+	return res, nil
 }
 
 // isRecords tells a list of objects, or one object without the member inputs, from an inference request.

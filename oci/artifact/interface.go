@@ -44,12 +44,13 @@ type Dim struct {
 	Max  int64  `json:"max,omitempty"`
 }
 
-// StateVar couples an input with the output that feeds it on the next call. Init is the digest of no file: the
-// initial value stands in the golden document's encoding, base64; empty means zeros with the batch size 1.
+// StateVar couples an input with the output that feeds it on the next call of a stream. Shape is that of the value before the first
+// call, for one stream; Init is its elements in the golden document's encoding, and empty means zeros.
 type StateVar struct {
-	Input  string `json:"input"`
-	Output string `json:"output"`
-	Init   string `json:"init,omitempty"`
+	Input  string  `json:"input"`
+	Output string  `json:"output"`
+	Shape  []int64 `json:"shape,omitempty"` // empty for rank 0
+	Init   Base64  `json:"init,omitempty"`
 }
 
 // Step is one member of the chain.

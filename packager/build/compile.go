@@ -18,7 +18,9 @@ import (
 type Options struct {
 	Name    string // of the model, for the interface document
 	Version string
-	State   []ir.State          // streaming state that the file does not know of itself
+	State   []project.State     // streaming state that the file does not know of itself
+	Files   map[string][]byte   // the files that State names
+	Dims    []project.DimBound  // largest sizes of symbolic dims
 	Columns []string            // names of the columns of the only two-dimensional input
 	Mapping *project.FeatureMap // compiled in front of the model; nil for none
 	Limits  artifact.Limits
@@ -51,15 +53,19 @@ func Compile(ctx context.Context, s Source, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, st := range o.State {
-		oracle.State = append(oracle.State, st)
-		g.State = append(g.State, st)
-	}
 	if o.Mapping != nil {
 		for _, x := range []*ir.Graph{oracle, g} {
 			if err := features.Apply(x, o.Mapping); err != nil {
 				return nil, err
 			}
+		}
+	}
+	for _, x := range []*ir.Graph{oracle, g} {
+		if err := setBounds(x, o.Dims); err != nil {
+			return nil, err
+		}
+		if err := setState(x, o.State, o.Files); err != nil {
+			return nil, err
 		}
 	}
 	m := &Model{Source: *oracle, Kind: Kind(g), Producer: g.Producer, Imported: Nodes(g)}

@@ -39,7 +39,7 @@ func makeInterface(name, ver string, g *ir.Graph, c *codegen.Result) *artifact.I
 		f.Outputs = append(f.Outputs, port(v.Name, v.Type))
 	}
 	for _, s := range g.State {
-		f.State = append(f.State, artifact.StateVar{Input: s.Input, Output: s.Output})
+		f.State = append(f.State, stateVar(s))
 	}
 	f.Steps = []artifact.Step{{Kind: "model", Name: name, File: f.Module, Inputs: f.Inputs, Outputs: f.Outputs}}
 	if c.Weights != nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/store"
 	"github.com/waybill-ml/waybill/packager/codegen"
-	"github.com/waybill-ml/waybill/packager/ir"
 	"github.com/waybill-ml/waybill/packager/project"
 )
 
@@ -44,12 +43,13 @@ type Input struct {
 	Source  Source
 	golden  []byte
 	docs    map[string][]byte
-	steps   [][]byte // modules, in the order of Project.Steps
+	steps   [][]byte          // modules, in the order of Project.Steps
+	state   map[string][]byte // first values of streaming state, by file
 }
 
 // Read reads all files of a project that go into its bundle.
 func Read(ctx context.Context, p *project.Project) (*Input, error) {
-	in := &Input{Project: p, docs: map[string][]byte{}}
+	in := &Input{Project: p, docs: map[string][]byte{}, state: map[string][]byte{}}
 	f, err := p.Open(p.Model.Path)
 	if err != nil {
 		return nil, fmt.Errorf("read model: %w", err)
@@ -61,6 +61,13 @@ func Read(ctx context.Context, p *project.Project) (*Input, error) {
 	if p.Golden != nil {
 		if in.golden, err = readFile(p, p.Golden.Path, artifact.MaxGolden); err != nil {
 			return nil, err
+		}
+	}
+	for _, s := range p.State {
+		if s.File != "" {
+			if in.state[s.File], err = readFile(p, s.File, maxState); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, s := range p.Steps {
@@ -114,9 +121,7 @@ func (in *Input) Compile(ctx context.Context, opt codegen.Options) (*Model, erro
 	o := Options{
 		Name: p.Name, Version: p.Version, Mapping: p.Mapping, Codegen: opt,
 		Limits: artifact.Limits{TimeoutMS: p.Limits.Timeout.Milliseconds(), MaxBatch: p.Limits.MaxBatch},
-	}
-	for _, s := range p.State {
-		o.State = append(o.State, ir.State{Input: s.Input, Output: s.Output})
+		State:  p.State, Files: in.state, Dims: p.Limits.Dims,
 	}
 	m, err := Compile(ctx, in.Source, o)
 	if err != nil {

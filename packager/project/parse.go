@@ -58,7 +58,13 @@ func Parse(file string, b []byte) (*Project, error) {
 			p.Datasets = r.path(v, key)
 			p.files = append(p.files, File{Path: p.Datasets, Loc: r.loc(v)})
 		case "state":
-			r.sequence(v, key, func(_ int, n ast.Node) { p.State = append(p.State, r.state(n)) })
+			r.sequence(v, key, func(_ int, n ast.Node) {
+				s := r.state(n)
+				p.State = append(p.State, s)
+				if s.File != "" {
+					p.files = append(p.files, File{Path: s.File, Loc: s.Loc})
+				}
+			})
 		case "docs":
 			seen := map[string]bool{}
 			r.sequence(v, key, func(_ int, n ast.Node) {
@@ -226,11 +232,18 @@ func (r *reader) golden(n ast.Node) *Golden {
 
 func (r *reader) state(n ast.Node) State {
 	s := State{Loc: r.loc(n)}
-	r.mapping(n, "state entry", []string{"input", "output"}, func(key string, v ast.Node) {
-		if key == "input" {
+	r.mapping(n, "state entry", []string{"input", "output", "init"}, func(key string, v ast.Node) {
+		switch key {
+		case "input":
 			s.Input = r.text(v, "input", true)
-		} else {
+		case "output":
 			s.Output = r.text(v, "output", true)
+		default:
+			if x, ok := parseNumber(v); ok {
+				s.Fill = x
+			} else {
+				s.File = r.path(v, "init")
+			}
 		}
 	})
 	if r.err == nil && (s.Input == "" || s.Output == "") {
@@ -241,11 +254,16 @@ func (r *reader) state(n ast.Node) State {
 
 func (r *reader) limits(n ast.Node) Limits {
 	var l Limits
-	r.mapping(n, "limits", []string{"timeout", "max_batch"}, func(key string, v ast.Node) {
-		if key == "timeout" {
+	r.mapping(n, "limits", []string{"timeout", "max_batch", "dims"}, func(key string, v ast.Node) {
+		switch key {
+		case "timeout":
 			l.Timeout = r.duration(v, "timeout", time.Hour)
-		} else {
+		case "max_batch":
 			l.MaxBatch = r.integer(v, "max_batch", 1, 1<<31-1)
+		default:
+			r.open(v, "dims", func(symbol string, v ast.Node) {
+				l.Dims = append(l.Dims, DimBound{symbol, r.integer(v, "dims."+symbol, 1, 1<<31-1), r.loc(v)})
+			})
 		}
 	})
 	return l

@@ -66,6 +66,8 @@ type Golden struct {
 // State couples an input with the output that feeds it on the next call.
 type State struct {
 	Input, Output string
+	Fill          float64 // every element of the first value, when File is ""
+	File          string  // a tensor of the Open Inference Protocol, as JSON: the first value
 	Loc           diag.Loc
 }
 
@@ -73,6 +75,14 @@ type State struct {
 type Limits struct {
 	Timeout  time.Duration
 	MaxBatch int64
+	Dims     []DimBound // in the order of the file
+}
+
+// DimBound is the largest size of the inputs' dims that have a symbol.
+type DimBound struct {
+	Symbol string
+	Max    int64
+	Loc    diag.Loc
 }
 
 var (

@@ -59,11 +59,13 @@ features: [age, income, 7]
 metrics: evaluation.json
 datasets: dataset.json
 state:
-  - {input: h, output: h_out}
+  - {input: h, output: h_out, init: -0.5}
+  - {input: c, output: c_out, init: state/c.json}
 docs: [README.md]
 limits:
   timeout: 250ms
   max_batch: 64
+  dims: {seq: 128, "unk__1": 7}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -71,10 +73,11 @@ limits:
 	if p.Owner != "fraud team" || p.Epoch != 3 || p.Model.PersonalData != "none" || p.Golden.PersonalData != "yes" ||
 		p.Golden.Path != "tests/golden.json" || !reflect.DeepEqual(p.Golden.Tolerance, []artifact.Tolerance{{Output: "probabilities", ATol: 1e-6}}) ||
 		p.Steps[0].Name != "tokenize" || !reflect.DeepEqual(strip(p.Steps), wantSteps) || strings.Join(p.Features, " ") != "age income 7" || p.State[0].Output != "h_out" ||
-		p.Limits != (Limits{250 * time.Millisecond, 64}) || p.Docs[0] != "README.md" {
+		p.State[0].Fill != -0.5 || p.State[1].File != "state/c.json" || p.Limits.Timeout != 250*time.Millisecond || p.Limits.MaxBatch != 64 ||
+		len(p.Limits.Dims) != 2 || p.Limits.Dims[0].Symbol != "seq" || p.Limits.Dims[0].Max != 128 || p.Limits.Dims[1].Symbol != "unk__1" || p.Docs[0] != "README.md" {
 		t.Errorf("got %+v %+v", p, p.Golden)
 	}
-	if len(p.files) != 7 {
+	if len(p.files) != 8 {
 		t.Errorf("files: %v", p.files)
 	}
 }
@@ -121,6 +124,11 @@ func TestErrors(t *testing.T) {
 		{minimal + "limits: {timeout: 3}\n", "timeout must be a time like 500ms"},
 		{minimal + "limits: {timeout: 2h}\n", "at most 1h"},
 		{minimal + "limits: {max_batch: 0}\n", "max_batch is 0"},
+		{minimal + "limits: {dims: {seq: 0}}\n", "dims.seq is 0"},
+		{minimal + "limits: {dims: [seq]}\n", "dims must be a mapping"},
+		{minimal + "limits: {dims: {seq: 4, seq: 5}}\n", "seq"},
+		{minimal + "state: [{input: h, output: o, init: ../x.json}]\n", "init"},
+		{minimal + "state: [{input: h, output: o, init: []}]\n", "init must be text"},
 		{minimal + "personal_data: maybe\n", `5:16: personal_data is "maybe", allowed are none and yes`},
 		{minimal + "steps: [{name: a, inputs: [x], outputs: [{name: y, type: f32}]}]\n", `5:9: step: key "file" is missing`},
 		{minimal + "steps: [{name: a, file: a.wasm, inputs: [x]}]\n", `5:9: step: key "outputs" is missing`},

@@ -77,6 +77,15 @@ func (r *reader) document(b []byte) *ast.MappingNode {
 
 // mapping calls fn for each key of n, in order. Keys outside known, and keys given twice, are errors.
 func (r *reader) mapping(n ast.Node, what string, known []string, fn func(key string, value ast.Node)) {
+	r.pairs(n, what+" must be a mapping with "+strings.Join(known, ", "), func(k string) bool { return contains(known, k) }, known, fn)
+}
+
+// open is mapping with keys that the author chooses.
+func (r *reader) open(n ast.Node, what string, fn func(key string, value ast.Node)) {
+	r.pairs(n, what+" must be a mapping", func(k string) bool { return strings.TrimSpace(k) != "" }, nil, fn)
+}
+
+func (r *reader) pairs(n ast.Node, want string, allowed func(string) bool, known []string, fn func(key string, value ast.Node)) {
 	if r.err != nil {
 		return
 	}
@@ -87,7 +96,7 @@ func (r *reader) mapping(n ast.Node, what string, known []string, fn func(key st
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{n}
 	default:
-		r.fail(n, "%s must be a mapping with %s, not %s", what, strings.Join(known, ", "), kind(n))
+		r.fail(n, "%s, not %s", want, kind(n))
 		return
 	}
 	seen := map[string]bool{}
@@ -97,7 +106,7 @@ func (r *reader) mapping(n ast.Node, what string, known []string, fn func(key st
 			r.fail(v.Key, "keys must be plain words")
 			return
 		}
-		if !contains(known, k.Value) {
+		if !allowed(k.Value) {
 			e := r.fail(k, "unknown key %q", k.Value)
 			if near := diag.Nearest(k.Value, known); near != "" {
 				e.Line("did you mean %q?", near)
