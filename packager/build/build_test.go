@@ -198,8 +198,8 @@ func TestProjectFacts(t *testing.T) {
 	}
 
 	for s, want := range map[string]string{
-		"state: [{input: X, output: label}]\n":                                                                                                                                                   "output \"label\" is i64",
-		"state: [{input: Z, output: label}]\n":                                                                                                                                                   "state \"Z\"",
+		"state: [{input: X, output: label}]\n":                                                                                                                                                   "output \"label\" is label i64",
+		"state: [{input: Z, output: label}]\n":                                                                                                                                                   "state of input \"Z\": the model has no such input",
 		"steps: [{name: a, file: golden.json, inputs: [zzz], outputs: [{name: y, type: f32}]}]\n":                                                                                                "neither an output of what runs before it nor declared with a type",
 		"steps: [{name: a, file: golden.json, inputs: [{name: r, type: f64}], outputs: [{name: X, type: string, shape: [N, 30]}]}]\n":                                                            "does not fit the value of that name",
 		"steps: [{name: a, file: golden.json, inputs: [{name: r, type: f64}], outputs: [{name: X, type: f32, shape: [N, 7]}]}]\n":                                                                "does not fit the value of that name",
