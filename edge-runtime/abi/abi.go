@@ -129,17 +129,18 @@ type Code uint32
 
 // Error codes.
 const (
-	ErrNone     Code = 0
-	ErrABI      Code = 1  // magic or counts in the context are wrong
-	ErrDType    Code = 2  // input A has dtype B
-	ErrRank     Code = 3  // input A has rank B
-	ErrDim      Code = 4  // dimension A is B, which the model does not accept
-	ErrShape    Code = 5  // shapes do not fit together: A against B
-	ErrIndex    Code = 6  // index A is out of range B
-	ErrMemory   Code = 7  // A bytes needed, more than an arena can have
-	ErrOverflow Code = 8  // shape arithmetic overflowed
-	ErrValue    Code = 9  // a value is outside what the operator accepts: A, B
-	ErrString   Code = 10 // input string is not valid UTF-8, or its offsets are wrong
-	ErrState    Code = 11 // called in the wrong state: A
-	ErrUser     Code = 64 // first code free for user steps
+	ErrNone        Code = 0
+	ErrABI         Code = 1  // magic or counts in the context are wrong
+	ErrDType       Code = 2  // input A has dtype B
+	ErrRank        Code = 3  // input A has rank B
+	ErrDim         Code = 4  // dimension A is B, which the model does not accept
+	ErrShape       Code = 5  // shapes do not fit together: A against B
+	ErrIndex       Code = 6  // index A is out of range B
+	ErrMemory      Code = 7  // A bytes needed, more than an arena can have
+	ErrOverflow    Code = 8  // shape arithmetic overflowed
+	ErrValue       Code = 9  // a value is outside what the operator accepts: A, B
+	ErrString      Code = 10 // input string is not valid UTF-8, or its offsets are wrong
+	ErrState       Code = 11 // called in the wrong state: A
+	ErrUnsupported Code = 12 // the inputs ask for what the module does not do: A, 1 is a random draw
+	ErrUser        Code = 64 // first code free for user steps
 )

@@ -93,6 +93,12 @@ func (e *GuestError) text() string {
 	case abi.ErrState:
 		return fmt.Sprintf("called in the wrong state (%d)", e.A)
 	}
+	if e.Code == abi.ErrUnsupported {
+		if e.A == 1 {
+			return "the inputs ask for a random draw (training mode), which modules never make: switch training mode off, or set its ratio to 0"
+		}
+		return fmt.Sprintf("the inputs ask for what the module does not do (%d)", e.A)
+	}
 	if e.Code >= abi.ErrUser {
 		return fmt.Sprintf("step error %d (%d, %d)", e.Code, e.A, e.B)
 	}
@@ -102,7 +108,7 @@ func (e *GuestError) text() string {
 // InputFault tells whether the record blames the input, rather than the module or the host.
 func (e *GuestError) InputFault() bool {
 	switch e.Code {
-	case abi.ErrDType, abi.ErrRank, abi.ErrDim, abi.ErrShape, abi.ErrIndex, abi.ErrOverflow, abi.ErrValue, abi.ErrString:
+	case abi.ErrDType, abi.ErrRank, abi.ErrDim, abi.ErrShape, abi.ErrIndex, abi.ErrOverflow, abi.ErrValue, abi.ErrString, abi.ErrUnsupported:
 		return true
 	}
 	return e.Code >= abi.ErrUser

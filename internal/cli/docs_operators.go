@@ -15,10 +15,13 @@ import (
 func operatorsDoc() string {
 	var b strings.Builder
 	b.WriteString("# Operators\n\nGenerated from the compiler's tables by `go generate ./internal/cli`; do not edit.\n\n" +
-		"Every operator is converted from each operator set that has it (ONNX 1 to 28, ai.onnx.ml 1 to 5) to the newest form, so one row covers all of them. " +
+		"ONNX's operator sets 1 to 28, ai.onnx.ml 1 to 5, and the operators of com.microsoft that ONNX Runtime's optimisers and quantisers write. Each row lists the " +
+		"operator sets that changed the operator; every one of these forms is converted to the newest, so models of all sets in between work too. " +
+		"Element types are those that the specification gives each operator, as far as the operators inside (below) take them: floats of 16, 32 and 64 bits, integers of 8 to 64 bits, bool " +
+		"and strings compute; floats of 8 bits and fewer and integers of 2 and 4 bits are stored, moved, converted, quantised and dequantised. " +
 		"How each one computes, to the bit, is in [numerics.md](numerics.md). A model that needs anything else is refused with the operator, its operator " +
 		"set and the node (exit code 5); nothing is skipped or approximated.\n\n## Read from ONNX\n\n")
-	known := onnx.Supported()
+	known, versions := onnx.Supported(), onnx.Versions()
 	var rows []string
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		canon := name
@@ -31,9 +34,12 @@ func operatorsDoc() string {
 		if d, ok := ir.Op(canon); ok {
 			note = firstSentence(d.Doc)
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s |\n", name, cell(note)))
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s |\n", name, versionList(versions[name]), cell(note)))
 	}
-	fmt.Fprintf(&b, "%d operators.\n\n| operator | in short, or its limits |\n|---|---|\n%s", len(rows), strings.Join(rows, ""))
+	fmt.Fprintf(&b, "%d operators. Of the specification's own operators only these are missing: %s. Random draws (Bernoulli, Multinomial, RandomNormal, RandomUniform and their kin, Dropout in training) are "+
+		"known and refused; whole decoding loops (BeamSearch, GreedySearch, Sampling) too.\n\n| operator | operator sets | in short, or its limits |\n|---|---|---|\n%s",
+		len(rows), strings.Join(onnx.Missing(), ", "), strings.Join(rows, ""))
+	b.WriteString(suitesDoc())
 	b.WriteString("\n## Inside\n\nThe canonical operators that models are rewritten to. `?` marks what may be absent, `*` any number.\n\n" +
 		"| operator | inputs | outputs | attributes | semantics |\n|---|---|---|---|---|\n")
 	for _, name := range ir.OpNames() {
@@ -74,3 +80,11 @@ func firstSentence(s string) string {
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+
+func versionList(v []int64) string {
+	out := make([]string, len(v))
+	for i, x := range v {
+		out[i] = fmt.Sprint(x)
+	}
+	return strings.Join(out, " ")
+}

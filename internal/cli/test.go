@@ -12,6 +12,7 @@ import (
 
 	ucli "github.com/urfave/cli/v2"
 
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/probe"
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -308,7 +309,8 @@ func (t tester) folder(ctx context.Context, name, dir, data string) (x testCase)
 	x = testCase{Name: name, Status: "passed"}
 	fail := func(err error) testCase {
 		x.Status, x.Detail = "failed", err.Error()
-		if diag.CodeOf(err) == diag.Unsupported {
+		var g *engine.GuestError
+		if diag.CodeOf(err) == diag.Unsupported || errors.As(err, &g) && g.Code == abi.ErrUnsupported {
 			x.Status = "unsupported"
 		}
 		return x

@@ -114,7 +114,7 @@ func modelError(path string, err error) error {
 	if errors.As(err, &u) {
 		e := diag.Wrap(diag.Unsupported, err, "compile %s", path)
 		if u.Hint != "" {
-			e.Hint("%s", u.Hint)
+			e.Hint("%s", strings.ReplaceAll(u.Hint, "MODEL", path))
 		}
 		return e
 	}

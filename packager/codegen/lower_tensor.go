@@ -49,6 +49,7 @@ func moves(data []int, k func(d kernel.DT) *kernel.Kernel, attrs ...string) lowe
 
 func tensorLowering() map[string]lowerer {
 	return map[string]lowerer{
+		"Allowed":   plain(kernel.Allowed(), "what"),
 		"Identity":  plain(kernel.Alias()),
 		"Shape":     plain(kernel.Shape(), "start", "end"),
 		"Size":      plain(kernel.Size()),

@@ -411,6 +411,8 @@ func (c *call) eval() ([]*value, error) {
 		return c.lists()
 	case "StringConcat":
 		return one(c.stringConcat())
+	case "Allowed":
+		return one(c.allowed())
 	case "NumberToText":
 		return one(c.numberToText())
 	case "TextToNumber":

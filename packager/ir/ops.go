@@ -68,6 +68,7 @@ var table = sync.OnceValue(func() map[string]*OpDef {
 		indexOps(),
 		sequenceOps(),
 		stringOps(),
+		guardOps(),
 		imageOps(),
 		sampleOps(),
 	} {

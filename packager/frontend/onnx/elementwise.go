@@ -211,11 +211,18 @@ func dropout(o *op) []*ir.Value {
 	o.ignore("ratio", "seed", "is_test", "consumed_inputs")
 	x := o.need(0)
 	if t := o.in(2); t != nil {
-		if t.Const == nil || t.Const.DType != ir.Bool || t.Const.Len() != 1 {
-			return o.lacks("training_mode that is not a constant")
-		}
-		if t.Const.Int(0) != 0 && !isZero(o.in(1)) {
-			return o.lacks("training mode: it draws random numbers")
+		switch r := o.in(1); {
+		case t.Type.DType != ir.Bool:
+			return o.fail("training_mode is %s", t.Type)
+		case r != nil && (r.Const == nil && (t.Const == nil || t.Const.Len() != 1 || t.Const.Int(0) != 0)) || t.Const == nil || t.Const.Len() != 1:
+			// Seen at run time: without training, or with a ratio of 0, nothing is drawn.
+			quiet := o.emit("Not", nil, t)
+			if r != nil {
+				quiet = o.emit("Or", nil, quiet, o.emit("Equal", nil, r, o.cast(o.scalar(ir.F32, 0), r.Type.DType)))
+			}
+			x = o.emit("Where", nil, o.emit("Allowed", ir.Attrs{"what": 1}, quiet), x, x)
+		case t.Const.Int(0) != 0 && !isZero(r):
+			return o.draws("training mode: it draws random numbers")
 		}
 	}
 	if !o.asked(1) {

@@ -22,6 +22,7 @@ type importer struct {
 	table   map[string]entry
 	local   map[string]*functionProto // functions that the model brings along, "domain.name.overload"
 	inlined int                       // depth of calls
+	ends    [2][]string               // names of the model's inputs and outputs
 }
 
 // scope maps ONNX names to values; bodies see the outer ones.
@@ -70,9 +71,11 @@ func importModel(m *modelProto, dir string) (*ir.Graph, error) {
 	// Names of the main graph are what users see: they keep theirs, others get a suffix.
 	for _, in := range m.graph.inputs {
 		im.used[in.name] = true
+		im.ends[0] = append(im.ends[0], in.name)
 	}
 	for _, out := range m.graph.outputs {
 		im.used[out.name] = true
+		im.ends[1] = append(im.ends[1], out.name)
 	}
 	for i := range m.graph.nodes {
 		for _, o := range m.graph.nodes[i].outs {
@@ -267,7 +270,7 @@ func (im *importer) node(n *nodeProto, r *ir.Region, sc *scope, main bool) error
 	}
 	e, ok := im.table[name]
 	if !ok {
-		return o.unsupported("", hintFor(name))
+		return o.unsupported("", "")
 	}
 	v, declared := im.opsets[n.domain]
 	if !declared && n.domain == "com.microsoft" {
@@ -279,10 +282,10 @@ func (im *importer) node(n *nodeProto, r *ir.Region, sc *scope, main bool) error
 		return fmt.Errorf("node %q (%s): the model does not import the operator set %q", n.name, n.op, n.domain)
 	}
 	if v < e.since {
-		return o.unsupported(fmt.Sprintf("the operator exists from opset %d on", e.since), "convert the model: onnx.version_converter")
+		return o.unsupported(fmt.Sprintf("the operator exists from opset %d on", e.since), convertHint(e.since))
 	}
 	if v > e.known {
-		return o.unsupported(fmt.Sprintf("operator sets of %q above %d are not known", n.domain, e.known), "export the model with an older opset")
+		return o.unsupported(fmt.Sprintf("operator sets of %q above %d are not known", n.domain, e.known), convertHint(e.known))
 	}
 	for _, in := range n.ins {
 		if in == "" {
@@ -351,6 +354,9 @@ func (im *importer) newOp(r *ir.Region, sc *scope, p *nodeProto) *op {
 }
 
 func (o *op) unsupported(reason, hint string) error {
+	if hint == "" {
+		hint = hintOf(o.p, reason)
+	}
 	return &frontend.UnsupportedError{Op: o.p.op, Domain: o.p.domain, Opset: o.im.opsets[o.p.domain], Node: o.p.name, Reason: reason, Hint: hint}
 }
 

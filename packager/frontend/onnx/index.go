@@ -107,7 +107,22 @@ func split(o *op) []*ir.Value {
 
 func tile(o *op) []*ir.Value {
 	if o.ver < 6 {
-		return o.lacks("Tile before opset 6")
+		// One dim, named by the third input, is repeated as often as the second one says.
+		axis, ok := o.known(o.i64(o.need(2)))
+		r := o.needRank(o.need(0))
+		if o.err != nil || !ok || len(axis) != 1 {
+			return o.lacks("an axis known only at run time")
+		}
+		k, err := ir.Axis(axis[0], r)
+		if err != nil {
+			return o.fail("%w", err)
+		}
+		parts := make([]*ir.Value, r)
+		for i := range parts {
+			parts[i] = o.ints(1)
+		}
+		parts[k] = o.listOf(o.need(1))
+		return one(o.emit("Tile", nil, o.need(0), o.shape(parts...)))
 	}
 	return one(o.emit("Tile", nil, o.need(0), o.i64(o.need(1))))
 }

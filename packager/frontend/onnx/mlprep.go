@@ -145,7 +145,7 @@ func (o *op) encode(x *ir.Value, keys, values, def *ir.Data) []*ir.Value {
 	var keep []int
 	for i := 0; i < int(keys.Len()); i++ {
 		k := keyOf(keys, i)
-		if !seen[k] {
+		if !seen[k] && !(k == "nan" && o.ver < 4) { // NaN keys match since opset 4
 			seen[k] = true
 			keep = append(keep, i)
 		}

@@ -61,7 +61,7 @@ func sequenceOps() map[string]handler {
 		},
 	}
 	for _, name := range []string{"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"} {
-		t[name] = func(o *op) []*ir.Value { return o.lacks("random draws") }
+		t[name] = func(o *op) []*ir.Value { return o.draws("random draws") }
 	}
 	return t
 }

@@ -1,7 +1,6 @@
 package onnx
 
 import (
-	"strings"
 	"sync"
 
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -59,6 +58,7 @@ var handlers = sync.OnceValue(func() map[string]entry {
 	add("ai.onnx.preview.", knownPreview, previewOps())
 	add("ai.onnx.preview.training.", knownPreview, trainingOps())
 	add("", knownONNX, sampleOps())
+	add("", knownONNX, oldOps())
 	add("ai.onnx.ml.", knownML, mlPrep())
 	add("ai.onnx.ml.", knownML, mlLinear())
 	add("ai.onnx.ml.", knownML, mlTrees())
@@ -78,17 +78,4 @@ func Supported() map[string]bool {
 		out[name] = true
 	}
 	return out
-}
-
-// hintFor names the nearest way out for an operator that has no handler.
-func hintFor(name string) string {
-	switch {
-	case name == "ImageDecoder":
-		return "decode images in a step in front of the model and give the model their pixels"
-	case strings.HasPrefix(name, "com.microsoft.") || strings.HasPrefix(name, "ai.onnx.contrib."):
-		return "export the model without vendor operators (no ONNX Runtime optimisation, no onnxruntime-extensions)"
-	case strings.HasPrefix(name, "ai.onnx.preview") || strings.HasPrefix(name, "ai.onnx.training"):
-		return "export the model for inference, not for training"
-	}
-	return "replace the operator in the exporting code, or export with an opset that decomposes it"
 }
