@@ -31,7 +31,7 @@ func TestRealModelsSameBits(t *testing.T) {
 	}
 	pattern := os.Getenv("WAYBILL_BITS_MODELS")
 	if pattern == "" {
-		pattern = "models*/*"
+		t.Skip("minutes: set WAYBILL_BITS_MODELS='models*/*' to run it")
 	}
 	dirs, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
 	if err != nil || len(dirs) == 0 {
