@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -28,6 +31,7 @@ type machine struct {
 	arena  uint32 // first arena size
 	// Counts of the last run.
 	mores, parallels, needs int
+	threads                 int       // that run parts, when more than one
 	reverse                 bool      // run parts in reverse order
 	poison                  bool      // fill memory beyond the inputs with what no kernel should rely on
 	vals                    []*ir.Val // outputs of the last run, of any kind
@@ -83,6 +87,34 @@ func (m *machine) dirty(from, to uint32) {
 	if m.poison && to > from && !m.mod.Memory().Write(from, bytes.Repeat([]byte{0xa5}, int(to-from))) {
 		m.t.Fatal("poison does not fit")
 	}
+}
+
+// parts runs the n parts of a section on several threads and tells whether all succeeded.
+func (m *machine) parts(ctx, n uint32) bool {
+	m.t.Helper()
+	var next, failed atomic.Uint32
+	errs := make([]error, m.threads)
+	var wg sync.WaitGroup
+	for w := range m.threads {
+		fn := m.mod.ExportedFunction(abi.ExportPart) // of this thread alone
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < n; i = next.Add(1) - 1 {
+				r, err := fn.Call(context.Background(), uint64(ctx), uint64(i))
+				if err != nil {
+					errs[w] = err
+					return
+				}
+				if r[0] != 0 {
+					failed.Store(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		m.t.Fatalf("part: %v", err)
+	}
+	return failed.Load() == 0
 }
 
 // guestError is an error record.
@@ -165,6 +197,12 @@ func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
 		case abi.Parallel:
 			m.parallels++
 			n, _ := mem.ReadUint32Le(ctx + abi.CtxWant)
+			if m.threads > 1 {
+				if !m.parts(ctx, n) {
+					return nil, m.errorAt(ctx)
+				}
+				break
+			}
 			for i := uint32(0); i < n; i++ {
 				j := i
 				if m.reverse {

@@ -62,7 +62,7 @@ func nodeOf(err error) string {
 }
 
 // examine prints and parses g, and compares the interpreter with the module compiled from it, before and after the passes,
-// with ordinary memory and with poisoned memory, small slices and parts in reverse order. g stays as it is.
+// with up to three threads, and with poisoned memory, small slices and parts in reverse order. g stays as it is.
 func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
 	var last []func()
 	stage := "print and parse"
@@ -156,8 +156,9 @@ func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
 		m := load(thrower{last: &last}, g, res, runtimeConfig())
 		for _, small := range []bool{false, true} {
 			stage = fmt.Sprintf("run (passes: %v, small: %v)", passes, small)
+			m.threads = 1 + int(seed/6%3) // where there are parts
 			if small {
-				m.budget, m.arena, m.reverse, m.poison = []uint32{3, 1, 37}[seed%3], 0, true, true
+				m.threads, m.budget, m.arena, m.reverse, m.poison = 1, []uint32{3, 1, 37}[seed%3], 0, true, true
 			}
 			_, gerr := m.run(ins...)
 			if (err == nil) != (gerr == nil) {

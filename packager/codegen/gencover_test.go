@@ -115,9 +115,10 @@ func (c *tally) missing() []string {
 	return slices.DeleteFunc(wanted(), func(op string) bool { return c.agreed[op] > 0 })
 }
 
-func (c *tally) check(t *testing.T) {
+// check wants agreement on every operator, or after a short run on most.
+func (c *tally) check(t *testing.T, every bool) {
 	t.Helper()
-	if m := c.missing(); len(m) > 0 {
+	if m := c.missing(); len(m) > 0 && every || len(m)*10 > len(wanted()) {
 		t.Errorf("no graph shows agreement on %s", strings.Join(m, ", "))
 	}
 	if c.unsupported*10 > c.graphs {
