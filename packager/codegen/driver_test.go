@@ -128,8 +128,59 @@ func (e *guestError) Error() string {
 	return fmt.Sprintf("code %d in %q: %d, %d", e.code, e.node, e.a, e.b)
 }
 
-// run feeds the inputs and gives the outputs.
+// run feeds the inputs and gives the outputs; vals has those that are no tensors.
 func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
+	m.t.Helper()
+	vals := make([]*ir.Val, len(ins))
+	for i, d := range ins {
+		vals[i] = ir.TensorVal(d)
+	}
+	return m.runVals(vals)
+}
+
+// placed is what goes to an address of the guest's memory.
+type placed struct {
+	at uint32
+	b  []byte
+}
+
+// place lays v out from pos on and fills its descriptor; it gives the position behind.
+func place(v *ir.Val, desc []byte, pos uint32, out *[]placed) uint32 {
+	le := binary.LittleEndian
+	le.PutUint32(desc[abi.DescKind:], uint32(v.Kind))
+	pos = (pos + 15) &^ 15
+	if v.Kind != ir.Tensor {
+		le.PutUint32(desc[abi.DescRank:], 1)
+		le.PutUint64(desc[abi.DescDims:], uint64(len(v.Elems)))
+		block := make([]byte, len(v.Elems)*abi.DescSize)
+		le.PutUint32(desc[abi.DescData:], pos)
+		le.PutUint32(desc[abi.DescBytes:], uint32(len(block)))
+		*out = append(*out, placed{pos, block})
+		pos += uint32(len(block))
+		for i, e := range v.Elems {
+			pos = place(e, block[i*abi.DescSize:][:abi.DescSize], pos, out)
+		}
+		return pos
+	}
+	d := v.Tensor
+	raw, aux := d.Bytes, uint32(0)
+	if d.DType == ir.String {
+		raw, aux = packStrings(d.Strings)
+	}
+	le.PutUint32(desc[abi.DescDType:], uint32(d.DType))
+	le.PutUint32(desc[abi.DescRank:], uint32(len(d.Dims)))
+	for j, n := range d.Dims {
+		le.PutUint64(desc[abi.DescDims+8*j:], uint64(n))
+	}
+	le.PutUint32(desc[abi.DescData:], pos)
+	le.PutUint32(desc[abi.DescBytes:], uint32(len(raw)))
+	le.PutUint32(desc[abi.DescAux:], aux)
+	*out = append(*out, placed{pos, raw})
+	return pos + uint32(len(raw))
+}
+
+// runVals is run with inputs of any kind but maps.
+func (m *machine) runVals(ins []*ir.Val) ([]*ir.Data, error) {
 	m.t.Helper()
 	le := binary.LittleEndian
 	ctx := m.call(abi.ExportHeap)
@@ -138,33 +189,17 @@ func (m *machine) run(ins ...*ir.Data) ([]*ir.Data, error) {
 	outd := ind + uint32(len(ins)*abi.DescSize)
 	pos := outd + uint32(len(m.g.Body.Results)*abi.DescSize)
 	desc := make([]byte, len(ins)*abi.DescSize)
-	var datas [][]byte
-	var addrs []uint32
-	for i, d := range ins {
-		b := desc[i*abi.DescSize:]
-		raw, aux := d.Bytes, uint32(0)
-		if d.DType == ir.String {
-			raw, aux = packStrings(d.Strings)
-		}
-		pos = (pos + 15) &^ 15
-		le.PutUint32(b[abi.DescDType:], uint32(d.DType))
-		le.PutUint32(b[abi.DescRank:], uint32(len(d.Dims)))
-		for j, n := range d.Dims {
-			le.PutUint64(b[abi.DescDims+8*j:], uint64(n))
-		}
-		le.PutUint32(b[abi.DescData:], pos)
-		le.PutUint32(b[abi.DescBytes:], uint32(len(raw)))
-		le.PutUint32(b[abi.DescAux:], aux)
-		datas, addrs = append(datas, raw), append(addrs, pos)
-		pos += uint32(len(raw))
+	var data []placed
+	for i, v := range ins {
+		pos = place(v, desc[i*abi.DescSize:][:abi.DescSize], pos, &data)
 	}
 	arena := (pos + 63) &^ 63
 	asize := m.arena
 	m.grow(arena + asize)
 	mem := m.mod.Memory()
 	mem.Write(ind, desc)
-	for i := range datas {
-		mem.Write(addrs[i], datas[i])
+	for _, p := range data {
+		mem.Write(p.at, p.b)
 	}
 	m.dirty(ctx, ind)
 	m.dirty(outd, outd+uint32(len(m.g.Body.Results)*abi.DescSize))

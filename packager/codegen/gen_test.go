@@ -103,7 +103,7 @@ type generator struct {
 	facts  *ir.Facts
 	region *ir.Region
 	params []*ir.Value
-	ins    []*ir.Data
+	ins    []*ir.Val
 	pool   []made
 	lists  []made // sequences, optionals and maps
 	ids    *int
@@ -132,7 +132,7 @@ func (g *generator) bit() int               { return g.n(2) }
 func choose[T any](g *generator, of ...T) T { return of[g.n(len(of))] }
 
 // randomGraph makes the graph of a seed and the inputs of its parameters.
-func randomGraph(t testing.TB, seed uint64, names []string, cover *tally) (*ir.Graph, []*ir.Data) {
+func randomGraph(t testing.TB, seed uint64, names []string, cover *tally) (*ir.Graph, []*ir.Val) {
 	t.Helper()
 	cover.origin, cover.consts = map[int]string{}, map[string]string{}
 	g := &generator{rng: rng(seed*0x9e3779b97f4a7c15 | 1), t: t, facts: ir.NewFacts(), region: &ir.Region{}, ids: new(int), tally: cover, book: recipes(), all: recipeNames()}
@@ -218,7 +218,7 @@ func (g *generator) value(d *ir.Data) made {
 			ty.Shape = ir.ShapeOf(dims...)
 		}
 		m.v = &ir.Value{Name: g.name("p"), Type: ty}
-		g.params, g.ins = append(g.params, m.v), append(g.ins, d)
+		g.params, g.ins = append(g.params, m.v), append(g.ins, ir.TensorVal(d))
 	}
 	g.pool = append(g.pool, m)
 	return m

@@ -63,7 +63,7 @@ func nodeOf(err error) string {
 
 // examine prints and parses g, and compares the interpreter with the module compiled from it, before and after the passes,
 // with up to three threads, and with poisoned memory, small slices and parts in reverse order. g stays as it is.
-func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
+func examine(g *ir.Graph, ins []*ir.Val, seed uint64) (v verdict) {
 	var last []func()
 	stage := "print and parse"
 	defer func() {
@@ -94,7 +94,7 @@ func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
 	}
 	in := map[string]*ir.Val{}
 	for i, p := range g.Body.Params {
-		in[p.Name] = ir.TensorVal(ins[i])
+		in[p.Name] = ins[i]
 	}
 	stage = "interpret"
 	want, err := interp.Run(context.Background(), g, in)
@@ -160,7 +160,7 @@ func examine(g *ir.Graph, ins []*ir.Data, seed uint64) (v verdict) {
 			if small {
 				m.threads, m.budget, m.arena, m.reverse, m.poison = 1, []uint32{3, 1, 37}[seed%3], 0, true, true
 			}
-			_, gerr := m.run(ins...)
+			_, gerr := m.runVals(ins)
 			if (err == nil) != (gerr == nil) {
 				return bad("compiled: %v; interpreted: %v", gerr, err)
 			}
@@ -266,13 +266,13 @@ func (m *machine) val(at uint32) *ir.Val {
 }
 
 // shrink drops nodes and results from a graph for as long as the same disagreement remains.
-func shrink(g *ir.Graph, ins []*ir.Data, seed uint64, bad string) (*ir.Graph, []*ir.Data) {
+func shrink(g *ir.Graph, ins []*ir.Val, seed uint64, bad string) (*ir.Graph, []*ir.Val) {
 	if _, err := ir.Parse(ir.Print(g)); err != nil {
 		return g, ins
 	}
 	for range 4 {
 		smaller := false
-		try := func(h *ir.Graph, hins []*ir.Data) bool {
+		try := func(h *ir.Graph, hins []*ir.Val) bool {
 			h, hins = prune(h, hins)
 			if ir.Verify(h) != nil || len(ir.Print(h)) >= len(ir.Print(g)) || examine(h, hins, seed).bad != bad {
 				return false
@@ -307,8 +307,8 @@ func clone(g *ir.Graph) *ir.Graph {
 	return h
 }
 
-// inputInstead is g with the outputs of node i as parameters that hold what the interpreter finds; nil when they are no tensors.
-func inputInstead(g *ir.Graph, ins []*ir.Data, i int) (*ir.Graph, []*ir.Data) {
+// inputInstead is g with the outputs of node i as parameters that hold what the interpreter finds; nil when they are maps.
+func inputInstead(g *ir.Graph, ins []*ir.Val, i int) (*ir.Graph, []*ir.Val) {
 	part := clone(g)
 	part.Body.Nodes = part.Body.Nodes[:i+1]
 	part.Body.Results = nil
@@ -319,7 +319,7 @@ func inputInstead(g *ir.Graph, ins []*ir.Data, i int) (*ir.Graph, []*ir.Data) {
 	}
 	in := map[string]*ir.Val{}
 	for k, p := range part.Body.Params {
-		in[p.Name] = ir.TensorVal(ins[k])
+		in[p.Name] = ins[k]
 	}
 	res, err := interp.Run(context.Background(), part, in)
 	if err != nil {
@@ -332,10 +332,10 @@ func inputInstead(g *ir.Graph, ins []*ir.Data, i int) (*ir.Graph, []*ir.Data) {
 			continue
 		}
 		v := res[o.Name]
-		if v.Kind != ir.Tensor {
+		if v.Kind == ir.Map || v.Kind == ir.Sequence && o.Type.Elem.Kind == ir.Map {
 			return nil, nil
 		}
-		h.Body.Params, hins = append(h.Body.Params, o), append(hins, v.Tensor)
+		h.Body.Params, hins = append(h.Body.Params, o), append(hins, v)
 	}
 	h.Body.Nodes = slices.Delete(h.Body.Nodes, i, i+1)
 	h.Body.Results = slices.DeleteFunc(h.Body.Results, func(r *ir.Value) bool { return slices.Contains(h.Body.Params, r) })
@@ -346,7 +346,7 @@ func inputInstead(g *ir.Graph, ins []*ir.Data, i int) (*ir.Graph, []*ir.Data) {
 }
 
 // prune drops nodes and parameters that no result needs.
-func prune(g *ir.Graph, ins []*ir.Data) (*ir.Graph, []*ir.Data) {
+func prune(g *ir.Graph, ins []*ir.Val) (*ir.Graph, []*ir.Val) {
 	used := map[*ir.Value]bool{}
 	for _, r := range g.Body.Results {
 		used[r] = true
@@ -370,7 +370,7 @@ func prune(g *ir.Graph, ins []*ir.Data) (*ir.Graph, []*ir.Data) {
 	slices.Reverse(kept)
 	g.Body.Nodes = kept
 	var params []*ir.Value
-	var left []*ir.Data
+	var left []*ir.Val
 	for i, p := range g.Body.Params {
 		if used[p] {
 			params, left = append(params, p), append(left, ins[i])
@@ -381,14 +381,24 @@ func prune(g *ir.Graph, ins []*ir.Data) (*ir.Graph, []*ir.Data) {
 }
 
 // show is a graph with its inputs, for readers.
-func show(g *ir.Graph, ins []*ir.Data) string {
+func show(g *ir.Graph, ins []*ir.Val) string {
 	b := ir.Print(g)
 	for i, p := range g.Body.Params {
-		if ins[i].DType == ir.String {
-			b += fmt.Sprintf("input %s string%v %.300q\n", p.Name, ins[i].Dims, ins[i].Strings)
-			continue
-		}
-		b += fmt.Sprintf("input %s %s%v %.300x\n", p.Name, ins[i].DType, ins[i].Dims, ins[i].Bytes)
+		b += "input " + p.Name + shown(ins[i]) + "\n"
 	}
 	return b
+}
+
+func shown(v *ir.Val) string {
+	if d := v.Tensor; d != nil {
+		if d.DType == ir.String {
+			return fmt.Sprintf(" string%v %.300q", d.Dims, d.Strings)
+		}
+		return fmt.Sprintf(" %s%v %.300x", d.DType, d.Dims, d.Bytes)
+	}
+	s := " ("
+	for _, e := range v.Elems {
+		s += shown(e)
+	}
+	return s + ")"
 }

@@ -52,8 +52,12 @@ func TestFoundGraphs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var ins []*ir.Val
+			for _, d := range c.ins {
+				ins = append(ins, ir.TensorVal(d))
+			}
 			for seed := range uint64(6) {
-				if v := examine(g, c.ins, seed); v.bad != "" || v.unsupported != nil {
+				if v := examine(g, ins, seed); v.bad != "" || v.unsupported != nil {
 					t.Fatalf("options of seed %d: %s: %s, %v", seed, v.bad, v.detail, v.unsupported)
 				}
 			}

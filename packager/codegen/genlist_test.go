@@ -17,6 +17,14 @@ func (g *generator) sequence() (made, bool) {
 	if len(have) > 0 && !g.one(3) {
 		return have[g.n(len(have))], true
 	}
+	if !g.inside && g.bit() == 0 {
+		dt := g.dtype()
+		v := &ir.Val{Kind: ir.Sequence}
+		for range g.n(4) {
+			v.Elems = append(v.Elems, ir.TensorVal(g.data(dt, g.somedims(g.n(3))...)))
+		}
+		return g.listParam(ir.SequenceOf(ir.TensorOf(dt, ir.Unranked())), v), true
+	}
 	x := g.thing(1)
 	ins := []made{x}
 	for range g.n(3) {
@@ -26,6 +34,13 @@ func (g *generator) sequence() (made, bool) {
 		return made{}, false
 	}
 	return g.lists[len(g.lists)-1], true
+}
+
+// listParam makes a parameter of the graph that is no tensor.
+func (g *generator) listParam(t ir.Type, v *ir.Val) made {
+	m := made{v: &ir.Value{Name: g.name("p"), Type: t}, val: v}
+	g.params, g.ins, g.lists = append(g.params, m.v), append(g.ins, v), append(g.lists, m)
+	return m
 }
 
 // ofSequence is a recipe over a sequence; at gives a position in it.
@@ -43,6 +58,14 @@ func ofSequence(f func(g *generator, s made, at func() made) bool) recipe {
 // listRecipes are sequences and optionals.
 func listRecipes() map[string]recipe {
 	optional := func(g *generator) (made, bool) {
+		if !g.inside && g.one(3) {
+			d := g.data(g.dtype(), g.somedims(g.n(3))...)
+			v := &ir.Val{Kind: ir.Optional}
+			if g.bit() == 0 {
+				v.Elems = []*ir.Val{ir.TensorVal(d)}
+			}
+			return g.listParam(ir.OptionalOf(ir.TensorOf(d.DType, ir.Unranked())), v), true
+		}
 		switch g.n(3) {
 		case 0:
 			ty := ir.TensorOf(g.dtype(), ir.Unranked())
@@ -127,7 +150,11 @@ func listRecipes() map[string]recipe {
 			body := pbBody([][]byte{pbNode(op, nil, []string{"e"}, []string{"f"})}, map[string]ir.Type{"e": ir.TensorOf(el.DType, ir.Unranked())}, []string{"e"}, []string{"f"}, nil)
 			return g.on("SequenceMap", 1, attrs{"body": body}, s)
 		}),
-		"Optional": func(g *generator) bool { _, ok := optional(g); return ok || g.failed },
+		"Optional": func(g *generator) bool {
+			n := len(g.region.Nodes)
+			_, ok := optional(g)
+			return (ok || g.failed) && len(g.region.Nodes) > n
+		},
 		"OptionalHasElement": func(g *generator) bool {
 			o, ok := optional(g)
 			return ok && g.on("OptionalHasElement", 1, nil, o)

@@ -481,7 +481,7 @@ func (g *generator) spoil(ins []made) {
 		}
 		v.Type.Shape = ir.ShapeOf(dims...)
 	}
-	g.params, g.ins = append(g.params, v), append(g.ins, d)
+	g.params, g.ins = append(g.params, v), append(g.ins, ir.TensorVal(d))
 	ins[i] = made{v: v, d: d}
 	g.pool = append(g.pool, ins[i])
 }

@@ -78,9 +78,6 @@ func elementAt(dims, ix []int64, axis int, i int64) (int, error) {
 }
 
 func fits(data, ix []int64, axis int) error {
-	if len(data) != len(ix) {
-		return fmt.Errorf("data of %v and indices of %v", data, ix)
-	}
 	for d := range ix {
 		if d != axis && ix[d] > data[d] {
 			return fmt.Errorf("data of %v and indices of %v", data, ix)
@@ -91,6 +88,9 @@ func fits(data, ix []int64, axis int) error {
 
 func (c *call) gatherElements() (*tensor, error) {
 	x, ix := c.t(0), c.t(1)
+	if len(x.dims) != len(ix.dims) {
+		return nil, fmt.Errorf("data of %v and indices of %v", x.dims, ix.dims)
+	}
 	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
@@ -135,6 +135,9 @@ func (t *tensor) combine(reduction string, i int, src *tensor, k int) error {
 
 func (c *call) scatterElements() (*tensor, error) {
 	x, ix, up := c.t(0), c.t(1), c.t(2)
+	if len(x.dims) != len(ix.dims) {
+		return nil, fmt.Errorf("data of %v and indices of %v", x.dims, ix.dims)
+	}
 	axis, err := axisOf(c.n.Int("axis"), len(x.dims))
 	if err != nil {
 		return nil, err
