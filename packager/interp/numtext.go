@@ -1,7 +1,6 @@
 package interp
 
 import (
-	"errors"
 	"math"
 	"math/big"
 	"strconv"
@@ -12,7 +11,7 @@ import (
 
 // Numbers as text (docs/numerics.md, section 3.2), by the standard library and exact rationals.
 
-var errText = errors.New("a text is no number")
+var errText = valuef("a text is no number")
 
 func (c *call) numberToText() (*tensor, error) {
 	x := c.t(0)
