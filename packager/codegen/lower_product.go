@@ -35,8 +35,12 @@ func panels(groups, terms, cols int, value func(group, term, col int) uint32) *i
 
 func bitsAt(d *ir.Data, i int) uint32 { return binary.LittleEndian.Uint32(d.Bytes[4*i:]) }
 
-// scratch makes the slot of a packed product's scratch; negative rows are unknown ones.
+// scratch makes the slot of a packed product's scratch. With an unknown number of rows, below 0, it comes from the heap, where it takes
+// turns with the rows.
 func (c *compiler) scratch(t *temps, rows, terms, cols int64) *operand {
+	if rows < 0 {
+		return t.new()
+	}
 	return c.sized(t.new(), "scratch", kernel.PackedScratch(rows, terms, cols), nil)
 }
 

@@ -64,7 +64,7 @@ func (l *Lib) buildAlloc(prog Program) {
 		at := f.Let(d.Sub(ctx.E).SubI(CtxSlots))
 		f.If(at.LtU(asm.C(int64(prog.NumSlots*abi.DescSize))), func() {
 			f.Set(at, at.ShrUI(planShift).AddI(int64(prog.PlanTable)))
-			f.If(want.LeU(asm.L32(at.E, planCap).ExtU()).And(asm.L32(at.E, planCap).NeI(0)), func() {
+			f.If(asm.And2(asm.L32(at.E, planCap), want.LeU(asm.L32(at.E, planCap).ExtU())), func() {
 				first := f.Let(asm.L32(ctx.E, abi.CtxArenaBase).Add(asm.L32(at.E, planOffset)))
 				f.If(asm.L32(at.E, planSpan).GtU(asm.L32(at.E, planCap)), func() {
 					// The next place in turn, unless the step is repeated after need-memory: then the slot is not empty.

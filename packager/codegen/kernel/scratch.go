@@ -3,11 +3,8 @@ package kernel
 // Sizes, in bytes, of the scratch that kernels allocate, for the memory plan. A kernel that needs more than is said here takes its
 // scratch from the heap, and the plan of a static graph is no longer exact.
 
-// PackedScratch is the scratch of packedWork for rows x cols sums of that many terms; negative rows are unknown ones.
+// PackedScratch is the scratch of packedWork for rows x cols sums of that many terms.
 func PackedScratch(rows, terms, cols int64) int64 {
-	if rows < 0 {
-		return max(PackedScratch(1, terms, cols), PackedScratch(2, terms, cols))
-	}
 	blocks, panels := (terms+blockTerms-1)/blockTerms, (cols+PanelCols-1)/PanelCols
 	high, each := int64(tileRows), blocks*64+48
 	if rows == 1 {
