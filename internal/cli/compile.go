@@ -26,8 +26,9 @@ func compileCommand() Command {
 and for hosts of your own; use waybill pack for what is to be shipped.
 
 With --explain it also says what the compiler did: the graph after each pass that changed it (long constants left out),
-how long values are held, and the operations and bytes of each node. Sizes that a call decides are formulas over the
-names of the dimensions; "?" is what only the data decides.`,
+how long values are held, where in memory they lie, and the operations and bytes of each node. Sizes that a call
+decides are formulas over the names of the dimensions; "?" is what only the data decides. The picture has the memory
+plan below the graph.`,
 		Examples: []string{
 			"waybill compile model.onnx                  # into ./model.wasm.d",
 			"waybill compile model.onnx --out build/",
