@@ -453,11 +453,13 @@ func (o *op) konst(d *ir.Data) *ir.Value {
 // ints makes an i64 list.
 func (o *op) ints(v ...int64) *ir.Value { return o.konst(ir.I64s([]int64{int64(len(v))}, v)) }
 
-// scalar makes a scalar of the element type; only f32, f64 and integers can be made here.
+// scalar makes a scalar of the element type: a float, rounded, or an integer of at least 8 bits.
 func (o *op) scalar(d ir.DType, v float64) *ir.Value {
 	switch {
 	case d == ir.F32 || d == ir.F64:
 		return o.konst(ir.FloatData(d, []int64{}, []float64{v}))
+	case d == ir.F16 || d == ir.BF16:
+		return o.emit("Cast", ir.Attrs{"to": d}, o.konst(ir.FloatData(ir.F32, []int64{}, []float64{v})))
 	case d.IsInt() && d.Bits() >= 8:
 		return o.konst(ir.IntData(d, []int64{}, []int64{int64(v)}))
 	}

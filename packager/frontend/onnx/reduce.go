@@ -52,7 +52,7 @@ func reduce(name string, each func(*op, *ir.Value) *ir.Value, f func(o *op, x, a
 	if name == "ReduceSum" {
 		since = 13
 	}
-	return func(o *op) []*ir.Value {
+	plain := func(o *op) []*ir.Value {
 		x, axes := o.need(0), o.listIn(1, "axes", since)
 		keep := o.attrInt("keepdims", 1)
 		noop := int64(0)
@@ -101,6 +101,24 @@ func reduce(name string, each func(*op, *ir.Value) *ir.Value, f func(o *op, x, a
 		}
 		return one(f(o, x, axes, keep))
 	}
+	switch name {
+	case "ReduceL2", "ReduceLogSum", "ReduceLogSumExp":
+		return func(o *op) []*ir.Value { // of integers: in f64, and back by the rule of Cast
+			d := o.need(0).Type.DType
+			if !d.IsInt() || d.Bits() < 8 || o.err != nil {
+				return wide(plain)(o)
+			}
+			o.ins[0] = o.cast(o.ins[0], ir.F64)
+			y := plain(o)
+			if o.err != nil {
+				return nil
+			}
+			return one(o.cast(y[0], d))
+		}
+	case "ReduceL1", "ReduceSumSquare":
+		return wide(plain)
+	}
+	return plain
 }
 
 // unreduced is what a reduction over no axes leaves of x.
