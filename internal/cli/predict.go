@@ -175,7 +175,7 @@ func respond(f *artifact.Interface, req *v2Request, outs []artifact.GoldenTensor
 		if len(req.Outputs) > 0 && !wanted(*req, o.Name) {
 			continue
 		}
-		x, err := oip.Encode(o)
+		x, err := oip.EncodeAny(o)
 		if err != nil {
 			return nil, diag.Wrap(diag.Failure, err, "predict")
 		}
@@ -272,12 +272,10 @@ func printOutputs(u *ui.UI, outs []oip.Tensor) error {
 	values := make([][]json.RawMessage, len(outs))
 	rows := int64(-1)
 	for i, o := range outs {
-		if err := json.Unmarshal(o.Data, &values[i]); err != nil {
+		var n int64
+		var err error
+		if values[i], n, err = oip.Items(o); err != nil {
 			return fmt.Errorf("output %s: %w", o.Name, err)
-		}
-		n := int64(-2)
-		if len(o.Shape) > 0 {
-			n = o.Shape[0]
 		}
 		if i > 0 && n != rows {
 			n = -2
