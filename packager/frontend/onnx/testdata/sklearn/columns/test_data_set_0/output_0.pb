@@ -1,0 +1,1 @@
+2Lima2alpha2alpha2Lima2alpha2zürich2alpha2zürich2alpha2alpha2alpha2alpha2alpha2alpha2zürich2zürich2Lima2alpha2zürich2Lima2alpha2alpha2Lima2alphaBoutput_label

@@ -1,0 +1,1 @@
+2alphaBoutput_label

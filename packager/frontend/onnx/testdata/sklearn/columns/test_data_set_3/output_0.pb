@@ -1,0 +1,1 @@
+2alpha2Lima2zürich2zürich2zürich2alpha2alpha2alpha2alpha2Lima2Lima2alpha2alpha2alpha2Lima2alpha2alpha2alpha2zürich2alpha2alpha2alpha2alpha2alphaBoutput_label
