@@ -323,9 +323,14 @@ func quantizedLSTM(o *op) []*ir.Value {
 		if o.needRank(xw); o.err != nil {
 			return nil
 		}
+		// The differences of the recurrent weights are the same at every step.
+		r = o.cast(r, ir.I32)
+		if rz != nil {
+			r = o.emit("Sub", nil, r, o.cast(o.perTensor(rz), ir.I32))
+		}
 		step := ir.TensorOf(ir.F32, ir.ShapeOf(xw.Type.Shape.Dims[1:]...))
 		body := o.body([]ir.Type{h0.Type, c0.Type, step}, func(in *op, p []*ir.Value) []*ir.Value {
-			g := in.emit("Add", nil, p[2], times(in, p[0], r, rs, rz))
+			g := in.emit("Add", nil, p[2], times(in, p[0], r, rs, nil))
 			if bias != nil {
 				g = in.emit("Add", nil, g, bias)
 			}
