@@ -385,6 +385,9 @@ func inverse(o *op) []*ir.Value {
 // murmurHash3 hashes each number of X: 32 bits as one block, 64 bits as two, the low half first.
 func murmurHash3(o *op) []*ir.Value {
 	x := o.need(0)
+	if o.err != nil {
+		return nil
+	}
 	u := func(v uint32) *ir.Value { return o.konst(ir.IntData(ir.U32, []int64{}, []int64{int64(v)})) }
 	f := func(name string, a, b *ir.Value) *ir.Value { return o.emit(name, nil, a, b) }
 	shift := func(v *ir.Value, by uint32, dir string) *ir.Value {

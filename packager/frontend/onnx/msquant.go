@@ -12,6 +12,9 @@ func msQuantMoreOps() map[string]handler {
 		return func(o *op) []*ir.Value {
 			d := o.need(0).Type.DType
 			x := o.dequant(o.need(0), o.perTensor(o.need(1)), o.perTensor(o.in(2)), ir.F32)
+			if o.err != nil {
+				return nil
+			}
 			y := f(o, x)
 			if o.err != nil {
 				return nil
