@@ -265,8 +265,8 @@ func (m *machine) val(at uint32) *ir.Val {
 	return out
 }
 
-// shrink drops nodes and results from a graph for as long as the same disagreement remains.
-func shrink(g *ir.Graph, ins []*ir.Val, seed uint64, bad string) (*ir.Graph, []*ir.Val) {
+// shrink drops results and nodes, also from bodies, for as long as the graph shows the same.
+func shrink(g *ir.Graph, ins []*ir.Val, same func(*ir.Graph, []*ir.Val) bool) (*ir.Graph, []*ir.Val) {
 	if _, err := ir.Parse(ir.Print(g)); err != nil {
 		return g, ins
 	}
@@ -274,7 +274,7 @@ func shrink(g *ir.Graph, ins []*ir.Val, seed uint64, bad string) (*ir.Graph, []*
 		smaller := false
 		try := func(h *ir.Graph, hins []*ir.Val) bool {
 			h, hins = prune(h, hins)
-			if ir.Verify(h) != nil || len(ir.Print(h)) >= len(ir.Print(g)) || examine(h, hins, seed).bad != bad {
+			if ir.Verify(h) != nil || len(ir.Print(h)) >= len(ir.Print(g)) || !same(h, hins) {
 				return false
 			}
 			g, ins, smaller = h, hins, true
@@ -285,6 +285,14 @@ func shrink(g *ir.Graph, ins []*ir.Val, seed uint64, bad string) (*ir.Graph, []*
 			h.Body.Results = slices.Delete(h.Body.Results, i, i+1)
 			try(h, ins)
 		}
+		// What comes behind a node goes when what that gives is the result.
+		for i := 0; i < len(g.Body.Nodes); i++ {
+			h := clone(g)
+			h.Body.Results = slices.DeleteFunc(slices.Clone(h.Body.Nodes[i].Outs), func(v *ir.Value) bool { return v == nil })
+			if len(h.Body.Results) > 0 && try(h, ins) {
+				i = -1
+			}
+		}
 		// A node goes when what it gives becomes an input.
 		for i := 0; i < len(g.Body.Nodes); i++ {
 			h, hins := inputInstead(g, ins, i)
@@ -292,11 +300,44 @@ func shrink(g *ir.Graph, ins []*ir.Val, seed uint64, bad string) (*ir.Graph, []*
 				i--
 			}
 		}
+		for k := 0; ; k++ {
+			h := clone(g)
+			if !dropInside(h, k) {
+				break
+			}
+			if try(h, ins) {
+				k--
+			}
+		}
 		if !smaller {
 			break
 		}
 	}
 	return g, ins
+}
+
+// dropInside drops the k-th node of all bodies of which nobody uses a result; there may be none.
+func dropInside(g *ir.Graph, k int) bool {
+	uses, found := ir.Uses(g.Body), false
+	var visit func(r *ir.Region)
+	visit = func(r *ir.Region) {
+		for i, n := range r.Nodes {
+			unused := !slices.ContainsFunc(n.Outs, func(v *ir.Value) bool { return v != nil && uses[v] > 0 })
+			if r != g.Body && unused && !found {
+				if k == 0 {
+					r.Nodes, found = slices.Delete(r.Nodes, i, i+1), true
+					return
+				}
+				k--
+			}
+			for _, s := range n.Regions {
+				visit(s)
+			}
+		}
+	}
+	visit(g.Body)
+	ir.SetCaptures(g.Body)
+	return found
 }
 
 func clone(g *ir.Graph) *ir.Graph {
@@ -347,6 +388,7 @@ func inputInstead(g *ir.Graph, ins []*ir.Val, i int) (*ir.Graph, []*ir.Val) {
 
 // prune drops nodes and parameters that no result needs.
 func prune(g *ir.Graph, ins []*ir.Val) (*ir.Graph, []*ir.Val) {
+	ir.SetCaptures(g.Body)
 	used := map[*ir.Value]bool{}
 	for _, r := range g.Body.Results {
 		used[r] = true

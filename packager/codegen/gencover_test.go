@@ -171,3 +171,36 @@ func TestOperatorsAreGenerated(t *testing.T) {
 		}
 	}
 }
+
+// TestShrink makes graphs small that show a certain operator: one node is left at the top, and no other inside.
+func TestShrink(t *testing.T) {
+	shrunk := 0
+	for seed := uint64(1); seed <= 300 && shrunk < 12; seed++ {
+		g, ins := randomGraph(t, seed, []string{"Loop", "If", "Tanh", "Gather"}, newTally())
+		// The condition: a node of the operator that stands last, at the top or in a body.
+		want := ""
+		_ = ir.Walk(g.Body, func(_ *ir.Region, n *ir.Node) error {
+			want = n.Op
+			return nil
+		})
+		shows := func(h *ir.Graph, _ []*ir.Val) bool {
+			found := false
+			_ = ir.Walk(h.Body, func(_ *ir.Region, n *ir.Node) error {
+				found = found || n.Op == want
+				return nil
+			})
+			return found
+		}
+		if len(g.Body.Nodes) < 4 {
+			continue
+		}
+		shrunk++
+		h, hins := shrink(g, ins, shows)
+		if !shows(h, hins) || len(h.Body.Nodes) != 1 || len(h.Body.Results) != 1 || len(hins) != len(h.Body.Params) {
+			t.Errorf("seed %d: for %s is left\n%s", seed, want, show(h, hins))
+		}
+	}
+	if shrunk < 12 {
+		t.Errorf("only %d graphs were made small", shrunk)
+	}
+}
