@@ -55,6 +55,9 @@ func (g *generator) strs(dims ...int64) *ir.Data {
 	n, _ := ir.Elements(dims)
 	d := ir.Strs(dims, nil)
 	words := []string{"", "a", "b", "A", "cat", "Dog", "hello world", " x  y ", "1", "-3", "äÖß", "İı", "日本語", "a,b,,c", "the", "x@y.org", "a-b_c", "ﬁne", "\u00a0z\t", strings.Repeat("long ", 9)}
+	if g.one(3) {
+		words = []string{"0", "-0", "1", "-3", "12.5", "2.5e3", "-1e-320", "1e400", "nan", "NaN", "inf", "-Infinity", "INF", "9007199254740993", "18446744073709551615", "-9223372036854775809", "0.1", "1e22", "+4", "3.4028235677973366e38", "123456789012345678901234567890"}
+	}
 	for range n {
 		d.Strings = append(d.Strings, words[g.n(len(words))])
 	}

@@ -75,7 +75,7 @@ func plainRecipes() map[string]recipe {
 		return g.on("BitCast", 1, attrs{"to": to[g.n(len(to))]}, x)
 	}
 	anyTo := func(g *generator) ir.DType {
-		to := append(append([]ir.DType{ir.Bool}, numeric...), storedTypes...)
+		to := append(append([]ir.DType{ir.Bool, ir.String, ir.String}, numeric...), storedTypes...)
 		return to[g.n(len(to))]
 	}
 	t["Cast"] = func(g *generator) bool {
