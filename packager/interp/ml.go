@@ -23,7 +23,7 @@ func (c *call) trees() (*tensor, error) {
 	roots, agg, features := n.Ints("roots"), n.Str("aggregate"), int(x.dims[1])
 	single := n.Str("accumulate") == "F32"
 	linBegin, linFeature, linConst, linCoef := n.Ints("linear_begin"), n.Ints("linear_feature"), n.Data("linear_const").Floats(), n.Data("linear_coef").Floats()
-	for _, f := range linFeature {
+	for _, f := range append(append([]int64{}, feature...), linFeature...) { // wherever the rows go
 		if int(f) >= features {
 			return nil, fmt.Errorf("feature %d of %d", f, features)
 		}
@@ -54,9 +54,6 @@ func (c *call) trees() (*tensor, error) {
 		for _, at := range roots {
 			for at >= 0 {
 				f := int(feature[at])
-				if f >= features {
-					return nil, fmt.Errorf("feature %d of %d", f, features)
-				}
 				var v float64 // widening both sides compares like the narrower type
 				if x.f32 != nil {
 					v = float64(x.f32[row*features+f])
