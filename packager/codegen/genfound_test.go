@@ -39,6 +39,11 @@ func TestFoundGraphs(t *testing.T) {
 			y f32[?,1] = ml.TreeEnsemble(x) {accumulate="F64", aggregate="SUM", base_values=f64[0](), leaf_begin=[0, 1, 2, 3], leaf_target=[0, 0, 0], leaf_weight=f64[3](1, 2, 3), linear_begin=[], linear_coef=f64[0](), linear_const=f64[0](), linear_feature=[], n_targets=1, node_false=[1, -3], node_feature=[0, 2], node_missing_true=[0, 0], node_mode=[0, 0], node_threshold=f32[2](0, 0), node_true=[-1, -2], roots=[0]} #0 "y"
 			result y
 		}`, []*ir.Data{ir.F32s([]int64{1, 2}, []float32{-1, -1})}},
+		{"a window of two dims over one", `graph "g" {
+			param x f16[*]
+			y f16[?,?,?,?] = AveragePool(x) {auto_pad="NOTSET", ceil_mode=0, count_include_pad=1, dilations=[1, 1], kernel_shape=[3, 1], pads=[2, 0, 2, 0], strides=[1, 1]} #0 "y"
+			result y
+		}`, []*ir.Data{{DType: ir.F16, Dims: []int64{1, 2, 3}, Bytes: make([]byte, 12)}}},
 		{"elements of four bits in a sequence are packed for the host", `graph "g" {
 			const c i4[1](hex:02)
 			param x i4[?,N]

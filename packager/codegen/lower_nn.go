@@ -61,7 +61,7 @@ func windowAttrs(n *ir.Node, group, flags int64) ([]attr, error) {
 		return nil, unsupported(n, "%d spatial dims", sp)
 	}
 	auto := map[string]int64{"NOTSET": 0, "SAME_UPPER": 1, "SAME_LOWER": 2}[n.Str("auto_pad")]
-	as := []attr{ai(group), ai(auto), ai(flags), ai(0)}
+	as := []attr{ai(group), ai(auto), ai(flags), ai(int64(sp))}
 	for i := 0; i < 3-sp; i++ {
 		as = append(as, ai(1), ai(1), ai(0), ai(0), ai(1), ai(0), ai(0), ai(0))
 	}

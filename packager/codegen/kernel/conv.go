@@ -7,15 +7,16 @@ import (
 	"github.com/waybill-ml/waybill/packager/codegen/asm"
 )
 
-// Sliding windows. Attribute slots: 0 group, 1 auto_pad (0 none, 1 SAME_UPPER, 2 SAME_LOWER), 2 flag of the operator, then
-// per spatial dim i of three (missing leading dims have kernel 1): 4+8i kernel, +1 stride, +2 begin, +3 end, +4 dilation.
+// Sliding windows. Attribute slots: 0 group, 1 auto_pad (0 none, 1 SAME_UPPER, 2 SAME_LOWER), 2 flag of the operator, 3 number of
+// spatial dims, then per spatial dim i of three (missing leading dims have kernel 1): 4+8i kernel, +1 stride, +2 begin, +3 end, +4 dilation.
 // Inputs of 1 and 2 spatial dims are treated as 3 with leading dims of 1.
 const (
-	wAttrGroup = 0
-	wAttrAuto  = 1
-	wAttrFlag  = 2
-	wAttrDims  = 4
-	wAttrStep  = 8
+	wAttrGroup   = 0
+	wAttrAuto    = 1
+	wAttrFlag    = 2
+	wAttrSpatial = 3
+	wAttrDims    = 4
+	wAttrStep    = 8
 
 	// Scratch, per spatial dim i: input size, output size, kernel, stride, begin padding, dilation.
 	wsIn  = CtxScratch
@@ -35,7 +36,7 @@ const (
 // rank; ceil selects the ceil_mode of pools.
 func (k *K) windowDims(x, y V) {
 	r := k.Let(Rank(x))
-	k.Check(r.GeU(asm.C(3)).And(r.LeU(asm.C(5))), abi.ErrRank, r.ExtU(), asm.CL(5))
+	k.Check(r.Eq(k.Attr32(wAttrSpatial).AddI(2)), abi.ErrRank, r.ExtU(), k.Attr(wAttrSpatial).AddI(2))
 	k.CopyDims(y, x)
 	n, out, ks, st, b, e, dl, span, free := k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64),
 		k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64), k.Local(asm.I64)

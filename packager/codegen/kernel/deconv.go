@@ -21,7 +21,7 @@ func ConvTranspose(d DT, hasB bool) *Kernel {
 		Prep: func(k *K) {
 			x, w, y := k.In(0), k.In(1), k.Out(0)
 			r := k.Let(Rank(x))
-			k.Check(r.GeU(asm.C(3)).And(r.LeU(asm.C(5))).And(Rank(w).Eq(r.E)), abi.ErrRank, r.ExtU(), Rank(w).ExtU())
+			k.Check(r.Eq(k.Attr32(wAttrSpatial).AddI(2)).And(Rank(w).Eq(r.E)), abi.ErrRank, r.ExtU(), Rank(w).ExtU())
 			k.Check(DimC(w, 0).Eq(DimC(x, 1)).And(DimC(x, 1).RemS(k.Attr(wAttrGroup)).Eqz()), abi.ErrShape, DimC(x, 1), DimC(w, 0))
 			k.CopyDims(y, x)
 			m := k.Let(DimC(w, 1).Mul(k.Attr(wAttrGroup)))
