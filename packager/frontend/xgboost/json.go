@@ -197,6 +197,13 @@ func (r *jsonReader) number() (float64, error) {
 		return math.Inf(1), nil
 	case r.word("-Infinity"):
 		return math.Inf(-1), nil
+	// Versions before 1.1 print statistics as C does.
+	case r.word("-nan(ind)"), r.word("-nan"), r.word("nan"):
+		return math.NaN(), nil
+	case r.word("-inf"):
+		return math.Inf(-1), nil
+	case r.word("inf"):
+		return math.Inf(1), nil
 	}
 	start, bits := r.at, 64
 	for r.at < len(r.b) {

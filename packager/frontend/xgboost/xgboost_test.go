@@ -188,3 +188,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// XGBoost 1.0 wrote its statistics with C's names for NaN and the infinities.
+func TestNumbersOfC(t *testing.T) {
+	v, err := parseJSON([]byte("[-nan, nan, -nan(ind), inf, -inf]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []float64{math.NaN(), math.NaN(), math.NaN(), math.Inf(1), math.Inf(-1)}
+	for i, w := range want {
+		if g := v.nums[i]; g != w && (g == g || w == w) {
+			t.Errorf("number %d is %v, want %v", i, g, w)
+		}
+	}
+	if _, err := parseJSON([]byte("[-nano]")); err == nil {
+		t.Error("-nano was accepted")
+	}
+}
