@@ -140,12 +140,51 @@ func TestTextErrors(t *testing.T) {
 	}
 }
 
+// A refusal says where it stands and what can be done.
+func TestTextWhere(t *testing.T) {
+	const head = "{\n \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []},\n "
+	for _, c := range []struct {
+		rest, field string
+		line, col   int
+	}{
+		{`"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Shout"}]}}`, "normalizer.normalizers[1].type", 3, 79},
+		{`"normalizer": {"type": "NFC", "loud": 1}}`, "normalizer.loud", 3, 40},
+		{`"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a)\\1"}, "behavior": "Removed", "invert": false}}`, "pre_tokenizer.pattern.Regex", 3, 58},
+		{`"pre_tokenizer": {"type": "Punctuation", "behavior": "Often"}}`, "pre_tokenizer.behavior", 3, 55},
+		{`"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B", "type_id": 0}}], "pair": [], "special_tokens": {}}}`, "post_processor.single[0]", 3, 62},
+		{`"added_tokens": [{"id": 1, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": false}, 7]}`, "added_tokens", 3, 18},
+		{`"normalizer": {"type": "Precompiled", "precompiled_charsmap": "////"}}`, "normalizer.precompiled_charsmap", 3, 64},
+		{`"decoder": nul}`, "tokenizer.json", 3, 16},
+	} {
+		_, err := steps.Text([]byte(head + c.rest))
+		var e *steps.TokenizerError
+		if !errors.As(err, &e) || e.Field != c.field || e.Line != c.line || e.Col != c.col || e.Way == "" || !errors.Is(err, steps.ErrTokenizer) {
+			t.Errorf("%s: %v %+v, want %s at %d:%d", c.rest, err, e, c.field, c.line, c.col)
+		}
+	}
+	_, err := steps.Text([]byte(`{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}`))
+	if err == nil || !strings.Contains(err.Error(), "model.merges[0]") {
+		t.Errorf("%v", err)
+	}
+	_, err = steps.Text([]byte(`{"model": {"type": "BPE", "dropout": 0.1, "vocab": {"a": 0}, "merges": []}}`))
+	if err == nil || !strings.Contains(err.Error(), "model.dropout") {
+		t.Errorf("%v", err)
+	}
+}
+
 func FuzzText(f *testing.F) {
 	f.Add(tinyFile(f))
+	for _, name := range []string{"llama3", "llama2", "clip", "xlmr", "unigram-bytes", "wordlevel", "bytes-nfkd", "added"} {
+		file, _ := trained(f, name)
+		f.Add([]byte(file))
+	}
 	f.Add([]byte(`{"model":{"type":"WordPiece","unk_token":"a","vocab":{"a":0},"continuing_subword_prefix":"","max_input_chars_per_word":9},"pre_tokenizer":{"type":"BertPreTokenizer"}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := steps.Text(b); err != nil && !errors.Is(err, steps.ErrTokenizer) {
-			t.Errorf("%v", err)
+		if _, err := steps.Text(b); err != nil {
+			var e *steps.TokenizerError
+			if !errors.As(err, &e) || e.Line < 1 || e.Col < 1 {
+				t.Errorf("%v", err)
+			}
 		}
 	})
 }

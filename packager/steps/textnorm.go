@@ -251,7 +251,7 @@ func (p pattern) compile(field string) (*regex.Table, error) {
 		return nil, refuse(field, "neither a String nor a Regex")
 	}
 	if err != nil {
-		return nil, &TokenizerError{Field: field, Problem: err.Error(),
+		return nil, &TokenizerError{Field: field, Problem: strings.TrimSuffix(err.Error(), ": "+regex.ErrPattern.Error()),
 			Way: "a pattern of sets, alternatives, repetitions and looks at one code point can say the same; or " + ownStep}
 	}
 	return t, nil
