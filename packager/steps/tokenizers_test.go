@@ -51,6 +51,7 @@ func TestTokenizers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Logf("a module of %d KiB", len(code)>>10)
 			m := load(t, engine.Config{Poison: true, MemoryLimit: 256 << 20}, code, []artifact.Port{port("text", "string")},
 				[]artifact.Port{port("ids", "i64"), port("mask", "i64"), port("types", "i64")})
 			failed := 0
