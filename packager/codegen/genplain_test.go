@@ -17,14 +17,19 @@ func plainRecipes() map[string]recipe {
 		t[op] = func(g *generator) bool { return g.on(op, 1, nil, g.flt(0)) }
 	}
 	for op, at := range map[string]func(*generator) attrs{
-		"Celu":            func(g *generator) attrs { return attrs{"alpha": choose(g, 1.0, 0.5, 2.0, -1.0)} },
-		"Elu":             func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
-		"Selu":            func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "gamma": g.reals(1)[0]} },
-		"LeakyRelu":       func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
-		"ThresholdedRelu": func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
-		"HardSigmoid":     func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "beta": g.reals(1)[0]} },
-		"Swish":           func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
-		"Gelu":            func(g *generator) attrs { return attrs{"approximate": choose(g, "none", "tanh")} },
+		"Celu":               func(g *generator) attrs { return attrs{"alpha": choose(g, 1.0, 0.5, 2.0, -1.0)} },
+		"Elu":                func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
+		"Selu":               func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "gamma": g.reals(1)[0]} },
+		"Affine":             func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "beta": g.reals(1)[0]} },
+		"ScaledTanh":         func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "beta": g.reals(1)[0]} },
+		"ParametricSoftplus": func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "beta": g.reals(1)[0]} },
+		"Scale":              func(g *generator) attrs { return attrs{"scale": g.reals(1)[0]} },
+		"ImageScaler":        func(g *generator) attrs { return attrs{"scale": g.reals(1)[0]} },
+		"LeakyRelu":          func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
+		"ThresholdedRelu":    func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
+		"HardSigmoid":        func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0], "beta": g.reals(1)[0]} },
+		"Swish":              func(g *generator) attrs { return attrs{"alpha": g.reals(1)[0]} },
+		"Gelu":               func(g *generator) attrs { return attrs{"approximate": choose(g, "none", "tanh")} },
 	} {
 		t[op] = func(g *generator) bool { return g.on(op, 1, g.some(at(g)), g.flt(0)) }
 	}

@@ -23,11 +23,17 @@ func TestOldOperators(t *testing.T) {
 		{"crop", node("Crop x -> y", attrIs("border", 1, 0, 1, 2)), []float64{2}},
 		{"crop to a size", node("Crop x -> y", attrIs("border", 1, 1, 0, 0), attrIs("scale", 1, 2)), []float64{5, 6}},
 		{"fill", node("ConstantFill x -> y", attrF("value", 4)), []float64{4, 4, 4, 4, 4, 4, 4, 4, 4}},
+		{"a given tensor", node("GivenTensorFill -> y", attrFs("values", 3, 4), attrIs("shape", 2)), []float64{3, 4}},
+		{"dynamic slice", node("DynamicSlice x s e -> y"), []float64{4}},
 		// One region of the whole picture in 2x2 cells, which overlap in the middle; one without a pixel in its last row.
 		{"region", node("MaxRoiPool x r -> y", attrIs("pooled_shape", 2, 2)), []float64{5, 6, 8, 9, 9, 9, 0, 0}},
 	} {
 		g := graphParts{nodes: [][]byte{c.node}, ins: [][]byte{info("x", 1, 1, 1, 3, 3)}, outs: [][]byte{info("y", 1)}}
 		in := map[string]*ir.Val{"x": ir.TensorVal(x)}
+		if c.name == "dynamic slice" {
+			g.ins = append(g.ins, info("s", 7, 4), info("e", 7, 4))
+			in["s"], in["e"] = ir.TensorVal(ir.I64s([]int64{4}, []int64{0, 0, 1, 0})), ir.TensorVal(ir.I64s([]int64{4}, []int64{1, 1, 2, 1}))
+		}
 		if c.name == "region" {
 			g.ins = append(g.ins, info("r", 1, -1, 5))
 			in["r"] = ir.TensorVal(ir.F32s([]int64{2, 5}, []float32{0, 0, 0, 2, 2, 0, 1.6, 2.2, 2, 3.4}))

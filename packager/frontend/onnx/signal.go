@@ -137,13 +137,18 @@ func (o *op) transform(x *ir.Value, k int, length *ir.Value, inverse, onesided b
 			length = o.calc("Mul", o.calc("Sub", n, o.ints(1)), o.ints(2))
 		}
 	}
+	var split []int64
 	if l, ok := o.known(length); ok && len(l) == 1 && (l[0] < 1 || l[0] > maxDFT) {
 		if l[0] < 1 {
 			o.fail("length %d", l[0])
-		} else {
-			o.lacks("length %d is over %d", l[0], maxDFT)
+			return x
 		}
-		return x
+		a, b, ok := factors(l[0])
+		if !ok || real {
+			o.lacks("length %d, over %d and not a product of two numbers up to that (or the inverse of a one-sided spectrum)", l[0], maxDFT)
+			return x
+		}
+		split = []int64{a, b}
 	}
 	half := o.calc("Add", o.calc("Div", length, o.ints(2)), o.ints(1))
 	rows, cols := length, length
@@ -163,6 +168,9 @@ func (o *op) transform(x *ir.Value, k int, length *ir.Value, inverse, onesided b
 	y := o.stretch(o.permuted(x, perm), r-2, o.ints(0), rows)
 	part := func(i int64) *ir.Value {
 		return o.emit("Squeeze", nil, o.stretch(y, r-1, o.ints(i), o.ints(i+1)), o.ints(int64(r-1)))
+	}
+	if split != nil {
+		return o.longTransform(y, perm, length, rows, cols, split, inverse)
 	}
 	// The angle is 2 pi (j*k mod L)/L, the reduction exact.
 	j, c := o.indices(rows, ir.I64), o.indices(cols, ir.I64)
