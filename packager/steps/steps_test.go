@@ -185,3 +185,20 @@ func TestTopK(t *testing.T) {
 		}
 	}
 }
+
+// wazero miscompiles remainders on arm64 (docs/RATIONALE.md), so no module has that instruction.
+func TestNoRemainder(t *testing.T) {
+	tool, err := exec.LookPath("llvm-objdump")
+	if err != nil {
+		t.Skip("no llvm-objdump to read the modules with")
+	}
+	for _, f := range []string{"audio.wasm", "image.wasm", "topk.wasm"} {
+		b, err := exec.CommandContext(t.Context(), tool, "-d", f).Output()
+		if err != nil || !bytes.Contains(b, []byte("i32.add")) {
+			t.Skipf("%s cannot read %s: %v", tool, f, err)
+		}
+		if bytes.Contains(b, []byte("rem_u")) || bytes.Contains(b, []byte("rem_s")) {
+			t.Errorf("%s has a remainder instruction: write wb_rem in its source", f)
+		}
+	}
+}

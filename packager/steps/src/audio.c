@@ -77,7 +77,7 @@ static u64 divide_up(u64 a, u64 b) { return (a + b - 1) / b; }
 
 static u32 gcd(u32 a, u32 b) {
   while (b) {
-    u32 t = a % b;
+    u32 t = wb_rem(a, b);
     a = b, b = t;
   }
   return a;
@@ -171,9 +171,9 @@ static u32 open(ctx *c) {
 static double window_at(const config *k, u32 i) {
   u32 n = k->flags & F_SYMMETRIC ? k->frame - 1 : k->frame;
   if (k->window == WIN_RECT || !n) return 1;
-  double cs = f64_cispi((double)(2 * i % (2 * n)) / n).re;
+  double cs = f64_cispi((double)wb_rem(2 * i, 2 * n) / n).re;
   if (k->window == WIN_HAMMING) return 0.54 - 0.46 * cs;
-  if (k->window == WIN_BLACKMAN) return (0.42 - 0.5 * cs) + 0.08 * f64_cispi((double)(4 * i % (2 * n)) / n).re;
+  if (k->window == WIN_BLACKMAN) return (0.42 - 0.5 * cs) + 0.08 * f64_cispi((double)wb_rem(4 * i, 2 * n) / n).re;
   double h = 0.5 - 0.5 * cs;
   return k->window == WIN_HANN ? h : h > 0 ? f64_exp(0.85 * f64_log(h)) : 0;
 }
@@ -269,8 +269,8 @@ static u32 fill(ctx *c, u64 i) {
     return 100 + mel_filter(c, (u32)i) * (k->flags & F_IN_MEL ? 8 : 2);
   case T_DCT: {
     if (k->output != OUT_MFCC || i >= (u64)k->mels * k->coefs) return 0;
-    u32 q = (u32)(i / k->mels), j = (u32)(i % k->mels);
-    double v = f64_cispi((double)((2 * j + 1) * q % (4 * k->mels)) / (2 * k->mels)).re;
+    u32 q = (u32)(i / k->mels), j = (u32)wb_rem64(i, k->mels);
+    double v = f64_cispi((double)wb_rem((2 * j + 1) * q, 4 * k->mels) / (2 * k->mels)).re;
     if (k->flags & F_ORTHO) v *= __builtin_sqrt((q ? 2.0 : 1.0) / k->mels);
     else v *= 2;
     ((double *)c->dct)[i] = v;
@@ -282,14 +282,14 @@ static u32 fill(ctx *c, u64 i) {
     return 50;
   case T_TAPS:
     if (!c->taps || !tabled(c) || i >= (u64)c->up * c->taps) return 0;
-    ((double *)c->kernel)[i] = tap(c, (u32)(i / c->taps), (u32)(i % c->taps));
+    ((double *)c->kernel)[i] = tap(c, (u32)(i / c->taps), (u32)wb_rem64(i, c->taps));
     return 80;
   }
   return 0;
 }
 
 static float resampled(ctx *c, u64 i, u32 *work) {
-  u32 p = (u32)(i % c->up);
+  u32 p = (u32)wb_rem64(i, c->up);
   i64 base = (i64)(i / c->up * c->down + (u64)p * c->down / c->up) - c->reach;
   const float *x = (const float *)c->source;
   const double *w = (const double *)c->kernel + (tabled(c) ? (u64)p * c->taps : 0);
@@ -310,8 +310,7 @@ static double padded(const float *x, i64 n, i64 i, u32 mode) {
   if (mode == PAD_ZERO) return 0;
   if (mode == PAD_EDGE || n == 1) return x[i < 0 ? 0 : n - 1];
   i64 period = mode == PAD_REFLECT ? 2 * n - 2 : 2 * n;
-  i %= period;
-  if (i < 0) i += period;
+  i = i < 0 ? period - 1 - (i64)wb_rem64((u64)(-1 - i), (u64)period) : (i64)wb_rem64((u64)i, (u64)period);
   if (i >= n) i = mode == PAD_REFLECT ? period - i : period - 1 - i;
   return x[i];
 }

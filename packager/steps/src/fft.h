@@ -16,7 +16,7 @@ static u32 fft_factor(u32 n, u32 *out) {
   static const u8 radix[7] = {4, 2, 3, 5, 7, 11, 13};
   u32 k = 0;
   for (u32 i = 0; i < 7; i++)
-    for (; n % radix[i] == 0; n /= radix[i]) out[k++] = radix[i];
+    for (; wb_rem(n, radix[i]) == 0; n /= radix[i]) out[k++] = radix[i];
   return n == 1 ? k : 0;
 }
 
@@ -63,7 +63,7 @@ static cpx *fft_pass(u32 n, u32 count, const u32 *factor, const cpx *w, u32 step
         for (u32 t = 0; t < s; t++)
           for (u32 k = 0; k < r; k++) {
             cpx v = in[t];
-            for (u32 j = 1; j < r; j++) v = cadd(v, cmul(in[t + j * wide], w[j * k % r * (n / r) * step]));
+            for (u32 j = 1; j < r; j++) v = cadd(v, cmul(in[t + j * wide], w[wb_rem(j * k, r) * (n / r) * step]));
             out[t + k * s] = cmul(v, w[q * k * s * step]);
           }
       }

@@ -359,7 +359,7 @@ static const u8 *jrow(const jcomp *c, int y) {
   if (y < 0) y = 0;
   if (y >= (int)c->dh) y = (int)c->dh - 1;
   u32 tall = 8 * c->v;
-  return c->px + (u64)((u32)y / tall % 2 * tall + (u32)y % tall) * c->row;
+  return c->px + (u64)(((u32)y / tall & 1) * tall + wb_rem((u32)y, tall)) * c->row;
 }
 
 /* jup brings row y of a component to the picture's width. */
@@ -509,7 +509,7 @@ static u32 jmarker(dec *d, jdec *j) {
 
 /* After this many units of a scan a restart marker follows. */
 static int jrestart(dec *d, jdec *j) {
-  if (!j->restart || j->unit % j->restart || j->unit == j->total) return 1;
+  if (!j->restart || wb_rem(j->unit, j->restart) || j->unit == j->total) return 1;
   while (d->at + 1 < d->n && d->p[d->at] == 0xff && d->p[d->at + 1] == 0xff) d->at++;
   if (d->n - d->at < 2 || d->p[d->at] != 0xff || (d->p[d->at + 1] & 0xf8) != 0xd0) return bad(d, d->at >= d->n ? CUT : BAD_JPEG, 8);
   d->at += 2;
@@ -522,9 +522,9 @@ static u32 junit(dec *d, jdec *j) {
   u32 u = j->unit, work = 30;
   if (j->n == 1 && !j->strips) {
     jcomp *c = &j->c[j->list[0]];
-    work += jblock(d, j, c, (u64)(u / c->nw) * c->bw + u % c->nw);
+    work += jblock(d, j, c, (u64)(u / c->nw) * c->bw + wb_rem(u, c->nw));
   } else {
-    u32 my = j->strips ? 0 : u / j->mcux, mx = u % j->mcux;
+    u32 my = j->strips ? 0 : u / j->mcux, mx = wb_rem(u, j->mcux);
     for (u32 i = 0; i < j->n; i++) {
       jcomp *c = &j->c[j->list[i]];
       for (u32 y = 0; y < c->v; y++)
@@ -533,7 +533,7 @@ static u32 junit(dec *d, jdec *j) {
   }
   j->unit++;
   if (d->code || !jrestart(d, j)) return work;
-  if (j->strips && j->unit % j->mcux == 0) j->stage = J_IDCT;
+  if (j->strips && wb_rem(j->unit, j->mcux) == 0) j->stage = J_IDCT;
   else if (j->unit == j->total) j->stage = J_MARKER;
   return work;
 }

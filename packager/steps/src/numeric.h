@@ -79,7 +79,7 @@ static cpx f64_cispi(double x) {
 
 /* exp(-2 pi i k / n) */
 static cpx f64_root(u64 k, u64 n) {
-  cpx c = f64_cispi((double)(2 * (k % n)) / (double)n);
+  cpx c = f64_cispi((double)(2 * wb_rem64(k, n)) / (double)n);
   c.im = -c.im;
   return c;
 }

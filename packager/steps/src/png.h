@@ -270,7 +270,7 @@ static u32 png_head(dec *d, pdec *z) {
       return work + 20;
     }
     if (name == 0x504c5445) {
-      if (len % 3 || len > 768) return (u32)bad(d, BAD_PNG, len);
+      if (wb_rem(len, 3) || len > 768) return (u32)bad(d, BAD_PNG, len);
       z->pal = p + d->at + 8, z->npal = len / 3;
     } else if (name == 0x65584966) exif(d, p + d->at + 8, len);
     else if (name == 0x49454e44 || !(name & 0x20000000)) return (u32)bad(d, BAD_PNG, name);
@@ -347,7 +347,7 @@ static u32 png_step(dec *d, pdec *z) {
     u32 head = zbits(d, z, 8) << 8;
     head |= zbits(d, z, 8);
     if (d->code) return 0;
-    if (head % 31 || (head >> 8 & 15) != 8 || head & 0x20) return (u32)bad(d, BAD_DEFLATE, head);
+    if (wb_rem(head, 31) || (head >> 8 & 15) != 8 || head & 0x20) return (u32)bad(d, BAD_DEFLATE, head);
     z->stage = P_BLOCK;
     return 10;
   }

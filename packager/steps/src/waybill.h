@@ -31,6 +31,19 @@ typedef struct {
 _Static_assert(sizeof(wb_desc) == 96, "descriptor");
 _Static_assert(sizeof(wb_ctx) == 64, "context header");
 
+/* Remainders without the instruction, which wazero miscompiles on arm64; the empty asm keeps the compiler from finding it again. */
+static inline u32 wb_rem(u32 a, u32 b) {
+  u32 q = a / b;
+  __asm__("" : "+r"(q));
+  return a - q * b;
+}
+
+static inline u64 wb_rem64(u64 a, u64 b) {
+  u64 q = a / b;
+  __asm__("" : "+r"(q));
+  return a - q * b;
+}
+
 static inline u32 wb_fail(wb_ctx *c, u32 code, i64 a, i64 b) {
   c->err_code = code, c->err_a = a, c->err_b = b;
   return WB_FAILED;
