@@ -1,9 +1,13 @@
 package codegen_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
@@ -84,5 +88,26 @@ func TestCutProductsExact(t *testing.T) {
 			c.run(t)
 			c.weights(t)
 		}
+	}
+}
+
+// TestCutTextsExact has texts of several chunks, with characters across their ends.
+func TestCutTextsExact(t *testing.T) {
+	long := func(n int, s string) string { return strings.Repeat(s, n) }
+	texts := ir.Strs([]int64{5}, []string{long(9000, "aß"), "", long(5000, "日本b"), "ﬁn", long(20001, "x")})
+	opCase{"upper", "StringNormalizer", ir.Attrs{"case_change_action": "UPPER"}, []*ir.Data{texts}, 1, false}.run(t)
+	opCase{"concat", "StringConcat", nil, []*ir.Data{texts, ir.Strs([]int64{1}, []string{" é"})}, 1, false}.run(t)
+	opCase{"none", "StringConcat", nil, []*ir.Data{ir.Strs([]int64{0}, nil), ir.Strs([]int64{1}, []string{" é"})}, 1, false}.run(t)
+	opCase{"split", "StringSplit", ir.Attrs{"delimiter": "ß"}, []*ir.Data{ir.Strs([]int64{2}, []string{long(300, "aß"), "b"})}, 2, false}.run(t)
+	b := ir.NewBuilder()
+	x := b.Param("x", ir.TensorOf(ir.String, ir.ShapeOf(ir.Unknown())))
+	g, err := b.Graph("g", b.Op("y", "StringNormalizer", ir.Attrs{"case_change_action": "UPPER"}, x))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := compile(t, g, codegen.Options{})
+	var ge *guestError
+	if _, err := m.run(ir.Strs([]int64{2}, []string{"ok", long(9000, "日") + "\xe6\x97"})); !errors.As(err, &ge) || ge.code != abi.ErrString || ge.b != 1 {
+		t.Errorf("broken behind several chunks: %v", err)
 	}
 }

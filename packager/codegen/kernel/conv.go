@@ -144,7 +144,7 @@ func Conv(d DT, hasB bool) *Kernel {
 			per := k.Let(taps.AddI(4))
 			// About two elements a nanosecond side by side, and half of one otherwise.
 			k.If(asm.L32(k.Ctx.E, wsS+8).EqI(1).And(ow.GeS(asm.CL(4))), func() { k.Set(per, per.ShrSI(1)) }, func() { k.Set(per, per.ShlI(1)) })
-			pieces, cost := k.cut(ow.E, per.MulI(lineCost(d, 1)))
+			pieces, cost := k.cutBy(4, ow.E, per.MulI(lineCost(d, 1)))
 			k.Work(k.Numel(y).DivS(ow.E).Mul(pieces.E), cost.AddI(40))
 		},
 		Range: func(k *K, lo, hi V) { k.convRange(d, hasB, lo, hi) },
@@ -433,7 +433,7 @@ func Pool(kind PoolKind, d DT) *Kernel {
 			ow := k.Let(asm.L32(k.Ctx.E, wsOut+8).ExtU())
 			taps := k.Let(asm.L32(k.Ctx.E, wsK).Mul(asm.L32(k.Ctx.E, wsK+4)).Mul(asm.L32(k.Ctx.E, wsK+8)).ExtU())
 			// Several nanoseconds an element: every tap is tested against the borders.
-			pieces, cost := k.cut(ow.E, taps.AddI(2).MulI(lineCost(d, 6)))
+			pieces, cost := k.cutBy(1, ow.E, taps.AddI(2).MulI(lineCost(d, 6)))
 			k.Work(k.Numel(y).DivS(ow.E).Mul(pieces.E), cost.AddI(20))
 		},
 		Range: func(k *K, lo, hi V) {

@@ -19,11 +19,14 @@ const (
 
 // cut divides a line of n elements at cost per into pieces of a multiple of 16 elements and returns their number and the cost
 // of the longest one.
-func (k *K) cut(n, per E) (pieces, cost V) {
+func (k *K) cut(n, per E) (pieces, cost V) { return k.cutBy(16, n, per) }
+
+// cutBy is cut for pieces of least elements or a multiple of 16.
+func (k *K) cutBy(least int64, n, per E) (pieces, cost V) {
 	p := k.Let(per)
 	k.If(p.LtS(asm.CL(1)), func() { k.Set(p, asm.CL(1)) })
-	ln := k.Let(asm.CL(k.L.UnitMost).DivS(p.E).AndI(-16))
-	k.If(ln.LtS(asm.CL(16)), func() { k.Set(ln, asm.CL(16)) })
+	ln := k.Let(asm.CL(k.L.UnitMost).DivS(p.E))
+	k.If(ln.GeS(asm.CL(16)), func() { k.Set(ln, ln.AndI(-16)) }, func() { k.Set(ln, asm.CL(least)) })
 	all := k.Let(n)
 	pieces = k.Let(asm.CL(1))
 	k.If(all.GtS(ln.E), func() { k.Set(pieces, all.Add(ln.E).SubI(1).DivS(ln.E)) }, func() { k.Set(ln, all.E) })

@@ -95,8 +95,28 @@ func prepBroadcast(n int, out DT, cost int64) func(k *K) {
 			k.Set(nd, asm.C(1))
 		})
 		k.Put(asm.M32, k.Ctx.E, bcND, nd.E)
-		k.Work(k.Numel(o), asm.CL(cost))
+		k.Work(k.Numel(o), k.runCost(cost))
 	}
+}
+
+// runCost is what an element of a walk costs: cost, and its share of what starting a run takes.
+func (k *K) runCost(cost int64) E {
+	return asm.CL(24).DivU(asm.L32(k.Ctx.E, bcDims).ExtU().AddI(1)).AddI(cost)
+}
+
+// moveCost is what it costs to move an element with all its operands to or from slow memory, and to round it to 16 bits.
+func moveCost(out DT, in ...DT) int64 {
+	bytes, cost := int64(1)<<out.Shift, int64(0)
+	for _, d := range in {
+		bytes += 1 << d.Shift
+		if d.Half() {
+			cost += 5
+		}
+	}
+	if out.Half() {
+		cost += 12
+	}
+	return cost + (bytes+5)/6
 }
 
 // walk runs row for each run of the innermost dim within elements [lo, hi): pos is the first element's index in the
@@ -158,7 +178,7 @@ func binary(op Op2, d, d2 DT) *Kernel {
 	if op.Vec != nil && !d.Half() {
 		vec = op.Vec(d)
 	}
-	cost := max(op.Cost, 1)
+	cost := op.Cost + moveCost(out, d, d2)
 	return &Kernel{
 		Name: fmt.Sprintf("%s.%s.%s", op.Name, d.Name, d2.Name), NOut: 1, Parallel: true, InPlace: []int{0, 1},
 		PrepName: fmt.Sprintf("broadcast2.%s.%d", out.Name, cost),
@@ -242,7 +262,11 @@ func PrepSame(out DT, cost int64) func(k *K) {
 
 // Unary is the kernel of an Op1.
 func Unary(op Op1, d DT) *Kernel {
-	cost := max(op.Cost, 1)
+	cost := op.Cost
+	if d.C == asm.F64 || d.Half() {
+		cost *= 2 // one at a time
+	}
+	cost += moveCost(d, d)
 	vec := op.Vec != nil && (d.ABI == abi.F32 || d.ABI == abi.F64)
 	if vec && op.VecOK != nil {
 		vec = op.VecOK(d)

@@ -29,7 +29,7 @@ func Op2s() map[string]Op2 {
 		{Name: "Add", Scalar: func(k *K, d DT, a, b E) E { return a.Add(b) }, Vec: floatVec(asm.VAdd)},
 		{Name: "Sub", Scalar: func(k *K, d DT, a, b E) E { return a.Sub(b) }, Vec: floatVec(asm.VSub)},
 		{Name: "Mul", Scalar: func(k *K, d DT, a, b E) E { return a.Mul(b) }, Vec: floatVec(asm.VMul)},
-		{Name: "Div", Scalar: divide, Vec: floatVec(asm.VDiv), Cost: 4, Bad: byZero},
+		{Name: "Div", Scalar: divide, Vec: floatVec(asm.VDiv), Cost: 5, Bad: byZero},
 		{Name: "Min", Scalar: func(k *K, d DT, a, b E) E {
 			if d.Float {
 				return a.Min(b)
@@ -279,10 +279,10 @@ func Op1s() map[string]Op1 {
 			return asm.Select(d.Lt(a, z), z, a)
 		}, Vec: func(k *K, d DT, a E) E { return asm.VPMax(d.C, a, asm.VC(d.C, 0)) }},
 		fn1("Exp", 6, (*Lib).vexp32, (*Lib).exp64),
-		fn1("Log", 8, (*Lib).vlog32, (*Lib).log64),
+		fn1("Log", 10, (*Lib).vlog32, (*Lib).log64),
 		fn1("Tanh", 8, (*Lib).vtanh32, (*Lib).tanh64),
 		fn1("Sigmoid", 8, (*Lib).vsigmoid32, (*Lib).sigmoid64),
-		fn1("Erf", 10, (*Lib).verf32, (*Lib).erf64),
+		fn1("Erf", 16, (*Lib).verf32, (*Lib).erf64),
 	}
 	m := map[string]Op1{}
 	for _, o := range ops {

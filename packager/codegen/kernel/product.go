@@ -128,8 +128,8 @@ func (k *K) packedWork(t V, images, rows, kk, n V) {
 	panels := k.Let(n.AddI(PanelCols - 1).ShrSI(3))
 	high := k.Let(asm.Select(rows.EqI(1), asm.CL(1), asm.CL(tileRows)))
 	tiles := k.Let(rows.Add(high.E).SubI(1).DivS(high.E))
-	// A panel of a full tile takes about 4 ns for each term, of a single row about 1, and its sums have to be stored.
-	each := k.Let(asm.Select(high.EqI(1), blocks.ShlI(4).AddI(8), blocks.ShlI(6).AddI(48)))
+	// A panel of a full tile takes about 4 ns for each term, of a single row up to 3 (it waits for memory), and its sums have to be stored.
+	each := k.Let(asm.Select(high.EqI(1), blocks.MulI(48).AddI(12), blocks.ShlI(6).AddI(64)))
 	per := k.Let(asm.CL(unitCost).DivS(each.E))
 	k.If(per.LtS(asm.CL(1)), func() { k.Set(per, asm.CL(1)) })
 	k.If(per.GtS(panels.E), func() { k.Set(per, panels.E) })

@@ -24,32 +24,41 @@ func CheckStrings() *Kernel {
 		Prep: func(k *K) {
 			x := k.In(0)
 			n := k.Let(k.Numel(x).Wrap())
-			text := k.Let(asm.L32(x.E, abi.DescBytes).Sub(n.AddI(1).ShlI(2)))
-			bad := func(a E) { k.Fail(abi.ErrString, k.Attr(0), a) }
-			k.If(asm.L32(Data(x), 0).NeI(0), func() { bad(asm.CL(0)) })
-			i, p := k.Local(asm.I32), k.Let(Data(x))
-			k.Up(i, n.E, func() {
-				k.If(asm.L32(p.E, 4).LtU(asm.L32(p.E, 0)), func() { bad(i.ExtU()) })
-				k.Inc(p, 4)
-			})
-			k.If(asm.L32(p.E, 0).GtU(text.E), func() { bad(i.ExtU()) })
-			k.Work(n.ExtU(), text.ExtU().DivU(n.ExtU().AddI(1)).MulI(3).AddI(4))
+			k.If(asm.L32(Data(x), 0).NeI(0), func() { k.Fail(abi.ErrString, k.Attr(0), asm.CL(0)) })
+			k.Put(asm.M32, k.Ctx.E, txPos, asm.C(0))
+			k.Work(n.ExtU(), asm.CL(8))
 		},
 		Range: func(k *K, lo, hi V) {
 			x := k.In(0)
 			n := k.Let(k.Numel(x).Wrap())
 			base := k.Let(Data(x).Add(n.AddI(1).ShlI(2)))
-			i, p, end, c := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
-			k.For(i, lo.E, hi.E, 1, func() {
-				k.Set(p, base.Add(asm.L32(Data(x).Add(i.ShlI(2)), 0)))
-				k.Set(end, base.Add(asm.L32(Data(x).Add(i.ShlI(2)), 4)))
+			text := k.Let(asm.L32(x.E, abi.DescBytes).Sub(n.AddI(1).ShlI(2)))
+			i, from, to, p, end, stop, c := k.Let(lo.E), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+			bad := func() { k.Fail(abi.ErrString, k.Attr(0), i.ExtU()) }
+			m := k.meter()
+			k.While(i.LtU(hi.E), func() {
+				k.Set(from, asm.L32(Data(x).Add(i.ShlI(2)), 0))
+				k.Set(to, asm.L32(Data(x).Add(i.ShlI(2)), 4))
+				k.If(to.LtU(from.E).Or(to.GtU(text.E)), bad)
+				k.Set(p, base.Add(from.E).Add(asm.L32(k.Ctx.E, txPos)))
+				k.Put(asm.M32, k.Ctx.E, txPos, asm.C(0))
+				k.Set(end, base.Add(to.E))
 				k.While(p.LtU(end.E), func() {
-					k.If(asm.M8S.At(p.E, 0).GeS(asm.C(0)), func() { k.Inc(p, 1) }, func() {
-						k.Set(c, asm.Call(asm.I32, k.L.decode(), p.E, end.E))
-						k.If(c.LtS(asm.C(0)), func() { k.Fail(abi.ErrString, k.Attr(0), i.ExtU()) })
-						k.Set(p, p.Add(c.ShrUI(24)))
+					k.Set(stop, p.AddI(textChunk))
+					k.If(stop.GtU(end.E), func() { k.Set(stop, end.E) })
+					m.spend(stop.Sub(p.E).ExtU().MulI(4))
+					k.While(p.LtU(stop.E), func() {
+						k.If(asm.M8S.At(p.E, 0).GeS(asm.C(0)), func() { k.Inc(p, 1) }, func() {
+							k.Set(c, asm.Call(asm.I32, k.L.decode(), p.E, end.E))
+							k.If(c.LtS(asm.C(0)), bad)
+							k.Set(p, p.Add(c.ShrUI(24)))
+						})
+					})
+					k.If(p.LtU(end.E), func() {
+						m.leave(i, func() { k.Put(asm.M32, k.Ctx.E, txPos, p.Sub(base.E).Sub(from.E)) })
 					})
 				})
+				k.Inc(i, 1)
 			})
 		},
 	}
@@ -99,39 +108,11 @@ func Explode() *Kernel {
 
 // Implode gathers referenced texts into a string tensor.
 func Implode() *Kernel {
-	return &Kernel{Name: "implode", NOut: 1,
-		Prep: func(k *K) {
-			x, y := k.In(0), k.Out(0)
-			n := k.Let(k.Numel(x).Wrap())
-			i, sum := k.Local(asm.I32), k.Let(asm.CL(0))
-			k.Up(i, n.E, func() { k.Set(sum, sum.Add(refLen(asm.L64(Data(x).Add(i.ShlI(3)), 0)).ExtU())) })
-			k.If(sum.GtU(asm.CL(1<<31-1)), func() { k.Fail(abi.ErrMemory, sum.E, asm.CL(0)) })
-			k.AllocBytes(y, sum.Add(n.ExtU().AddI(1).ShlI(2)))
-			k.Put(asm.M32, y.E, abi.DescKind, asm.C(0))
-			k.Put(asm.M32, y.E, abi.DescDType, asm.C(int64(abi.String)))
-			k.Put(asm.M32, y.E, abi.DescAux, sum.Wrap())
-			k.CopyDims(y, x)
-			off, p := k.Let(asm.C(0)), k.Let(Data(y))
-			k.Up(i, n.E, func() {
-				k.Put(asm.M32, p.E, 0, off.E)
-				k.Set(off, off.Add(refLen(asm.L64(Data(x).Add(i.ShlI(3)), 0))))
-				k.Inc(p, 4)
-			})
-			k.Put(asm.M32, p.E, 0, off.E)
-			k.Work(n.ExtU(), sum.DivU(n.ExtU().AddI(1)).ShrUI(3).AddI(8))
-		},
-		Range: func(k *K, lo, hi V) {
-			x, y := k.In(0), k.Out(0)
-			base := k.Let(Data(y).Add(k.Numel(x).Wrap().AddI(1).ShlI(2)))
-			i := k.Let(lo.E)
-			r := k.Local(asm.I64)
-			k.While(i.LtU(hi.E), func() {
-				k.Set(r, asm.L64(Data(x).Add(i.ShlI(3)), 0))
-				k.MemCopy(base.Add(asm.L32(Data(y).Add(i.ShlI(2)), 0)), refAddr(r.E), refLen(r.E))
-				k.Inc(i, 1)
-			})
-		},
-	}
+	ref := func(k *K, i V) E { return asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0) }
+	return textWriter("implode", func(k *K, i V) E { return refLen(ref(k, i)).ExtU() }, func(k *K, i V, p E) {
+		r := k.Let(ref(k, i))
+		k.MemCopy(p, refAddr(r.E), refLen(r.E))
+	})
 }
 
 // compareRefs(a, b) orders texts by bytes: -1, 0, 1.

@@ -64,7 +64,7 @@ func view(name string, d DT, prep func(k *K, x, y V)) *Kernel {
 			prep(k, x, y)
 			k.Alloc(y, d)
 			k.CallStmt(k.L.collapse(), k.Ctx.E, y.E)
-			k.Work(k.Numel(y), asm.CL(2))
+			k.Work(k.Numel(y), k.runCost(2).Add(asm.L32(k.Ctx.E, bcStrides).NeI(1).ExtU().MulI(5)))
 		},
 		Range: func(k *K, lo, hi V) {
 			dx := k.Let(Data(k.In(0)).Add(asm.L32(k.Ctx.E, vwBase).ShlI(d.Shift)))
@@ -366,7 +366,7 @@ func Gather(d DT) *Kernel {
 			k.Put(asm.M32, k.Ctx.E, cnt, k.Numel(ix).Wrap())
 			k.Put(asm.M32, k.Ctx.E, dim, Dim(x, ax.E).Wrap())
 			pieces, cost := k.cut(in.ShlI(d.Shift), asm.CL(1))
-			k.Work(out.Mul(k.Numel(ix)).Mul(pieces.E), cost.ShrSI(2).AddI(5))
+			k.Work(out.Mul(k.Numel(ix)).Mul(pieces.E), cost.ShrSI(2).AddI(10))
 		},
 		Range: func(k *K, lo, hi V) {
 			x, ix := k.Let(Data(k.In(0))), k.Let(Data(k.In(1)))

@@ -68,60 +68,63 @@ func (l *Lib) mapText() uint32 {
 func MapTextLens() *Kernel {
 	return &Kernel{Name: "map_text_lens", NOut: 1, Prep: textPrep(dtOf(abi.I32)),
 		Range: func(k *K, lo, hi V) {
-			i := k.Let(lo.E)
+			i, m := k.Let(lo.E), k.meter()
 			k.While(i.LtU(hi.E), func() {
-				k.Put(asm.M32, Data(k.Out(0)).Add(i.ShlI(2)), 0, asm.Call(asm.I32, k.L.mapText(),
-					asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0), asm.C(0), k.Attr32(0), k.Attr32(1)))
+				n := k.mapChunks(m, i, asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0), asm.C(0), nil)
+				k.Put(asm.M32, Data(k.Out(0)).Add(i.ShlI(2)), 0, n.E)
 				k.Inc(i, 1)
+				m.leave(i, nil)
 			})
 		},
 	}
 }
 
-// textPrep gives output 0 the dims of the references in input 0; a unit is one text, priced by the mean length.
+// textPrep gives output 0 the dims of the references in input 0; a unit is one text.
 func textPrep(out DT) func(k *K) {
 	return func(k *K) {
 		x, y := k.In(0), k.Out(0)
 		k.CopyDims(y, x)
 		k.Alloc(y, out)
-		n := k.Let(k.Numel(x).Wrap())
-		i, sum := k.Local(asm.I32), k.Let(asm.CL(0))
-		k.Up(i, n.E, func() { k.Set(sum, sum.Add(refLen(asm.L64(Data(x).Add(i.ShlI(3)), 0)).ExtU())) })
-		k.Work(n.ExtU(), sum.DivU(n.ExtU().AddI(1)).MulI(30).AddI(30))
+		k.Put(asm.M64, k.Ctx.E, txPos, asm.CL(0))
+		k.Work(k.Numel(x), asm.CL(40))
 	}
 }
 
-// MapText takes references (input 0) and lengths (input 1) and gives the mapped string tensor.
+// MapText takes references (input 0) and lengths (input 1) and gives the mapped string tensor. The texts are measured, memory is taken, and
+// they are written, as textWriter does.
 func MapText() *Kernel {
 	return &Kernel{Name: "map_text_write", NOut: 1,
 		Prep: func(k *K) {
-			x, lens, y := k.In(0), k.In(1), k.Out(0)
-			n := k.Let(k.Numel(x).Wrap())
-			i, sum := k.Local(asm.I32), k.Let(asm.CL(0))
-			k.Up(i, n.E, func() { k.Set(sum, sum.Add(asm.L32(Data(lens).Add(i.ShlI(2)), 0).ExtU())) })
-			k.If(sum.GtU(asm.CL(1<<31-1)), func() { k.Fail(abi.ErrMemory, sum.E, asm.CL(0)) })
-			k.AllocBytes(y, sum.Add(n.ExtU().AddI(1).ShlI(2)))
-			k.Put(asm.M32, y.E, abi.DescKind, asm.C(0))
-			k.Put(asm.M32, y.E, abi.DescDType, asm.C(int64(abi.String)))
-			k.Put(asm.M32, y.E, abi.DescAux, sum.Wrap())
-			k.CopyDims(y, x)
-			off := k.Let(asm.C(0))
-			k.Up(i, n.E, func() {
-				k.Put(asm.M32, Data(y).Add(i.ShlI(2)), 0, off.E)
-				k.Set(off, off.Add(asm.L32(Data(lens).Add(i.ShlI(2)), 0)))
-			})
-			k.Put(asm.M32, Data(y).Add(n.ShlI(2)), 0, off.E)
-			k.Work(n.ExtU(), sum.DivU(n.ExtU().AddI(1)).MulI(30).AddI(30))
+			k.Put(asm.M64, k.Ctx.E, txSum, asm.CL(0))
+			k.Put(asm.M64, k.Ctx.E, txPos, asm.CL(0))
+			k.Work(k.Numel(k.In(0)).ShlI(1).AddI(1), asm.CL(40))
 		},
 		Range: func(k *K, lo, hi V) {
-			x, y := k.In(0), k.Out(0)
-			base := k.Let(Data(y).Add(k.Numel(x).Wrap().AddI(1).ShlI(2)))
-			i := k.Let(lo.E)
-			k.While(i.LtU(hi.E), func() {
-				k.Do(asm.Call(asm.I32, k.L.mapText(), asm.L64(Data(x).Add(i.ShlI(3)), 0),
-					base.Add(asm.L32(Data(y).Add(i.ShlI(2)), 0)), k.Attr32(0), k.Attr32(1)))
-				k.Inc(i, 1)
+			x, y, lens := k.In(0), k.Out(0), k.Let(Data(k.In(1)))
+			n, u, i := k.Let(k.Numel(x).Wrap()), k.Let(lo.E), k.Local(asm.I32)
+			sum := k.Let(asm.L64(k.Ctx.E, txSum))
+			save := func() { k.Put(asm.M64, k.Ctx.E, txSum, sum.E) }
+			size := func(i V) E { return asm.L32(lens.Add(i.ShlI(2)), 0).ExtU() }
+			k.While(u.LtU(hi.E).And(u.LtU(n.E)), func() {
+				k.Set(sum, sum.Add(size(u)))
+				k.Inc(u, 1)
 			})
+			k.If(u.LtU(hi.E).And(u.Eq(n.E)), func() {
+				k.allocTexts(x, y, u, sum, save)
+				k.Inc(u, 1)
+			})
+			m := k.meter()
+			base := k.Let(Data(y).Add(n.AddI(1).ShlI(2)))
+			k.While(u.LtU(hi.E), func() {
+				k.Set(i, u.Sub(n.E).SubI(1))
+				k.Put(asm.M32, Data(y).Add(i.ShlI(2)), 0, sum.Wrap())
+				k.mapChunks(m, u, asm.L64(Data(x).Add(i.ShlI(3)), 0), base.Add(sum.Wrap()), save)
+				k.Set(sum, sum.Add(size(i)))
+				k.Inc(u, 1)
+				k.If(u.Ne(n.ShlI(1).AddI(1)), func() { m.leave(u, save) })
+			})
+			k.If(u.Eq(n.ShlI(1).AddI(1)), func() { k.Put(asm.M32, Data(y).Add(n.ShlI(2)), 0, sum.Wrap()) })
+			save()
 		},
 	}
 }
@@ -315,11 +318,14 @@ func TokenCount(split bool) *Kernel {
 	}
 	return &Kernel{Name: name, NOut: 1, PrepName: "token_count", Prep: textPrep(dtOf(abi.I32)),
 		Range: func(k *K, lo, hi V) {
-			i := k.Let(lo.E)
+			i, r, m := k.Let(lo.E), k.Local(asm.I64), k.meter()
 			k.While(i.LtU(hi.E), func() {
+				k.Set(r, asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0))
 				k.Put(asm.M32, Data(k.Out(0)).Add(i.ShlI(2)), 0, asm.Call(asm.I32, k.L.tokenize(split),
-					asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0), asm.C(0), k.Attr32(TokDFAs), k.Attr32(TokNDFAs), k.Attr32(TokMin)))
+					r.E, asm.C(0), k.Attr32(TokDFAs), k.Attr32(TokNDFAs), k.Attr32(TokMin)))
 				k.Inc(i, 1)
+				m.spend(refLen(r.E).ExtU().MulI(textByte))
+				m.leave(i, nil)
 			})
 		},
 	}

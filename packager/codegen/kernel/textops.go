@@ -21,45 +21,14 @@ func PickText(second bool) *Kernel {
 
 // JoinTexts writes each text of input 0 followed by the one of input 1 (references of equal dims).
 func JoinTexts() *Kernel {
-	return &Kernel{Name: "join_texts", NOut: 1,
-		Prep: func(k *K) {
-			a, b, y := k.In(0), k.In(1), k.Out(0)
-			n := k.Let(k.Numel(a).Wrap())
-			i, sum := k.Local(asm.I32), k.Let(asm.CL(0))
-			size := func() E {
-				return refLen(asm.L64(Data(a).Add(i.ShlI(3)), 0)).ExtU().Add(refLen(asm.L64(Data(b).Add(i.ShlI(3)), 0)).ExtU())
-			}
-			k.Up(i, n.E, func() { k.Set(sum, sum.Add(size())) })
-			k.If(sum.GtU(asm.CL(1<<31-1)), func() { k.Fail(abi.ErrMemory, sum.E, asm.CL(0)) })
-			k.AllocBytes(y, sum.Add(n.ExtU().AddI(1).ShlI(2)))
-			k.Put(asm.M32, y.E, abi.DescKind, asm.C(0))
-			k.Put(asm.M32, y.E, abi.DescDType, asm.C(int64(abi.String)))
-			k.Put(asm.M32, y.E, abi.DescAux, sum.Wrap())
-			k.CopyDims(y, a)
-			off, p := k.Let(asm.C(0)), k.Let(Data(y))
-			k.Up(i, n.E, func() {
-				k.Put(asm.M32, p.E, 0, off.E)
-				k.Set(off, off.Add(size().Wrap()))
-				k.Inc(p, 4)
-			})
-			k.Put(asm.M32, p.E, 0, off.E)
-			k.Work(n.ExtU(), sum.DivU(n.ExtU().AddI(1)).ShrUI(3).AddI(12))
-		},
-		Range: func(k *K, lo, hi V) {
-			a, b, y := k.In(0), k.In(1), k.Out(0)
-			base := k.Let(Data(y).Add(k.Numel(a).Wrap().AddI(1).ShlI(2)))
-			i, r, p := k.Let(lo.E), k.Local(asm.I64), k.Local(asm.I32)
-			k.While(i.LtU(hi.E), func() {
-				k.Set(p, base.Add(asm.L32(Data(y).Add(i.ShlI(2)), 0)))
-				k.Set(r, asm.L64(Data(a).Add(i.ShlI(3)), 0))
-				k.MemCopy(p.E, refAddr(r.E), refLen(r.E))
-				k.Set(p, p.Add(refLen(r.E)))
-				k.Set(r, asm.L64(Data(b).Add(i.ShlI(3)), 0))
-				k.MemCopy(p.E, refAddr(r.E), refLen(r.E))
-				k.Inc(i, 1)
-			})
-		},
-	}
+	ref := func(k *K, which int, i V) E { return asm.L64(Data(k.In(which)).Add(i.ShlI(3)), 0) }
+	return textWriter("join_texts", func(k *K, i V) E {
+		return refLen(ref(k, 0, i)).ExtU().Add(refLen(ref(k, 1, i)).ExtU())
+	}, func(k *K, i V, p E) {
+		a, b, q := k.Let(ref(k, 0, i)), k.Let(ref(k, 1, i)), k.Let(p)
+		k.MemCopy(q.E, refAddr(a.E), refLen(a.E))
+		k.MemCopy(q.Add(refLen(a.E)), refAddr(b.E), refLen(b.E))
+	})
 }
 
 // FullMatch tells of each text (references) whether the pattern at attr0, anchored at both ends, matches it.
@@ -67,11 +36,14 @@ func FullMatch() *Kernel {
 	return &Kernel{Name: "full_match", NOut: 1, Prep: textPrep(dtOf(abi.Bool)),
 		Range: func(k *K, lo, hi V) {
 			i, r, end := k.Let(lo.E), k.Local(asm.I64), k.Local(asm.I32)
+			m := k.meter()
 			k.While(i.LtU(hi.E), func() {
 				k.Set(r, asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0))
 				k.Set(end, refAddr(r.E).Add(refLen(r.E)))
 				k.Put(asm.M8U, Data(k.Out(0)).Add(i.E), 0, asm.Call(asm.I32, k.L.matchAt(), k.Attr32(0), refAddr(r.E), end.E, asm.C(0)).Eq(end.E))
 				k.Inc(i, 1)
+				m.spend(refLen(r.E).ExtU().MulI(textByte))
+				m.leave(i, nil)
 			})
 		},
 	}
@@ -146,11 +118,14 @@ func (l *Lib) splitText() uint32 {
 func SplitCount() *Kernel {
 	return &Kernel{Name: "split_count", NOut: 1, Prep: textPrep(dtOf(abi.I64)),
 		Range: func(k *K, lo, hi V) {
-			i := k.Let(lo.E)
+			i, r := k.Let(lo.E), k.Local(asm.I64)
+			m := k.meter()
 			k.While(i.LtU(hi.E), func() {
-				k.Put(asm.M64, Data(k.Out(0)).Add(i.ShlI(3)), 0, asm.Call(asm.I32, k.L.splitText(), asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0),
-					asm.C(0), k.Attr(0), k.Attr(1)).ExtU())
+				k.Set(r, asm.L64(Data(k.In(0)).Add(i.ShlI(3)), 0))
+				k.Put(asm.M64, Data(k.Out(0)).Add(i.ShlI(3)), 0, asm.Call(asm.I32, k.L.splitText(), r.E, asm.C(0), k.Attr(0), k.Attr(1)).ExtU())
 				k.Inc(i, 1)
+				m.spend(refLen(r.E).ExtU().MulI(textByte))
+				m.leave(i, nil)
 			})
 		},
 	}

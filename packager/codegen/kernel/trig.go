@@ -25,9 +25,9 @@ func TrigOps() []Op1 {
 	}
 	return []Op1{
 		circ("Sin"), circ("Cos"), circ("Tan"),
-		fn64("Asin", 20, (*Lib).asin64), fn64("Acos", 20, (*Lib).acos64), fn64("Atan", 12, (*Lib).atan64),
-		fn64("Sinh", 16, (*Lib).sinh64), fn64("Cosh", 16, (*Lib).cosh64),
-		fn64("Asinh", 24, (*Lib).asinh64), fn64("Acosh", 24, (*Lib).acosh64), fn64("Atanh", 24, (*Lib).atanh64),
+		fn64("Asin", 26, (*Lib).asin64), fn64("Acos", 26, (*Lib).acos64), fn64("Atan", 18, (*Lib).atan64),
+		fn64("Sinh", 24, (*Lib).sinh64), fn64("Cosh", 24, (*Lib).cosh64),
+		fn64("Asinh", 36, (*Lib).asinh64), fn64("Acosh", 36, (*Lib).acosh64), fn64("Atanh", 30, (*Lib).atanh64),
 	}
 }
 
