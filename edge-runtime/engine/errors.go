@@ -83,7 +83,7 @@ func (e *GuestError) text() string {
 	case abi.ErrIndex:
 		return fmt.Sprintf("index %d is out of range (%d)", e.A, e.B)
 	case abi.ErrMemory:
-		return fmt.Sprintf("%d bytes needed, more than the module can address", e.A)
+		return fmt.Sprintf("%d bytes or elements needed, more than the module can address", e.A)
 	case abi.ErrOverflow:
 		return "the size of a tensor overflows"
 	case abi.ErrValue:

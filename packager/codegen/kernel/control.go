@@ -82,7 +82,7 @@ func Output(tensor bool, dt abi.DType) (*Kernel, error) {
 			k.MemCopy(Data(t), Data(x), Bytes(x))
 		})
 		if float {
-			k.Work(k.Numel(t), asm.CL(1))
+			k.Work(k.Numel(t), asm.CL(2))
 		}
 	}
 	kn := &Kernel{Name: "output." + name, NOut: 1, Prep: prep, Holds: HoldsOrCopy}
@@ -94,20 +94,29 @@ func Output(tensor bool, dt abi.DType) (*Kernel, error) {
 		p := k.Let(Data(k.Out(0)).Add(lo.ShlI(shift)))
 		end := k.Let(p.Add(hi.Sub(lo.E).ShlI(shift)))
 		k.While(p.LtU(end.E), func() {
-			switch d.ABI {
-			case abi.F32:
-				k.If(asm.MF32.At(p.E, 0).Ne(asm.MF32.At(p.E, 0)), func() { k.Put(asm.M32, p.E, 0, asm.C(0x7fc00000)) })
-			case abi.F64:
-				k.If(asm.MF64.At(p.E, 0).Ne(asm.MF64.At(p.E, 0)), func() { k.Put(asm.M64, p.E, 0, asm.CL(0x7ff8000000000000)) })
-			case abi.F16:
-				k.If(asm.M16U.At(p.E, 0).AndI(0x7fff).GtU(asm.C(0x7c00)), func() { k.Put(asm.M16U, p.E, 0, asm.C(0x7e00)) })
-			case abi.BF16:
-				k.If(asm.M16U.At(p.E, 0).AndI(0x7fff).GtU(asm.C(0x7f80)), func() { k.Put(asm.M16U, p.E, 0, asm.C(0x7fc0)) })
-			}
+			k.canonical(d, p)
 			k.Inc(p, 1<<shift)
 		})
 	}
 	return kn, nil
+}
+
+// canonical makes a NaN at p the canonical one, without a branch that could be guessed wrong.
+func (k *K) canonical(d DT, p V) {
+	switch d.ABI {
+	case abi.F32:
+		v := k.Let(asm.MF32.At(p.E, 0))
+		k.Put(asm.M32, p.E, 0, asm.Select(v.Ne(v.E), asm.C(0x7fc00000), v.Bits()))
+	case abi.F64:
+		v := k.Let(asm.MF64.At(p.E, 0))
+		k.Put(asm.M64, p.E, 0, asm.Select(v.Ne(v.E), asm.CL(0x7ff8000000000000), v.Bits()))
+	case abi.F16:
+		v := k.Let(asm.M16U.At(p.E, 0))
+		k.Put(asm.M16U, p.E, 0, asm.Select(v.AndI(0x7fff).GtU(asm.C(0x7c00)), asm.C(0x7e00), v.E))
+	case abi.BF16:
+		v := k.Let(asm.M16U.At(p.E, 0))
+		k.Put(asm.M16U, p.E, 0, asm.Select(v.AndI(0x7fff).GtU(asm.C(0x7f80)), asm.C(0x7fc0), v.E))
+	}
 }
 
 // Publish copies the descriptor of input 0 to the host's output in attribute 0.

@@ -60,7 +60,7 @@ func Depthwise(hasB bool) *Kernel {
 			k.AllocBytes(t, height.Mul(sw.E).Mul(width.E).Add(taps.MulI(5)).AddI(32).ShlI(2))
 			k.Put(asm.M32, t.E, abi.DescKind, asm.C(0))
 			k.SetRank(t, asm.C(0))
-			k.Work(DimC(x, 0).Mul(m.E).Mul(strips.E), rows.Mul(each.E))
+			k.Work(DimC(x, 0).Mul(m.E).Mul(strips.E), rows.Mul(each.E).ShlI(1))
 		},
 		Range: func(k *K, lo, hi V) { k.depthwiseRange(hasB, lo, hi) },
 	}

@@ -162,6 +162,7 @@ type Op2 struct {
 	Scalar func(k *K, d DT, a, b E) E
 	Vec    func(d DT) func(a, b E) E // nil or returning nil: no vector form
 	Cost   int64
+	Worst  func(DT) int64 // what an element may cost on top; nil: nothing
 	// Bad, when not nil, is the condition under which an element is ErrValue; it may return an empty E for never.
 	Bad func(d DT, a, b E) E
 }
@@ -179,6 +180,9 @@ func binary(op Op2, d, d2 DT) *Kernel {
 		vec = op.Vec(d)
 	}
 	cost := op.Cost + moveCost(out, d, d2)
+	if op.Worst != nil {
+		cost += op.Worst(d)
+	}
 	return &Kernel{
 		Name: fmt.Sprintf("%s.%s.%s", op.Name, d.Name, d2.Name), NOut: 1, Parallel: true, InPlace: []int{0, 1},
 		PrepName: fmt.Sprintf("broadcast2.%s.%d", out.Name, cost),

@@ -90,7 +90,7 @@ func divide(k *K, d DT, a, b E) E {
 // Mod is the remainder: fmod takes the sign of the dividend, the other form that of the divisor.
 func Mod(fmod bool) Op2 {
 	if fmod {
-		return Op2{Name: "FMod", Cost: 20, Bad: byZero, Scalar: func(k *K, d DT, a, b E) E {
+		return Op2{Name: "FMod", Cost: 20, Worst: farApart, Bad: byZero, Scalar: func(k *K, d DT, a, b E) E {
 			switch {
 			case d.Float && d.C == asm.F64:
 				return asm.Call(asm.F64, k.L.fmod64(), a, b)
@@ -102,7 +102,7 @@ func Mod(fmod bool) Op2 {
 			return asm.Cond(b.Eqz(), asm.Const(d.C, 0), a.RemS(b))
 		}}
 	}
-	return Op2{Name: "Mod", Cost: 20, Bad: byZero, Scalar: func(k *K, d DT, a, b E) E {
+	return Op2{Name: "Mod", Cost: 20, Worst: farApart, Bad: byZero, Scalar: func(k *K, d DT, a, b E) E {
 		switch {
 		case d.Float:
 			x, y, z := a, b, asm.Const(d.C, 0)
@@ -406,4 +406,17 @@ func Where(d DT) *Kernel {
 			})
 		},
 	}
+}
+
+// farApart is what a remainder costs whose operands are as far apart as they can be: a step for each bit.
+func farApart(d DT) int64 {
+	switch {
+	case d.ABI == abi.F64:
+		return 6000
+	case d.ABI == abi.F32 || d.ABI == abi.BF16:
+		return 1000
+	case d.Float:
+		return 150
+	}
+	return 0
 }

@@ -390,14 +390,7 @@ func (l *Lib) detach(t *ListType) uint32 {
 			p := k.Let(Data(y))
 			end := k.Let(p.Add(Bytes(y)))
 			k.While(p.LtU(end.E), func() {
-				v := k.Let(k.Load(d, p.E, 0))
-				nan := map[abi.DType]func(){
-					abi.F32:  func() { k.Put(asm.M32, p.E, 0, asm.C(0x7fc00000)) },
-					abi.F64:  func() { k.Put(asm.M64, p.E, 0, asm.CL(0x7ff8000000000000)) },
-					abi.F16:  func() { k.Put(asm.M16U, p.E, 0, asm.C(0x7e00)) },
-					abi.BF16: func() { k.Put(asm.M16U, p.E, 0, asm.C(0x7fc0)) },
-				}[d.ABI]
-				k.If(v.Ne(v.E), nan)
+				k.canonical(d, p)
 				k.Inc(p, 1<<d.Shift)
 			})
 		}
