@@ -68,3 +68,38 @@ func (m *machine) elements(ctx uint32) int64 {
 	at, _ := m.mod.Memory().ReadUint32Le(ctx + abi.CtxOutputs)
 	return m.value(at).Len()
 }
+
+// TestLongUnitsAreCut starts graphs with huge tensors and reads what their kernels state: no unit may cost much more than the bound, and the whole
+// work must be in proportion to the bytes that go in. It counts charges, not time; BenchmarkResumeBig compares the two.
+func TestLongUnitsAreCut(t *testing.T) {
+	const unitMost = kernel.DefaultBudget / 4
+	for _, c := range bigGraphs() {
+		if c.easy {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			g, ins := c.build(t)
+			m := compile(t, g, codegen.Options{})
+			bytes := int64(0)
+			for _, d := range ins {
+				bytes += int64(len(d.Bytes))
+			}
+			var work int64
+			m.watch = func(ctx uint32) bool {
+				read := func(off uint32) int64 { v, _ := m.mod.Memory().ReadUint64Le(ctx + off); return int64(v) }
+				cost, total := read(kernel.CtxCost), read(kernel.CtxTotal)
+				if cost > 5*unitMost {
+					t.Errorf("a unit of %d", cost)
+				}
+				work = max(work, cost*total)
+				return m.mores < 4
+			}
+			if _, err := m.run(ins...); err != nil {
+				t.Fatal(err)
+			}
+			if c.op != "Shape" && work < bytes/24 {
+				t.Errorf("work of %d for %d bytes", work, bytes)
+			}
+		})
+	}
+}

@@ -60,6 +60,11 @@ func TestCutProductsExact(t *testing.T) {
 		run("MatMul/vector/"+n, "MatMul", nil, 1, r.plain(dt, 75), r.plain(dt, 75))
 		run("Concat/"+n, "Concat", ir.Attrs{"axis": 1}, 1, r.tensor(dt, 2, 40, 3), r.tensor(dt, 2, 1, 3), r.tensor(dt, 2, 0, 3), r.tensor(dt, 2, 35, 3))
 		run("Gather/"+n, "Gather", ir.Attrs{"axis": 1}, 1, r.tensor(dt, 2, 4, 75), ir.I64s([]int64{2, 2}, []int64{3, -4, 0, 1}))
+		for i := range 2 {
+			run(fmt.Sprintf("Trilu/%d/%s", i, n), "Trilu", ir.Attrs{"upper": i}, 1, r.tensor(dt, 40, 37), ir.I64s(nil, []int64{-3}))
+			run(fmt.Sprintf("ReverseSequence/%d/%s", i, n), "ReverseSequence", ir.Attrs{"time_axis": i, "batch_axis": 1 - i}, 1, r.tensor(dt, 3, 3, 37), i64d(1, 3, 2))
+		}
+		run("EyeLike/"+n, "EyeLike", ir.Attrs{"k": 20, "dtype": dt}, 1, r.tensor(dt, 30, 37))
 		if dt.IsFloat() {
 			run("Gemm/"+n, "Gemm", ir.Attrs{"transB": 1, "alpha": 0.5, "beta": 2.0}, 1, r.plain(dt, 3, 75), r.plain(dt, 70, 75), r.plain(dt, 70))
 			run("Conv/"+n, "Conv", win, 1, r.plain(dt, 2, 3, 4, 75), r.plain(dt, 4, 3, 3, 3), r.plain(dt, 4))

@@ -35,6 +35,8 @@ type machine struct {
 	reverse                 bool      // run parts in reverse order
 	poison                  bool      // fill memory beyond the inputs with what no kernel should rely on
 	vals                    []*ir.Val // outputs of the last run, of any kind
+	// watch is called after each resume, unless nil; false ends the run without outputs.
+	watch func(ctx uint32) bool
 }
 
 func compile(t testing.TB, g *ir.Graph, opt codegen.Options) *machine {
@@ -252,6 +254,9 @@ func (m *machine) runVals(ins []*ir.Val) ([]*ir.Data, error) {
 				m.exact(ctx)
 				return m.outputs(outd), nil
 			}
+		}
+		if m.watch != nil && turns > 0 && !m.watch(ctx) {
+			return nil, nil
 		}
 		if turns > 2_000_000 {
 			m.t.Fatal("no end")

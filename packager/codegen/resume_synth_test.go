@@ -14,6 +14,7 @@ type bigGraph struct {
 	at   ir.Attrs
 	ins  func(r *rng) []*ir.Data
 	kept []int // inputs that are constants
+	easy bool  // element by element: a unit is one
 }
 
 func seq64(n int64, f func(i int64) int64) *ir.Data {
@@ -39,7 +40,7 @@ func bigGraphs() []bigGraph {
 		return bigGraph{name: op + fmt.Sprint(dims), op: op, at: at, ins: func(r *rng) []*ir.Data { return []*ir.Data{r.f32s(dims...)} }}
 	}
 	with := func(name, op string, at ir.Attrs, ins func(r *rng) []*ir.Data, kept ...int) bigGraph {
-		return bigGraph{name, op, at, ins, kept}
+		return bigGraph{name, op, at, ins, kept, false}
 	}
 	win := func(k, s, p, g int) ir.Attrs {
 		return ir.Attrs{"kernel_shape": []int{k, k}, "strides": []int{s, s}, "pads": []int{p, p, p, p}, "dilations": []int{1, 1}, "group": g}
@@ -65,6 +66,9 @@ func bigGraphs() []bigGraph {
 		}
 		out = append(out, with("Cast/"+dt.String(), "Cast", ir.Attrs{"to": ir.I64}, func(r *rng) []*ir.Data { return []*ir.Data{r.plain(dt, 2*million)} }))
 		out = append(out, with("ReduceMax/"+dt.String(), "ReduceMax", ir.Attrs{"keepdims": 0}, func(r *rng) []*ir.Data { return []*ir.Data{r.plain(dt, 2*million)} }))
+	}
+	for i := range out {
+		out[i].easy = true
 	}
 	out = append(out,
 		with("Add/rows", "Add", nil, func(r *rng) []*ir.Data { return []*ir.Data{r.f32s(million, 3), r.f32s(million, 1)} }),

@@ -43,6 +43,12 @@ func (k *K) lineWork(lines, n, per, extra E) V {
 	return pieces
 }
 
+// rowBytes states the work of copying rows of n bytes (i64), four bytes a unit, in pieces of bytes that do not build on each other.
+func (k *K) rowBytes(rows, n E) {
+	pieces, cost := k.cut(n, asm.CL(1))
+	k.Work(rows.Mul(pieces.E), cost.ShrSI(2).AddI(20))
+}
+
 // pieceUnits runs body for units [lo, hi) of cut lines: line u, elements [from, to) of it, which are all n when it is not cut.
 func (k *K) pieceUnits(lo, hi, n V, body func(u, from, to V)) {
 	count, ln := k.noted(pcCount), k.noted(pcLen)

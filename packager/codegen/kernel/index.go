@@ -41,7 +41,7 @@ func Trilu(d DT) *Kernel {
 			rows := k.prodDims(x, asm.C(0), r.SubI(1))
 			cols := k.Let(Dim(x, r.SubI(1)))
 			k.If(cols.Eqz(), func() { k.Set(rows, asm.CL(0)) })
-			k.Work(rows.E, cols.ShlI(d.Shift).ShrSI(4).AddI(20))
+			k.rowBytes(rows.E, cols.ShlI(d.Shift))
 		},
 		Range: func(k *K, lo, hi V) {
 			x := k.In(0)
@@ -51,26 +51,27 @@ func Trilu(d DT) *Kernel {
 			k.If(k.HasIn(1), func() { k.Set(diag, asm.L64(Data(k.In(1)), 0)) })
 			k.If(diag.GtS(asm.CL(1<<40)), func() { k.Set(diag, asm.CL(1<<40)) })
 			k.If(diag.LtS(asm.CL(-1<<40)), func() { k.Set(diag, asm.CL(-1<<40)) })
-			u, c, p, q := k.Let(lo.E), k.Local(asm.I64), k.Local(asm.I32), k.Local(asm.I32)
+			c, p, q := k.Local(asm.I64), k.Local(asm.I32), k.Local(asm.I32)
 			cut, whole := k.Local(asm.I32), k.Let(m.ShlI(d.Shift))
 			upper := k.Let(k.Attr32(0))
-			k.While(u.LtU(hi.E), func() {
+			k.pieceUnits(lo, hi, whole, func(u, from, to V) {
 				// The first column behind the triangle's edge: upper zeroes what is before, lower what is from there on.
 				k.Set(c, u.RemU(n.E).ExtU().Add(diag.E))
 				k.If(upper.Eqz(), func() { k.Set(c, c.AddI(1)) })
 				k.If(c.LtS(asm.CL(0)), func() { k.Set(c, asm.CL(0)) })
 				k.If(c.GtS(m.ExtU()), func() { k.Set(c, m.ExtU()) })
 				k.Set(cut, c.Wrap().ShlI(d.Shift))
+				k.If(cut.LtU(from.E), func() { k.Set(cut, from.E) })
+				k.If(cut.GtU(to.E), func() { k.Set(cut, to.E) })
 				k.Set(p, Data(x).Add(u.Mul(whole.E)))
 				k.Set(q, Data(k.Out(0)).Add(u.Mul(whole.E)))
 				k.If(upper.E, func() {
-					k.MemFill(q.E, asm.C(0), cut.E)
-					k.MemCopy(q.Add(cut.E), p.Add(cut.E), whole.Sub(cut.E))
+					k.MemFill(q.Add(from.E), asm.C(0), cut.Sub(from.E))
+					k.MemCopy(q.Add(cut.E), p.Add(cut.E), to.Sub(cut.E))
 				}, func() {
-					k.MemCopy(q.E, p.E, cut.E)
-					k.MemFill(q.Add(cut.E), asm.C(0), whole.Sub(cut.E))
+					k.MemCopy(q.Add(from.E), p.Add(from.E), cut.Sub(from.E))
+					k.MemFill(q.Add(cut.E), asm.C(0), to.Sub(cut.E))
 				})
-				k.Inc(u, 1)
 			})
 		},
 	}
@@ -398,16 +399,16 @@ func ReverseSequence(d DT) *Kernel {
 			k.note(ixInner, in.Wrap().ShlI(d.Shift))
 			total := k.Let(DimC(x, 0).Mul(DimC(x, 1)))
 			k.If(in.Eqz(), func() { k.Set(total, asm.CL(0)) })
-			k.Work(total.E, in.ShrSI(3).AddI(12))
+			k.rowBytes(total.E, in.ShlI(d.Shift))
 		},
 		Range: func(k *K, lo, hi V) {
 			x, y := k.In(0), k.Out(0)
 			lens, in := k.Let(Data(k.In(1))), k.noted(ixInner)
 			n := k.Let(DimC(x, 1).Wrap())
 			time := k.Let(k.Attr32(0))
-			u, i, j, t, b, src := k.Let(lo.E), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
+			i, j, t, b, src := k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32), k.Local(asm.I32)
 			l := k.Local(asm.I64)
-			k.While(u.LtU(hi.E), func() {
+			k.pieceUnits(lo, hi, in, func(u, from, to V) {
 				k.Set(i, u.DivU(n.E))
 				k.Set(j, u.Sub(i.Mul(n.E)))
 				k.Set(t, asm.Select(time.E, j.E, i.E))
@@ -416,8 +417,7 @@ func ReverseSequence(d DT) *Kernel {
 				k.Check(l.GeS(asm.CL(0)).And(l.LeS(Dim(x, time.E))), abi.ErrValue, l.E, Dim(x, time.E))
 				k.If(t.ExtU().LtS(l.E), func() { k.Set(t, l.Wrap().SubI(1).Sub(t.E)) })
 				k.Set(src, asm.Select(time.E, i.Mul(n.E).Add(t.E), t.Mul(n.E).Add(j.E)))
-				k.MemCopy(Data(y).Add(u.Mul(in.E)), Data(x).Add(src.Mul(in.E)), in.E)
-				k.Inc(u, 1)
+				k.MemCopy(Data(y).Add(u.Mul(in.E)).Add(from.E), Data(x).Add(src.Mul(in.E)).Add(from.E), to.Sub(from.E))
 			})
 		},
 	}
@@ -431,23 +431,21 @@ func EyeLike(d DT) *Kernel {
 			k.Check(Rank(x).EqI(2), abi.ErrRank, Rank(x).ExtU(), asm.CL(2))
 			k.CopyDims(y, x)
 			k.Alloc(y, d)
-			k.Work(DimC(x, 0), DimC(x, 1).ShlI(d.Shift).ShrSI(4).AddI(12))
+			k.rowBytes(DimC(x, 0), DimC(x, 1).ShlI(d.Shift))
 		},
 		Range: func(k *K, lo, hi V) {
 			y := k.Out(0)
-			u, c := k.Let(lo.E), k.Local(asm.I64)
-			m := k.Let(DimC(y, 1).Wrap())
-			p := k.Local(asm.I32)
+			c, m := k.Local(asm.I64), k.Let(DimC(y, 1).Wrap())
+			p, bytes := k.Local(asm.I32), k.Let(m.ShlI(d.Shift))
 			v := asm.Const(d.C, 1)
 			if d.Float {
 				v = asm.CFloat(d.C, 1)
 			}
-			k.While(u.LtU(hi.E), func() {
+			k.pieceUnits(lo, hi, bytes, func(u, from, to V) {
 				k.Set(p, Data(y).Add(u.Mul(m.E).ShlI(d.Shift)))
-				k.MemFill(p.E, asm.C(0), m.ShlI(d.Shift))
-				k.Set(c, u.ExtU().Add(k.Attr(0)))
-				k.If(c.GeS(asm.CL(0)).And(c.LtS(m.ExtU())), func() { k.Store(d, p.Add(c.Wrap().ShlI(d.Shift)), 0, v) })
-				k.Inc(u, 1)
+				k.MemFill(p.Add(from.E), asm.C(0), to.Sub(from.E))
+				k.Set(c, u.ExtU().Add(k.Attr(0)).ShlI(d.Shift))
+				k.If(c.GeS(from.ExtU()).And(c.LtS(to.ExtU())), func() { k.Store(d, p.Add(c.Wrap()), 0, v) })
 			})
 		},
 	}

@@ -125,7 +125,7 @@ func (k *K) finishProduct(y V, d DT, m, kk, n V, batches E) {
 	// Side by side some columns a nanosecond, one after the other one in about two.
 	per := k.Let(w.MulI(2 * lineCost(d, 1)))
 	if d.ABI == abi.F32 || d.ABI == abi.F64 {
-		k.If(asm.And2(w.GeS(asm.CL(4)), asm.L32(k.Ctx.E, mmBN).EqI(1)), func() { k.Set(per, w.ShrSI(4-d.Shift).AddI(2)) })
+		k.If(asm.And2(w.GeS(asm.CL(4)), asm.L32(k.Ctx.E, mmBN).EqI(1)), func() { k.Set(per, w.ShrSI(4-d.Shift).MulI(2).AddI(2)) })
 	}
 	units := k.Let(batches.Mul(m.E).Mul(nb.E))
 	if d.Half() {

@@ -82,7 +82,7 @@ func Pad(mode int, d DT) *Kernel {
 				})
 			}
 			k.Alloc(y, d)
-			k.Work(k.Numel(y), asm.CL(10))
+			k.Work(k.Numel(y), asm.CL(20))
 		},
 		Range: func(k *K, lo, hi V) {
 			x, y := k.In(0), k.Out(0)
@@ -162,7 +162,7 @@ func Tile(d DT) *Kernel {
 				k.SetDim(y, i.E, Dim(x, i.E).Mul(n.E))
 			})
 			k.Alloc(y, d)
-			k.Work(k.Numel(y), asm.CL(10))
+			k.Work(k.Numel(y), asm.CL(20))
 		},
 		Range: func(k *K, lo, hi V) {
 			x, y := k.In(0), k.Out(0)
@@ -258,7 +258,7 @@ func OneHot(d DT) *Kernel {
 			in := k.prodDims(x, ax.E, Rank(x))
 			k.Put(asm.M32, k.Ctx.E, depth, n.Wrap())
 			k.Put(asm.M32, k.Ctx.E, inner, in.Wrap())
-			k.Work(k.Numel(y), asm.CL(4))
+			k.Work(k.Numel(y), asm.CL(8))
 		},
 		Range: func(k *K, lo, hi V) {
 			x := k.Let(Data(k.In(0)))

@@ -326,7 +326,7 @@ func Softmax(d DT) *Kernel {
 			k.Alloc(y, d)
 			ax, lines := k.linePrep(x)
 			k.If(k.Numel(x).Eqz(), func() { k.Set(lines, asm.CL(0)) })
-			pieces := k.lineWork(lines.E, Dim(x, ax.E), asm.CL(lineCost(d, 12)), asm.CL(40))
+			pieces := k.lineWork(lines.E, Dim(x, ax.E), asm.CL(lineCost(d, 20)), asm.CL(40))
 			k.If(pieces.NeI(1), func() { k.Put(asm.M64, k.Ctx.E, CtxTotal, asm.L64(k.Ctx.E, CtxTotal).ShlI(2)) })
 		},
 		Range: func(k *K, lo, hi V) { k.softmax(d, lo, hi) },

@@ -38,7 +38,7 @@ func TopK(largest bool, d DT) *Kernel {
 			k.If(n.Eqz(), func() { k.Set(lines, asm.CL(0)) })
 			k.If(n.LeS(asm.CL(tkInsert)), func() {
 				// At worst every element moves all of the head.
-				k.lineWork(lines.E, most.E, n.MulI(lineCost(d, 3)).AddI(lineCost(d, 4)), asm.CL(20))
+				k.lineWork(lines.E, most.E, n.MulI(lineCost(d, 6)).AddI(lineCost(d, 6)), asm.CL(20))
 				k.Return(asm.C(0))
 			})
 			k.AllocBytes(t, most.ShlI(3)) // two lists, between which the passes go back and forth
