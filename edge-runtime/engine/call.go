@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
@@ -217,7 +218,7 @@ func (c *call) drive(ctx context.Context, breathe func() error) error {
 		return c.canceled(ctx)
 	}
 	for {
-		s, err := c.invoke(ctx, c.inst.resume, c.block, 0)
+		s, err := c.resume(ctx)
 		if err != nil {
 			return err
 		}
@@ -241,6 +242,21 @@ func (c *call) drive(ctx context.Context, breathe func() error) error {
 			return c.ended(err)
 		}
 	}
+}
+
+// resume does one bounded piece of work.
+func (c *call) resume(ctx context.Context) (uint32, error) {
+	tell := c.g.eng.cfg.Resumed
+	if tell == nil {
+		return c.invoke(ctx, c.inst.resume, c.block, 0)
+	}
+	start := time.Now()
+	s, err := c.invoke(ctx, c.inst.resume, c.block, 0)
+	took := time.Since(start)
+	if err == nil {
+		tell(c.g.name, c.node(le.Uint32(c.header()[abi.CtxErrNode:])), took)
+	}
+	return s, err
 }
 
 // grow makes the arena Ctx.Want bytes larger.

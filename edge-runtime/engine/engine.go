@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -78,6 +79,9 @@ type Config struct {
 	// Poison fills the arena with a pattern before each call: a debugging aid that shows reads of memory that the
 	// module never wrote.
 	Poison bool
+	// Resumed, when not nil, is told of each resume: the step of the chain, the node that was at work when it returned ("" when
+	// the guest names none) and the time it took. It may be called concurrently.
+	Resumed func(step, node string, took time.Duration)
 	// Log receives what user steps write to stdout and stderr, a line at a time, and cache entries that were dropped.
 	// It may be called concurrently. nil discards.
 	Log func(step, line string)

@@ -27,11 +27,13 @@ REF to leave the compiler out.`,
 		Examples: []string{
 			"waybill bench churn:1.0",
 			"waybill bench model.onnx --batch 64 --duration 5s --output json",
+			"waybill bench model.onnx --profile",
 		},
 		Flags: []ucli.Flag{
 			&ucli.Int64Flag{Name: "batch", Value: 1, Usage: "`N` rows per call, where the model takes any number"},
 			&ucli.IntFlag{Name: "threads", Value: 1, Usage: "`N` threads within one call"},
 			&ucli.DurationFlag{Name: "duration", Value: 3 * time.Second, Usage: "`TIME` to measure for"},
+			&ucli.BoolFlag{Name: "profile", Usage: "tell which nodes take the time, the longest resume, and how late a ticker of the host gets"},
 			engineFlag(),
 		},
 		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.Registry, diag.NotFound},
@@ -55,6 +57,8 @@ type benchJSON struct {
 	PeakRSS         int64        `json:"peak_rss_bytes"`
 	ModuleBytes     int          `json:"module_bytes"`
 	WeightsBytes    int          `json:"weights_bytes"`
+
+	Profile *benchProfile `json:"profile,omitempty"`
 }
 
 type benchStep struct {
@@ -136,6 +140,11 @@ func runBench(ctx context.Context, c *Call) error {
 	out.PerSecond = float64(len(times)) * float64(out.Batch) / total.Seconds()
 	out.Steps = benchSteps(t.Interface.Steps, spent, len(times))
 	out.PeakRSS = peakRSS()
+	if c.Bool("profile") {
+		if out.Profile, err = profile(ctx, cfg, t.Module, tensors, c.Duration("duration")); err != nil {
+			return runError(ctx, err, "bench")
+		}
+	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(out)
 	}
@@ -152,6 +161,9 @@ func runBench(ctx context.Context, c *Call) error {
 		table = append(table, []string{st.Kind, fmt.Sprintf("%s: %s, %.1f %% of the time", st.Name, d(st.Mean), st.Share*100)})
 	}
 	ui.Table(c.UI.Out, false, table)
+	if out.Profile != nil {
+		out.Profile.print(c.UI)
+	}
 	return nil
 }
 
