@@ -177,6 +177,7 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 	})
 	left := f.Let(asm.L32(ctx.E, abi.CtxBudget).ExtU())
 	f.If(left.Eqz(), func() { f.Set(left, asm.CL(DefaultBudget)) })
+	budget := f.Let(left.E)
 	f.Put(asm.M32, ctx.E, CtxParRec, asm.C(0))
 	rec := f.Local(asm.I32)
 	st := f.Local(asm.I32)
@@ -236,7 +237,14 @@ func (l *Lib) resume(f *asm.Fn, p Program) {
 					f.Return(asm.C(int64(abi.More)))
 				})
 				f.Set(n, left.DivS(cost.E))
-				f.If(n.LtS(asm.CL(1)), func() { f.Set(n, asm.CL(1)) })
+				f.If(n.LtS(asm.CL(1)), func() {
+					// A unit that is more than what is left waits, unless it is the first of this resume.
+					f.If(left.Ne(budget.E), func() {
+						f.Put(asm.M64, ctx.E, CtxCursor, cur.E)
+						f.Return(asm.C(int64(abi.More)))
+					})
+					f.Set(n, asm.CL(1))
+				})
 				f.If(n.GtS(total.Sub(cur.E)), func() { f.Set(n, total.Sub(cur.E)) })
 				f.Set(st, f.CallIndirect(sigRange, run.E, ctx.E, rec.E, cur.Wrap(), cur.Add(n.E).Wrap()))
 				f.If(st.E, func() { f.Return(st.E) })

@@ -145,8 +145,8 @@ func (k *K) packedWork(t V, images, rows, kk, n V) {
 	k.AllocBytes(t, high.Mul(blocks.MulI(blockTerms*16).Add(per.MulI(panelBytes))))
 	k.Put(asm.M32, t.E, abi.DescKind, asm.C(0))
 	k.SetRank(t, asm.C(0))
-	// Twice that, as subnormal numbers take several times as long.
-	k.Work(images.Mul(tiles.E).Mul(parts.E), per.Mul(each.E).Add(blocks.Mul(high.E).ShlI(5)).ShlI(1).AddI(100))
+	// Four times that, as subnormal numbers take several times as long.
+	k.Work(images.Mul(tiles.E).Mul(parts.E), per.Mul(each.E).Add(blocks.Mul(high.E).ShlI(5)).ShlI(2).AddI(200))
 }
 
 // packedTile is what the callbacks of packedRange see of a tile: its rows [row, row+rows), spread in a kernel of mr rows to
