@@ -32,7 +32,7 @@ const (
 	tileRows   = 6
 	panelBytes = PanelCols * 4
 	chunk      = 16     // blocks of terms that stay in the first-level cache while panels pass
-	unitCost   = 400000 // of a unit at most, unless one panel is more
+	unitCost   = 200000 // of a unit at most, unless one panel is more
 )
 
 // tileHeights are the kernels' numbers of rows; other numbers are padded.
@@ -134,6 +134,7 @@ func (k *K) packedWork(t V, images, rows, kk, n V) {
 	k.If(per.LtS(asm.CL(1)), func() { k.Set(per, asm.CL(1)) })
 	k.If(per.GtS(panels.E), func() { k.Set(per, panels.E) })
 	parts := k.Let(panels.Add(per.E).SubI(1).DivS(per.E))
+	k.If(parts.GtS(asm.CL(1)), func() { k.Set(per, panels.Add(parts.E).SubI(1).DivS(parts.E)) }) // about equal ones
 	put(ppM, rows.E)
 	put(ppK, kk.E)
 	put(ppN, n.E)
@@ -181,7 +182,8 @@ func (k *K) packedRange(lo, hi V, weights func(image V) E, fill, out func(t pack
 			do := func() {
 				k.Set(sums, base.Add(blocks.MulI(int64(blockTerms*16*mr))))
 				t := packedTile{mr, image, row, rows, base, sums, panel, n}
-				fill(t)
+				// Units are done in order, so the rows are still there for the other panels of a tile.
+				k.If(panel.Eqz(), func() { fill(t) })
 				k.MemFill(sums.E, asm.C(0), n.MulI(int64(panelBytes*mr)))
 				k.Set(k0, asm.C(0))
 				k.While(k0.LtU(blocks.E), func() {
