@@ -459,6 +459,9 @@ func (c *call) split() ([]*tensor, error) {
 			sizes = append(sizes, max(min(chunk, n-i*chunk), 0))
 		}
 	}
+	if len(sizes) != len(c.n.Outs) {
+		return nil, fmt.Errorf("%d sizes for %d outputs", len(sizes), len(c.n.Outs))
+	}
 	var sum int64
 	for _, s := range sizes {
 		if s < 0 || s > n {
@@ -466,8 +469,8 @@ func (c *call) split() ([]*tensor, error) {
 		}
 		sum += s
 	}
-	if sum != n || len(sizes) != len(c.n.Outs) {
-		return nil, fmt.Errorf("sizes %v for a dim of %d and %d outputs", sizes, n, len(c.n.Outs))
+	if sum != n {
+		return nil, fmt.Errorf("sizes %v for a dim of %d", sizes, n)
 	}
 	var outs []*tensor
 	start := int64(0)
