@@ -192,7 +192,7 @@ func TestNoRemainder(t *testing.T) {
 	if err != nil {
 		t.Skip("no llvm-objdump to read the modules with")
 	}
-	for _, f := range []string{"audio.wasm", "image.wasm", "topk.wasm"} {
+	for _, f := range []string{"audio.wasm", "image.wasm", "text.wasm", "topk.wasm"} {
 		b, err := exec.CommandContext(t.Context(), tool, "-d", f).Output()
 		if err != nil || !bytes.Contains(b, []byte("i32.add")) {
 			t.Skipf("%s cannot read %s: %v", tool, f, err)

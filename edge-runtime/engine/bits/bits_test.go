@@ -40,6 +40,7 @@ func cases() []testCase {
 		{"go-step", goStepJob},
 		{"step-audio", audioJob},
 		{"step-image", imageJob},
+		{"step-text", textJob},
 		{"models/silero_vad_v5", func(t *testing.T) Job { return corpusJob(t, "models/silero_vad_v5") }},
 		{"models/mnist_8", func(t *testing.T) Job { return corpusJob(t, "models/mnist_8") }},
 		{"models-sklearn/text_tfidf_logreg", func(t *testing.T) Job { return corpusJob(t, "models-sklearn/text_tfidf_logreg") }},

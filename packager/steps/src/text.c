@@ -156,7 +156,7 @@ static u32 fill(ctx *c) {
   const u32 *frame = at(k->frame), *all = (const u32 *)mem(c, ids_at(c));
   for (; c->fill < total; c->fill++, c->left -= 6) {
     if (c->left < 0) return WB_MORE;
-    u32 row = (u32)c->fill / L, j = (u32)c->fill % L, start = row ? ends(c)[row - 1] : 0, n = ends(c)[row] - start;
+    u32 row = (u32)c->fill / L, j = wb_rem((u32)c->fill, L), start = row ? ends(c)[row - 1] : 0, n = ends(c)[row] - start;
     u32 len = n + k->before + k->after, shift = k->pad_left ? L - len : 0;
     i64 v = k->pad_id, t = k->pad_type;
     int real = j >= shift && j - shift < len;
@@ -187,7 +187,7 @@ WB_EXPORT("waybill_resume") u32 resume(ctx *c) {
     case READ:
       if (c->row == c->rows) {
         if (!c->rows) c->longest = (u32)row_length(0);
-        if (k->pad == PAD_LONGEST && k->pad_multiple && c->longest % k->pad_multiple) c->longest += k->pad_multiple - c->longest % k->pad_multiple;
+        if (k->pad == PAD_LONGEST && k->pad_multiple) c->longest += wb_rem(k->pad_multiple - wb_rem(c->longest, k->pad_multiple), k->pad_multiple);
         c->phase = FILL, c->fill = 0;
         continue;
       }

@@ -208,8 +208,9 @@ static u32 op_decompose(ctx *c, const op *o) {
       if (cp >= 0xac00 && cp < 0xd7a4) {
         u32 k = cp - 0xac00;
         put(c, o, 0x1100 + k / 588);
-        put(c, o, 0x1161 + k % 588 / 28);
-        if (k % 28) put(c, o, 0x11a7 + k % 28);
+        put(c, o, 0x1161 + wb_rem(k, 588) / 28);
+        u32 tail = wb_rem(k, 28);
+        if (tail) put(c, o, 0x11a7 + tail);
       } else if (e) {
         const u8 *r = (const u8 *)at(o->c) + (e >> 8), *end = r + (e >> 1 & 127);
         while (r < end) {
@@ -283,7 +284,7 @@ static u32 op_order(ctx *c) {
 /* composed is what two code points make together, or NONE; a, b: triples (first, second, both) that rise. */
 static u32 composed(const op *o, u32 x, u32 y) {
   if (x >= 0x1100 && x < 0x1113 && y >= 0x1161 && y < 0x1176) return 0xac00 + ((x - 0x1100) * 21 + y - 0x1161) * 28;
-  if (x >= 0xac00 && x < 0xd7a4 && (x - 0xac00) % 28 == 0 && y > 0x11a7 && y < 0x11c3) return x + y - 0x11a7;
+  if (x >= 0xac00 && x < 0xd7a4 && wb_rem(x - 0xac00, 28) == 0 && y > 0x11a7 && y < 0x11c3) return x + y - 0x11a7;
   const u32 *t = at(o->a);
   u32 lo = 0, hi = o->b;
   while (lo < hi) {
