@@ -323,6 +323,7 @@ func (c *compiler) finish(table, places *blob, mem *plan.Map) (*Result, error) {
 	}
 	if split {
 		weightsBase = page
+		weights = make([]byte, 0, (tensors+page-1)&^(page-1))
 		for _, b := range c.blobs {
 			if b.tensor {
 				for len(weights)%abi.TensorLine != 0 {

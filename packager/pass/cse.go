@@ -1,9 +1,11 @@
 package pass
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -36,18 +38,26 @@ type merger struct {
 }
 
 func (m *merger) constants(r *ir.Region) {
-	first := map[string]*ir.Value{}
+	seen := map[string][]*ir.Value{}
 	for _, v := range ir.Consts(r) {
 		if m.results[v] {
 			continue
 		}
-		k := dataKey(v.Const)
-		if w, ok := first[k]; ok {
-			m.replaced[v] = w
+		k := sketch(v.Const)
+		i := slices.IndexFunc(seen[k], func(w *ir.Value) bool {
+			return bytes.Equal(v.Const.Bytes, w.Const.Bytes) && slices.Equal(v.Const.Strings, w.Const.Strings)
+		})
+		if i >= 0 {
+			m.replaced[v] = seen[k][i]
 		} else {
-			first[k] = v
+			seen[k] = append(seen[k], v)
 		}
 	}
+}
+
+// sketch is equal for equal data, and differs for nearly all others: weights are large, so only their head is read.
+func sketch(d *ir.Data) string {
+	return fmt.Sprintf("%d %v %x %.64q", d.DType, d.Dims, d.Bytes[:min(len(d.Bytes), 64)], d.Strings[:min(len(d.Strings), 4)])
 }
 
 func dataKey(d *ir.Data) string {
