@@ -6,6 +6,7 @@ import (
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/project"
+	"github.com/waybill-ml/waybill/packager/steps"
 )
 
 // checkBuiltin compares the ports of a built-in step, wired already, with what its module takes and gives: what could only fail
@@ -23,6 +24,23 @@ func checkBuiltin(s project.Step, st *artifact.Step) error {
 		return checkPorts(st, []string{"u8"}, []string{"f32"}, shape)
 	case s.Audio != nil:
 		return checkPorts(st, []string{"u8", "f32", "i16"}, []string{"f32"}, nil)
+	case s.Tokenizer != "":
+		return checkText(st)
+	}
+	return nil
+}
+
+func checkText(st *artifact.Step) error {
+	if n := len(st.Outputs); len(st.Inputs) != 1 || n < 1 || n > steps.TextOutputs {
+		return fmt.Errorf("it has %d inputs and %d outputs, text has 1, and ids, mask and types, of which the last ones may be left out", len(st.Inputs), n)
+	}
+	if in := st.Inputs[0]; in.Kind != "tensor" || in.DType != "string" || in.Ranked && len(in.Shape) != 1 {
+		return fmt.Errorf("its input %q is %s, text takes string [N]", in.Name, PortText(in))
+	}
+	for _, o := range st.Outputs {
+		if o.DType != "i64" && o.DType != "i32" || o.Ranked && len(o.Shape) != 2 {
+			return fmt.Errorf("its output %q is %s, text gives i64 or i32 [N, L]", o.Name, PortText(o))
+		}
 	}
 	return nil
 }

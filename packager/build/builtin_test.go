@@ -22,6 +22,7 @@ func TestCheckBuiltin(t *testing.T) {
 	labelled := project.Step{TopK: &project.TopK{K: 2, Labels: []string{"a", "b", "c"}}}
 	image := project.Step{Image: &steps.ImageConfig{Width: 4, Height: 6}}
 	audio := project.Step{Audio: &steps.AudioConfig{}}
+	text := project.Step{Tokenizer: "t.json"}
 	values := tensor("", "f32")
 	zip := artifact.Port{Name: "z", Kind: "sequence", Elem: &artifact.Port{Kind: "map", Key: "string", DType: "f32", Elem: &values}}
 	ports := func(p ...artifact.Port) []artifact.Port { return p }
@@ -50,6 +51,12 @@ func TestCheckBuiltin(t *testing.T) {
 		"audio":                  {audio, ports(tensor("f", "i16", -1)), ports(tensor("x", "f32")), ""},
 		"audio of texts":         {audio, ports(tensor("f", "string", -1)), ports(tensor("x", "f32")), "takes"},
 		"audio of two":           {audio, ports(tensor("f", "u8"), tensor("g", "u8")), ports(tensor("x", "f32")), "2 inputs"},
+		"text":                   {text, ports(tensor("t", "string", -1)), ports(tensor("i", "i32", -1, -1), tensor("m", "i64"), tensor("k", "i64", -1, 8)), ""},
+		"text of a matrix":       {text, ports(tensor("t", "string", -1, 1)), ports(tensor("i", "i64", -1, -1)), "text takes"},
+		"text of numbers":        {text, ports(tensor("t", "i64", -1)), ports(tensor("i", "i64", -1, -1)), "text takes"},
+		"text to floats":         {text, ports(tensor("t", "string", -1)), ports(tensor("i", "i64"), tensor("m", "f32")), "text gives"},
+		"text to rank 1":         {text, ports(tensor("t", "string", -1)), ports(tensor("i", "i32", -1)), "text gives"},
+		"text to four":           {text, ports(tensor("t", "string", -1)), ports(tensor("i", "i64"), tensor("j", "i64"), tensor("k", "i64"), tensor("l", "i64")), "4 outputs"},
 	} {
 		err := checkBuiltin(c.step, &artifact.Step{Inputs: c.ins, Outputs: c.outs})
 		if c.bad == "" && err != nil || c.bad != "" && (err == nil || !strings.Contains(err.Error(), c.bad)) {

@@ -22,8 +22,71 @@ type StepFile struct {
 // maxStep bounds the module of a step, in bytes.
 const maxStep = 64 << 20
 
+// stepSource is the module of a step, or the tokenizer of one whose outputs depend on the model.
+type stepSource struct {
+	code      []byte
+	tokenizer *steps.Tokenizer
+}
+
 // stepCode reads the module of a user's step, or configures a built-in one.
-func stepCode(p *project.Project, s project.Step) ([]byte, error) {
+func stepCode(p *project.Project, s project.Step) (stepSource, error) {
+	if s.Tokenizer != "" {
+		t, err := tokenizer(p, s)
+		return stepSource{tokenizer: t}, err
+	}
+	code, err := moduleOf(p, s)
+	return stepSource{code: code}, err
+}
+
+func tokenizer(p *project.Project, s project.Step) (*steps.Tokenizer, error) {
+	j, err := readFile(p, s.Tokenizer, maxStep)
+	if err != nil {
+		return nil, err
+	}
+	t, err := steps.ReadTokenizer(j)
+	var e *steps.TokenizerError
+	switch {
+	case errors.As(err, &e):
+		return nil, diag.Wrap(diag.Unsupported, err, "step %q", s.Name).At(diag.Loc{File: s.Tokenizer, Line: e.Line, Col: e.Col}).
+			Line("%s names the file", s.Loc).Hint("%s", e.Way)
+	case err != nil:
+		return nil, diag.Wrap(diag.Unsupported, err, "step %q: %s", s.Name, s.Tokenizer).At(s.Loc)
+	}
+	return t, nil
+}
+
+// configured is list with the code of its steps. An output without a type, of a tokenizer, becomes what the model's input of that
+// name is, and the step gives the element types that its outputs are declared with.
+func configured(list []project.Step, from []stepSource, model []artifact.Port) ([]project.Step, [][]byte, error) {
+	list = slices.Clone(list)
+	code := make([][]byte, len(list))
+	for i, s := range list {
+		code[i] = from[i].code
+		if from[i].tokenizer == nil {
+			continue
+		}
+		s.Outputs = slices.Clone(s.Outputs)
+		types := []string{}
+		for j, o := range s.Outputs {
+			if own := find(model, o.Name); o.DType == "" && own != nil {
+				s.Outputs[j].DType, s.Outputs[j].Ranked, s.Outputs[j].Shape = own.DType, own.Ranked, own.Shape
+			} else if o.DType == "" {
+				return nil, nil, diag.New(diag.Usage, "step %q: no input of the model is called %q, so that output needs a type: {name: %s, type: i64, shape: [N, L]}",
+					s.Name, o.Name, o.Name).At(o.Loc)
+			}
+			types = append(types, s.Outputs[j].DType)
+		}
+		list[i] = s
+		var err error
+		if code[i], err = from[i].tokenizer.Text(types...); err != nil {
+			return nil, nil, diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
+		}
+	}
+	return list, code, nil
+}
+
+// moduleOf is the code of a step that the project alone determines.
+func moduleOf(p *project.Project, s project.Step) ([]byte, error) {
 	if s.Image != nil {
 		b, err := steps.Image(*s.Image)
 		if err != nil {
@@ -35,22 +98,6 @@ func stepCode(p *project.Project, s project.Step) ([]byte, error) {
 		b, err := steps.Audio(*s.Audio)
 		if err != nil {
 			return nil, diag.Wrap(diag.Usage, err, "step %q", s.Name).At(s.Loc)
-		}
-		return b, nil
-	}
-	if s.Tokenizer != "" {
-		j, err := readFile(p, s.Tokenizer, maxStep)
-		if err != nil {
-			return nil, err
-		}
-		b, err := steps.Text(j)
-		var e *steps.TokenizerError
-		switch {
-		case errors.As(err, &e):
-			return nil, diag.Wrap(diag.Unsupported, err, "step %q", s.Name).At(diag.Loc{File: s.Tokenizer, Line: e.Line, Col: e.Col}).
-				Line("%s names the file", s.Loc).Hint("%s", e.Way)
-		case err != nil:
-			return nil, diag.Wrap(diag.Unsupported, err, "step %q: %s", s.Name, s.Tokenizer).At(s.Loc)
 		}
 		return b, nil
 	}

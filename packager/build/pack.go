@@ -43,7 +43,7 @@ type Input struct {
 	Source  Source
 	golden  []byte
 	docs    map[string][]byte
-	steps   [][]byte          // modules, in the order of Project.Steps
+	steps   []stepSource      // in the order of Project.Steps
 	state   map[string][]byte // first values of streaming state, by file
 }
 
@@ -71,11 +71,11 @@ func Read(ctx context.Context, p *project.Project) (*Input, error) {
 		}
 	}
 	for _, s := range p.Steps {
-		b, err := stepCode(p, s)
+		c, err := stepCode(p, s)
 		if err != nil {
 			return nil, err
 		}
-		in.steps = append(in.steps, b)
+		in.steps = append(in.steps, c)
 	}
 	for _, d := range p.Docs {
 		if in.docs[d], err = readFile(p, d, maxDoc); err != nil {
@@ -127,7 +127,11 @@ func (in *Input) Compile(ctx context.Context, opt codegen.Options) (*Model, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := m.addSteps(p.Steps, in.steps); err != nil {
+	list, code, err := configured(p.Steps, in.steps, m.Interface.Inputs)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.addSteps(list, code); err != nil {
 		return nil, err
 	}
 	if err := SetColumns(m.Interface, p.Features); err != nil {

@@ -242,6 +242,14 @@ func TestTextStep(t *testing.T) {
 	if p.Steps[0].Tokenizer != "tokenizer.json" || len(p.files) != 2 || p.files[1].Path != "tokenizer.json" {
 		t.Errorf("%+v, files %+v", p.Steps[0], p.files)
 	}
+	untyped := strings.Replace(doc, "{name: X, type: i64, shape: [N, L]}", "X", 1)
+	if p, err := Parse("waybill.yaml", []byte(untyped)); err != nil || p.Steps[0].Outputs[0].DType != "" {
+		t.Errorf("an output of the model's type: %+v, %v", p, err)
+	}
+	if _, err := Parse("waybill.yaml", []byte(strings.Replace(untyped, "builtin: text", "when: after\n    builtin: text", 1))); diag.CodeOf(err) != diag.Usage ||
+		!strings.Contains(err.Error(), "needs a type") {
+		t.Errorf("no type behind the model: %v", err)
+	}
 	if _, err := Parse("waybill.yaml", []byte(strings.Replace(doc, "tokenizer: tokenizer.json", "", 1))); diag.CodeOf(err) != diag.Usage {
 		t.Errorf("no tokenizer: %v", err)
 	}

@@ -35,7 +35,7 @@ type TopK struct {
 // StepPort is one input or output of a step.
 type StepPort struct {
 	Name   string
-	DType  string // as ir prints it; empty for an input that takes the type of the value it names
+	DType  string // as ir prints it; empty for an input that takes the type of the value it names, and for a tokenizer's output that takes that of the model's input
 	Ranked bool   // false: any rank, Shape is empty
 	Shape  []artifact.Dim
 	Loc    diag.Loc
@@ -96,11 +96,6 @@ func (r *reader) step(n ast.Node) Step {
 			s.Inputs = r.stepPorts(v, "inputs", "input")
 		case "outputs":
 			s.Outputs = r.stepPorts(v, "outputs", "output")
-			for _, p := range s.Outputs {
-				if r.err == nil && p.DType == "" {
-					r.err = diag.New(diag.Usage, "output %q needs a type: {name: %s, type: f32, shape: [N]}", p.Name, p.Name).At(p.Loc)
-				}
-			}
 		case "keep":
 			s.Keep = r.texts(v, "keep")
 		}
@@ -114,6 +109,11 @@ func (r *reader) step(n ast.Node) Step {
 	for _, k := range []string{"name", "file", "inputs", "outputs"} {
 		if r.err == nil && !set[k] {
 			r.fail(n, "step: key %q is missing", k)
+		}
+	}
+	for _, p := range s.Outputs {
+		if r.err == nil && p.DType == "" && (s.Tokenizer == "" || s.After) {
+			r.err = diag.New(diag.Usage, "output %q needs a type: {name: %s, type: f32, shape: [N]}", p.Name, p.Name).At(p.Loc)
 		}
 	}
 	for _, k := range s.Keep {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 )
 
 //go:embed text.wasm
@@ -35,7 +37,7 @@ func refuse(field, format string, args ...any) error {
 	return &TokenizerError{Field: field, Problem: fmt.Sprintf(format, args...), Way: ownStep}
 }
 
-type tokenizer struct {
+type tokenizerFile struct {
 	Version       json.RawMessage `json:"version"`
 	Truncation    json.RawMessage `json:"truncation"`
 	Padding       json.RawMessage `json:"padding"`
@@ -59,22 +61,67 @@ type textTable struct {
 	padding     padding
 }
 
-// Text tokenises strings (string [N]) as the tokenizer.json of Hugging Face's tokenizers does: see src/text.c. What the step
-// does not do is refused with a TokenizerError.
-func Text(tokenizerJSON []byte) ([]byte, error) {
-	t, err := readTokenizer(tokenizerJSON)
+// Tokenizer is what a tokenizer.json says. It can be used concurrently.
+type Tokenizer struct{ table *textTable }
+
+// ReadTokenizer reads a tokenizer.json of Hugging Face's tokenizers. What the step does not do is refused with a TokenizerError.
+func ReadTokenizer(file []byte) (*Tokenizer, error) {
+	t, err := readTokenizer(file)
 	if err != nil {
 		var e *TokenizerError
 		if errors.As(err, &e) && e.Line == 0 {
-			e.Line, e.Col = locate(tokenizerJSON, e.Field)
+			e.Line, e.Col = locate(file, e.Field)
 		}
 		return nil, err
 	}
-	return configure(textModule, t.encode())
+	return &Tokenizer{t}, nil
+}
+
+// TextOutputs is how many outputs the text step has at most: ids, mask and types.
+const TextOutputs = 3
+
+// Text makes the step that tokenises strings (string [N]): see src/text.c. Outputs, in their order, are of the element types given,
+// i64 or i32; those that are not given are i64.
+func (t *Tokenizer) Text(outputs ...string) ([]byte, error) {
+	if len(outputs) > TextOutputs {
+		return nil, fmt.Errorf("%d outputs, text has at most %d", len(outputs), TextOutputs)
+	}
+	narrow := uint32(0)
+	for i, o := range outputs {
+		switch o {
+		case "i32":
+			narrow |= 1 << i
+		case "i64":
+		default:
+			return nil, fmt.Errorf("output %d is of type %q, text gives i64 or i32", i+1, o)
+		}
+	}
+	if n := t.table.widest(); narrow&5 != 0 && n > math.MaxInt32 {
+		return nil, fmt.Errorf("the tokenizer has the id %d, which is no i32", n)
+	}
+	return configure(textModule, t.table.encode(narrow))
+}
+
+// Text is the step of a tokenizer.json with outputs of i64 or of the types given.
+func Text(tokenizerJSON []byte, outputs ...string) ([]byte, error) {
+	t, err := ReadTokenizer(tokenizerJSON)
+	if err != nil {
+		return nil, err
+	}
+	return t.Text(outputs...)
+}
+
+// widest is the largest id or type that the file sets itself; those of the model are below maxID.
+func (t *textTable) widest() uint32 {
+	n := max(t.padding.id, t.padding.typ, t.frame.typ)
+	for _, f := range slices.Concat(t.frame.before, t.frame.after) {
+		n = max(n, f.id, f.typ)
+	}
+	return n
 }
 
 func readTokenizer(file []byte) (*textTable, error) {
-	var j tokenizer
+	var j tokenizerFile
 	if err := strict(file, "tokenizer.json", &j); err != nil {
 		return nil, err
 	}

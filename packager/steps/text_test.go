@@ -97,6 +97,56 @@ func TestTextTiny(t *testing.T) { compareText(t, tinyFile(t), textCases(t).Tiny)
 
 func TestTextBert(t *testing.T) { compareText(t, tokenizerFile(t), textCases(t).Bert) }
 
+// Each output is i32 where the project says so, with the same numbers.
+func TestTextTypes(t *testing.T) {
+	for _, types := range [][]string{{"i32"}, {"i32", "i32", "i32"}, {"i64", "i32"}, {"i32", "i64", "i32"}, {"i64", "i64", "i64"}} {
+		code, err := steps.Text(tinyFile(t), types...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var outs []artifact.Port
+		for i, o := range types {
+			outs = append(outs, port([]string{"ids", "mask", "types"}[i], o))
+		}
+		m := load(t, engine.Config{Poison: true, MemoryLimit: 64 << 20}, code, []artifact.Port{port("text", "string")}, outs)
+		for _, c := range textCases(t).Tiny {
+			got, err := call(t, m, engine.OfStrings(c.Texts))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, want := range [][][]int64{c.IDs, c.Mask, c.Types}[:len(types)] {
+				var v []int64
+				if types[i] == "i32" {
+					narrow, err := engine.Values[int32](got[i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, n := range narrow {
+						v = append(v, int64(n))
+					}
+				} else if v, err = engine.Values[int64](got[i]); err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(v, slices.Concat(want...)) {
+					t.Errorf("output %d of %v: %.60q: %v, want %v", i, types, c.Texts, v, want)
+				}
+			}
+		}
+	}
+	for _, types := range [][]string{{"f32"}, {""}, {"i64", "u32"}, {"i64", "i64", "i64", "i64"}} {
+		if _, err := steps.Text(tinyFile(t), types...); err == nil {
+			t.Errorf("outputs of %q were made", types)
+		}
+	}
+	wide := []byte(strings.Replace(string(tinyFile(t)), `"pad_id": 0`, `"pad_id": 4294967295`, 1))
+	if _, err := steps.Text(wide, "i64", "i32"); err != nil {
+		t.Error(err)
+	}
+	if _, err := steps.Text(wide, "i32"); err == nil {
+		t.Error("an id above 2^31 was made an i32")
+	}
+}
+
 func TestTextErrors(t *testing.T) {
 	file := string(tinyFile(t))
 	change := func(path string, v any) []byte {

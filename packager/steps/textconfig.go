@@ -182,8 +182,8 @@ func (b *blob) added(list []addedToken) []uint32 {
 	return append(append(t[:], b.put32(info)), b.wordsAndSpaces()...)
 }
 
-// encode lays the table out as src/text.h reads it.
-func (t *textTable) encode() []byte {
+// encode lays the table out as src/text.h reads it. Bit i of narrow makes output i i32.
+func (t *textTable) encode(narrow uint32) []byte {
 	b := &blob{at: map[string]uint32{}}
 	list := []operation{{kind: opAdded, args: func(b *blob) []uint32 { return b.added(t.raw) }}}
 	list = append(list, t.normalizers...)
@@ -217,7 +217,7 @@ func (t *textTable) encode() []byte {
 	head := []uint32{t.room, flag(t.cutLeft), p.kind, p.length, p.multiple, flag(p.left), p.id, p.typ,
 		t.frame.typ, uint32(len(t.frame.before)), uint32(len(t.frame.after)), b.put32(frame), b.put32(ops), uint32(len(list)),
 		m.kind, m.unk, m.flags, vocab[0], vocab[1], vocab[2], goOn, m.maxChars, suffix[0], suffix[1], bytesAt,
-		merges, numLeft, pairs, b.put(scores), 0, uint32(unk), uint32(unk >> 32)}
+		merges, numLeft, pairs, b.put(scores), narrow, uint32(unk), uint32(unk >> 32)}
 	head = append(head, make([]uint32, words-len(head))...)
 	var out []byte
 	for _, v := range head {

@@ -1,5 +1,5 @@
-/* text: strings [N] to the tokens of a tokenizer.json: input_ids, attention_mask and token_type_ids (i64 [N, L]; the step may have the first one or
-   two alone). See text.h for how a row is worked at.
+/* text: strings [N] to the tokens of a tokenizer.json: input_ids, attention_mask and token_type_ids (i64 or i32 [N, L], as the configuration says of
+   each; the step may have the first one or two alone). See text.h for how a row is worked at.
    Errors of its own: 64, the rows differ in length (A the row, B its length) and the configuration does not pad them; 65, the text has something
    for which the model has neither a token nor an unknown one (A the row, B the byte within its piece). */
 #include "text.h"
@@ -146,19 +146,29 @@ static u32 keep(ctx *c) {
   return WB_MORE;
 }
 
+static inline void store(u32 out, u32 narrow, u64 i, u32 v) {
+  if (narrow) ((u32 *)out)[i] = v;
+  else ((u64 *)out)[i] = v;
+}
+
+/* fill writes the outputs; the numbers of a narrow one are below 2^31. */
 static u32 fill(ctx *c) {
   const config *k = conf();
-  u32 outs = c->head.num_outputs, status, L = c->longest;
-  u64 total = (u64)c->rows * L, from = (ids_at(c) + (u64)c->count * 4 + 63) & ~63ull;
+  u32 outs = c->head.num_outputs, status, L = c->longest, out[3], narrow[3];
+  u64 total = (u64)c->rows * L, end = (ids_at(c) + (u64)c->count * 4 + 63) & ~63ull;
   if (total > 0x10000000) return wb_fail(&c->head, WB_ERR_MEMORY, (i64)total, 0);
-  if (wb_need(&c->head, from + total * 8 * outs, &status)) return status;
-  i64 *id = (i64 *)(u32)(c->head.arena_base + from), *mask = id + total, *type = mask + total;
+  for (u32 i = 0; i < 3; i++) {
+    narrow[i] = k->narrow >> i & 1;
+    out[i] = (u32)(c->head.arena_base + end);
+    if (i < outs) end = (end + total * (narrow[i] ? 4 : 8) + 63) & ~63ull;
+  }
+  if (wb_need(&c->head, end, &status)) return status;
   const u32 *frame = at(k->frame), *all = (const u32 *)mem(c, ids_at(c));
   for (; c->fill < total; c->fill++, c->left -= 6) {
     if (c->left < 0) return WB_MORE;
     u32 row = (u32)c->fill / L, j = wb_rem((u32)c->fill, L), start = row ? ends(c)[row - 1] : 0, n = ends(c)[row] - start;
     u32 len = n + k->before + k->after, shift = k->pad_left ? L - len : 0;
-    i64 v = k->pad_id, t = k->pad_type;
+    u32 v = k->pad_id, t = k->pad_type;
     int real = j >= shift && j - shift < len;
     if (real) {
       u32 i = j - shift;
@@ -166,12 +176,12 @@ static u32 fill(ctx *c) {
       else if (i < k->before + n) v = all[start + i - k->before], t = k->type;
       else v = frame[2 * (i - n)], t = frame[2 * (i - n) + 1];
     }
-    id[c->fill] = v;
-    if (outs > 1) mask[c->fill] = real;
-    if (outs > 2) type[c->fill] = t;
+    store(out[0], narrow[0], c->fill, v);
+    if (outs > 1) store(out[1], narrow[1], c->fill, (u32)real);
+    if (outs > 2) store(out[2], narrow[2], c->fill, t);
   }
   i64 dims[2] = {c->rows, L};
-  for (u32 i = 0; i < outs; i++) wb_put(wb_out(&c->head, i), WB_I64, 2, dims, (u32)(id + i * total), (u32)(total * 8), 0);
+  for (u32 i = 0; i < outs; i++) wb_put(wb_out(&c->head, i), narrow[i] ? WB_I32 : WB_I64, 2, dims, out[i], (u32)(total * (narrow[i] ? 4 : 8)), 0);
   c->bound = 0;
   return WB_DONE;
 }

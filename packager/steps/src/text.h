@@ -43,7 +43,8 @@ typedef struct {
   u32 suffix, suffix_len;             /* BPE: end of word */
   u32 bytes;                          /* 256 ids of the bytes' tokens, or 0 */
   u32 merges, num_left, pairs;        /* BPE: pairs[merges[a] .. merges[a + 1]] are the merges of a, by rising right side */
-  u32 scores, pad0;                   /* Unigram: f64 of each id */
+  u32 scores;                         /* Unigram: f64 of each id */
+  u32 narrow;                         /* bit i: output i is i32, else i64 */
   double unk_score;
 } config;
 

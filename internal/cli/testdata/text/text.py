@@ -1,5 +1,5 @@
 """Makes a small chain that the tests run: a byte-level BPE tokenizer trained here in front of a transformer with random weights, whose inputs are
-ids and mask alone.
+ids and mask alone: i64, i32, or one of each.
 
     pip install numpy onnx onnxruntime tokenizers
     python3 text.py
@@ -67,11 +67,12 @@ node("MatMul", [node("Relu", [node("MatMul", ["n1", weight("wf", D, F)], "f0")],
 node("LayerNormalization", [node("Add", ["n1", "f2"], "x2"), "g1", "b1"], "n2")
 node("Gather", ["n2", const("first", 0, "i8")], "cls", axis=1)
 node("Softmax", [node("MatMul", ["cls", weight("wc", D, 3)], "scores")], "probabilities", axis=-1)
-g = h.make_graph(nodes, "text", [h.make_tensor_value_info(n, T.INT64, ["N", "L"]) for n in ("input_ids", "attention_mask")],
-                 [h.make_tensor_value_info("probabilities", T.FLOAT, ["N", 3])], init)
-m = h.make_model(g, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
-onnx.checker.check_model(m)
-onnx.save(m, os.path.join(here, "model.onnx"))
+for name, ids, mask in ("model32.onnx", T.INT32, T.INT32), ("mixed.onnx", T.INT32, T.INT64), ("model.onnx", T.INT64, T.INT64):
+    g = h.make_graph(nodes, "text", [h.make_tensor_value_info("input_ids", ids, ["N", "L"]), h.make_tensor_value_info("attention_mask", mask, ["N", "L"])],
+                     [h.make_tensor_value_info("probabilities", T.FLOAT, ["N", 3])], init)
+    m = h.make_model(g, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(m)
+    onnx.save(m, os.path.join(here, name))
 s = onnxruntime.InferenceSession(m.SerializeToString())
 
 doc = dict(schema="https://github.com/waybill-ml/waybill/schema/vectors/v1", tolerance=[dict(output="probabilities", rtol=1e-4, atol=1e-5)], vectors=[])
