@@ -24,6 +24,7 @@ type driven struct {
 	longest, total time.Duration
 	code           uint32
 	arena          uint32
+	pieces         []time.Duration
 }
 
 // drive calls a step of one output by hand, with one input of a type and shape, and measures each piece.
@@ -108,6 +109,7 @@ func driveTo(t testing.TB, code []byte, outputs, dtype uint32, data []byte, dims
 		}
 		status = uint32(out[0])
 		d.resumes++
+		d.pieces = append(d.pieces, took)
 		d.longest, d.total = max(d.longest, took), d.total+took
 	}
 }
@@ -179,31 +181,5 @@ func TestImageAnnounced(t *testing.T) {
 	huge = append(append(huge, 8, 2, 0, 0, 0), make([]byte, 80)...)
 	if d := drive(t, code, 2, huge, int64(len(huge))); d.code != 68 || d.resumes != 1 {
 		t.Errorf("a side of 2^31 - 1: %v", d)
-	}
-}
-
-// BenchmarkImagePieces tells the longest piece of large pictures, in CPU time where the system tells it.
-func BenchmarkImagePieces(b *testing.B) {
-	code, err := steps.Image(steps.ImageConfig{Width: 224, Height: 224, Std: [3]float64{1, 1, 1}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	m := noise(4000, 3000)
-	var j bytes.Buffer
-	if err := jpeg.Encode(&j, m, &jpeg.Options{Quality: 90}); err != nil {
-		b.Fatal(err)
-	}
-	for name, file := range map[string][]byte{"png": encode(b, m), "jpeg": j.Bytes()} {
-		b.Run(name, func(b *testing.B) {
-			var worst driven
-			for b.Loop() {
-				if d := drive(b, code, 2, file, int64(len(file))); d.longest > worst.longest {
-					worst = d
-				}
-			}
-			b.ReportMetric(float64(worst.longest.Microseconds()), "longest-us")
-			b.ReportMetric(float64(worst.total.Microseconds()), "decode-us")
-			b.ReportMetric(float64(worst.resumes), "pieces")
-		})
 	}
 }

@@ -193,15 +193,22 @@ func TestTextSlices(t *testing.T) {
 	}
 }
 
+const longText = 1 << 16
+
+// longTexts are about size bytes each of what is hard for one operation or another.
+func longTexts(size int) map[string]string {
+	long := func(s string) string { return strings.Repeat(s, size/len(s)) }
+	return map[string]string{"words": long("the lowest newest word, "), "one word": long("lower"), "spaces": long(" "), "lines": long("\n"), "marks": "a" + long("\u0301\u0323\u0315"), "unknown": long("\U0010fffd"),
+		"clusters": long("\U0001f468\u200d"), "Hangul": long("\uc548"), "ligatures": long("\ufdfa"), "tokens": long("<mask> "), "digits": long("7")}
+}
+
 // Long texts are done in many pieces, in memory proportional to their length.
 func TestTextLong(t *testing.T) {
-	const size = 1 << 16
+	const size = longText
 	if testing.Short() {
 		t.Skip("long texts")
 	}
-	long := func(s string) string { return strings.Repeat(s, size/len(s)) }
-	texts := map[string]string{"words": long("the lowest newest word, "), "one word": long("lower"), "spaces": long(" "), "lines": long("\n"), "marks": "a" + long("\u0301\u0323\u0315"), "unknown": long("\U0010fffd"),
-		"clusters": long("\U0001f468\u200d"), "Hangul": long("\uc548"), "ligatures": long("\ufdfa"), "tokens": long("<mask> "), "digits": long("7")}
+	texts := longTexts(size)
 	for _, name := range []string{"gpt2", "llama2", "clip", "added", "xlmr", "albert", "unigram-bytes", "bytes-nfkd", "bytes-nfc", "wordpiece", "dropped"} {
 		file, _ := trained(t, name)
 		code, err := steps.Text(file)

@@ -170,7 +170,7 @@ WB_EXPORT("waybill_resume") u32 resume(ctx *c) {
     else c->u.jpeg.stage = J_MARKER;
   }
   d->room = c->head.arena_size;
-  u32 budget = c->head.budget ? c->head.budget : 700000, work = 0;
+  u32 budget = c->head.budget ? c->head.budget : 500000, work = 0;
   while (work < budget) {
     if (d->ready) {
       if (c->row < out_h(c) && wanted(c)) {

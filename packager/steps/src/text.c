@@ -57,7 +57,7 @@ static u32 read(ctx *c) {
     u32 k = valid(s + c->at, n - c->at);
     if (!k) return wb_fail(&c->head, WB_ERR_STRING, 0, c->row);
     for (u32 j = 0; j < k; j++) t[c->at + j] = s[c->at + j];
-    c->at += k, c->left -= 4;
+    c->at += k, c->left -= 6;
   }
   c->len = n, c->unit = 1, c->num = 1, c->segs = c->text + (u32)align16(n);
   segs(c)[0].end = n, segs(c)[0].id = FIRST;
@@ -96,6 +96,7 @@ static u32 work(ctx *c) {
       u64 a = c->text + (u64)c->len * c->unit, b = c->segs + (u64)c->num * 8, end = align16(a > b ? a : b);
       if (end > 0xf0000000u) return wb_fail(&c->head, WB_ERR_MEMORY, (i64)end, 0);
       c->out = (u32)end, c->made = c->i = c->from = c->inside = c->slid = c->moved = 0, c->stage = 1;
+      c->left -= 50;
     }
     u32 makes = o->kind <= OP_SPLIT || o->kind == OP_CHUNK ? NEW_SEGS : o->kind == OP_ORDER || o->kind == OP_COMPOSE ? IN_PLACE : NEW_TEXT;
     if (c->stage == 1) {
@@ -141,7 +142,7 @@ static u32 keep(ctx *c) {
   if (len > 0xf0000000u || (u64)c->count * 4 > 0xe0000000u) return wb_fail(&c->head, WB_ERR_MEMORY, (i64)len, 0);
   if (k->pad != PAD_LONGEST && c->row && len != c->longest) return wb_fail(&c->head, RAGGED, c->row, (i64)len);
   if (len > c->longest) c->longest = (u32)len;
-  c->row++, c->inside = 0, c->left -= 20;
+  c->row++, c->inside = 0, c->left -= 80;
   c->phase = READ;
   return WB_MORE;
 }
@@ -164,7 +165,7 @@ static u32 fill(ctx *c) {
   }
   if (wb_need(&c->head, end, &status)) return status;
   const u32 *frame = at(k->frame), *all = (const u32 *)mem(c, ids_at(c));
-  for (; c->fill < total; c->fill++, c->left -= 6) {
+  for (; c->fill < total; c->fill++, c->left -= 10) {
     if (c->left < 0) return WB_MORE;
     u32 row = (u32)c->fill / L, j = wb_rem((u32)c->fill, L), start = row ? ends(c)[row - 1] : 0, n = ends(c)[row] - start;
     u32 len = n + k->before + k->after, shift = k->pad_left ? L - len : 0;
@@ -190,7 +191,7 @@ WB_EXPORT("waybill_resume") u32 resume(ctx *c) {
   if (!c->bound) return wb_fail(&c->head, WB_ERR_STATE, 0, 0);
   const config *k = conf();
   u32 status;
-  c->left = c->head.budget ? c->head.budget : 1000000;
+  c->left = c->head.budget ? c->head.budget : 350000;
   while (c->left >= 0) {
     u32 s;
     switch (c->phase) {

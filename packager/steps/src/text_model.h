@@ -11,6 +11,7 @@ static inline u32 unknown(ctx *c) { return wb_fail(&c->head, UNKNOWN, c->row, c-
 static u32 whole(ctx *c, const u8 *s, u32 n) {
   const trie *t = &conf()->vocab;
   u32 node = 0;
+  c->left -= 20;
   for (u32 j = 0; j < n; j++, c->left -= 16)
     if ((node = child(t, node, s[j])) == NONE) return NONE;
   return value(t, node);
@@ -22,13 +23,14 @@ static u32 wordpiece(ctx *c, const u8 *s, u32 n) {
   const trie *t = &k->vocab;
   if (c->step == 0) c->any = 0, c->hold = c->num_ids, c->step = 1;
   if (c->step == 1) {
-    for (; c->pos < n && c->any <= k->max_chars; c->pos++, c->left -= 2) c->any += (s[c->pos] & 0xc0) != 0x80;
+    for (; c->pos < n && c->any <= k->max_chars; c->pos++, c->left -= 4) c->any += (s[c->pos] & 0xc0) != 0x80;
     if (c->any > k->max_chars) return token(c, k->unk), WB_DONE;
     c->pos = 0, c->step = 2;
   }
   while (c->pos < n) {
     if (c->left < 0) return WB_MORE;
     u32 node = c->pos ? k->go_on : 0, best = 0, id = 0;
+    c->left -= 30;
     for (u32 j = c->pos; node != NONE && j < n && (node = child(t, node, s[j])) != NONE; j++, c->left -= 16)
       if (value(t, node) != NONE) best = j + 1, id = value(t, node);
     if (!best) {
@@ -69,7 +71,7 @@ static const u32 *pair(u32 a, u32 b) {
 
 static void offer(ctx *c, u32 pos) {
   sym *s = syms(c);
-  c->left -= 50;
+  c->left -= 80;
   if (s[pos].next == NONE) return;
   const u32 *m = pair(s[pos].c, s[s[pos].next].c);
   if (!m) return;
@@ -194,7 +196,7 @@ static u32 unigram(ctx *c, const u8 *s, u32 n) {
   }
   node *x = (node *)mem(c, c->scratch);
   if (c->step == 1) {
-    for (; c->pos <= n; c->pos++, c->left -= 2) {
+    for (; c->pos <= n; c->pos++, c->left -= 5) {
       if (c->left < 0) return WB_MORE;
       x[c->pos].score = 0, x[c->pos].start = NONE, x[c->pos].id = 0;
     }
@@ -219,12 +221,12 @@ static u32 unigram(ctx *c, const u8 *s, u32 n) {
         node *to = x + c->pos + len;
         if (to->start == NONE || sum > to->score) to->score = sum, to->start = c->pos, to->id = k->unk;
       }
-      c->pos += len, c->left -= 20;
+      c->pos += len, c->left -= 50;
     }
     c->step = 3;
   }
   if (c->step == 3) { /* back from the end; the pieces' beginnings learn their ends */
-    for (; c->pos; c->left -= 5) {
+    for (; c->pos; c->left -= 12) {
       if (c->left < 0) return WB_MORE;
       u32 start = x[c->pos].start;
       x[start].score = (double)c->pos;
@@ -236,7 +238,7 @@ static u32 unigram(ctx *c, const u8 *s, u32 n) {
     if (c->left < 0) return WB_MORE;
     if (c->step == 4) {
       u32 end = (u32)x[c->pos].score;
-      c->left -= 5;
+      c->left -= 12;
       if (x[end].id != k->unk) {
         token(c, x[end].id);
         c->pos = end;
@@ -247,7 +249,7 @@ static u32 unigram(ctx *c, const u8 *s, u32 n) {
     if (c->step == 5) { /* unknown pieces in a row count as one text */
       while (c->hold < n && x[(u32)x[c->hold].score].id == k->unk) {
         if (c->left < 0) return WB_MORE;
-        c->hold = (u32)x[c->hold].score, c->left -= 5;
+        c->hold = (u32)x[c->hold].score, c->left -= 12;
       }
       u32 id = whole(c, s + c->pos, c->hold - c->pos);
       c->step = 6;

@@ -171,7 +171,7 @@ static u32 op_charsmap(ctx *c, const op *o) {
       while (c->at < c->m_end) {
         if (c->left < 0) return WB_MORE;
         u32 n = whole ? c->m_end - c->at : decode(x + c->at, &cp), v = first_value(t, x + c->at, n);
-        c->left -= 40;
+        c->left -= 60 + 12 * n;
         if (v == NONE) {
           if (whole) {
             whole = 0;

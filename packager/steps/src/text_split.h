@@ -40,6 +40,7 @@ static u32 op_added(ctx *c, const op *o) {
       for (u32 j = c->at; j < s.end && (node = child(t, node, text[j])) != NONE; j++, c->left -= 16)
         if (value(t, node) != NONE) best = j + 1 - c->at, found = value(t, node);
       u32 go = decode(text + c->at, &cp);
+      c->left -= 10;
       if (best) {
         u32 flags = info[2 * found + 1], stop = c->at + best, fits = 1;
         if (flags & SINGLE_WORD) {
