@@ -52,8 +52,13 @@ func msQuantOps() map[string]handler {
 		"QuantizeLinear":   quantizeLinear,
 		"DequantizeLinear": dequantizeLinear,
 		"QLinearAdd":       binary("Add"),
-		"QLinearMul":       binary("Mul"),
-		"QLinearSigmoid":   unary(func(o *op, x *ir.Value) *ir.Value { return o.emit("Sigmoid", nil, x) }),
+		"QLinearMul": func(o *op) []*ir.Value {
+			a, b := o.need(0), o.need(3)
+			acc := o.emit("Mul", nil, o.difference(a, o.perTensor(o.in(2))), o.difference(b, o.perTensor(o.in(5))))
+			sa, sb := o.perTensor(o.need(1)), o.perTensor(o.need(4))
+			return one(o.requantize(acc, sa, sb, o.need(6), o.in(7), a))
+		},
+		"QLinearSigmoid": unary(func(o *op, x *ir.Value) *ir.Value { return o.emit("Sigmoid", nil, x) }),
 		"QLinearLeakyRelu": unary(func(o *op, x *ir.Value) *ir.Value {
 			return o.negativePart(x, o.emit("Mul", nil, x, o.like(x, o.attrFloat("alpha", 0.01))))
 		}),
@@ -190,20 +195,26 @@ func (o *op) aligned(x, v *ir.Value, axis, block int64) *ir.Value {
 	return o.emit("Gather", ir.Attrs{"axis": int64(ax)}, v, idx)
 }
 
+// difference is x - zp in i32.
+func (o *op) difference(x, zp *ir.Value) *ir.Value {
+	d := o.cast(x, ir.I32)
+	if zp == nil {
+		return d
+	}
+	return o.emit("Sub", nil, d, o.cast(zp, ir.I32))
+}
+
 // dequant is (x - zp) * scale in f32, the difference in i32 for integers; scale and zp broadcast to x.
 func (o *op) dequant(x, scale, zp *ir.Value, to ir.DType) *ir.Value {
 	d := x
 	if x.Type.DType.IsInt() {
-		d = o.cast(x, ir.I32)
-		if zp != nil {
-			d = o.emit("Sub", nil, d, o.cast(zp, ir.I32))
-		}
+		d = o.difference(x, zp)
 	}
 	y := o.emit("Mul", nil, o.cast(d, ir.F32), o.cast(scale, ir.F32))
 	return o.cast(y, to)
 }
 
-// toQuantised rounds a float to an integer type: nearest even, plus the zero point, saturated.
+// toQuantised rounds a float to an integer type: nearest even, plus the zero point, saturated; NaN gives the lowest value.
 func (o *op) toQuantised(y, zp *ir.Value, d ir.DType) *ir.Value {
 	if !d.IsInt() || d.Bits() > 16 {
 		o.lacks("quantisation to %s", d)
@@ -213,13 +224,21 @@ func (o *op) toQuantised(y, zp *ir.Value, d ir.DType) *ir.Value {
 	if d.IsSigned() {
 		lo, hi = -1<<(d.Bits()-1), 1<<(d.Bits()-1)-1
 	}
-	// Through i32, which saturates and makes NaN 0, to i64, where the zero point cannot overflow.
-	v := o.cast(o.emit("Round", nil, y), ir.I32)
-	if zp != nil {
-		v = o.emit("Add", nil, o.cast(v, ir.I64), o.cast(zp, ir.I64))
+	// Bounds of fewer than 2^17 are exact in f32, and so is the cast of a narrower float.
+	if y.Type.DType != ir.F64 {
+		y = o.cast(y, ir.F32)
 	}
-	v = o.emit("Max", nil, v, o.scalar(v.Type.DType, float64(lo)))
-	v = o.emit("Min", nil, v, o.scalar(v.Type.DType, float64(hi)))
+	low, high := o.like(y, float64(lo)), o.like(y, float64(hi))
+	if zp != nil {
+		z := o.cast(zp, y.Type.DType)
+		low, high = o.emit("Sub", nil, low, z), o.emit("Sub", nil, high, z)
+	}
+	// What is not above the low bound becomes it, so NaN does.
+	y = o.emit("Where", nil, o.emit("Less", nil, low, y), y, low)
+	v := o.cast(o.emit("Round", nil, o.emit("Min", nil, y, high)), ir.I32)
+	if zp != nil {
+		v = o.emit("Add", nil, v, o.cast(zp, ir.I32))
+	}
 	return o.cast(v, d)
 }
 
@@ -305,11 +324,7 @@ func (o *op) matMulInteger(a, b, azp, bzp *ir.Value) *ir.Value {
 // less than 2^17 each.
 func (o *op) convInteger(x, w, xzp, wzp, bias *ir.Value) *ir.Value {
 	diff := func(v, zp *ir.Value) *ir.Value {
-		i := o.cast(v, ir.I32)
-		if zp != nil {
-			i = o.emit("Sub", nil, i, o.cast(zp, ir.I32))
-		}
-		return o.cast(i, ir.F64)
+		return o.cast(o.difference(v, zp), ir.F64)
 	}
 	if x.Type.DType.Bits() != 8 || w.Type.DType.Bits() != 8 {
 		o.lacks("a convolution of %s with %s", x.Type.DType, w.Type.DType)

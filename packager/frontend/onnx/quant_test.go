@@ -19,7 +19,7 @@ func TestQuantised(t *testing.T) {
 	of := func(d *ir.Data, dims ...int64) *ir.Data {
 		return &ir.Data{DType: d.DType, Dims: append([]int64{}, dims...), Bytes: d.Bytes}
 	}
-	nan := float32(math.NaN())
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	for _, c := range []struct {
 		name  string
 		opset int64
@@ -29,9 +29,23 @@ func TestQuantised(t *testing.T) {
 		want  []float64
 	}{
 		{"per axis, and NaN", 13, node("QuantizeLinear i0 i1 i2 -> y", attrI("axis", 0)),
-			[]*ir.Data{of(f(1, 2.5, -3, nan), 2, 2), f(0.5, 1), u8(10, 3)}, ir.U8, []float64{12, 15, 0, 3}},
+			[]*ir.Data{of(f(1, 2.5, -3, nan), 2, 2), f(0.5, 1), u8(10, 3)}, ir.U8, []float64{12, 15, 0, 0}},
 		{"saturated, ties to even", 13, node("QuantizeLinear i0 i1 i2 -> y"),
 			[]*ir.Data{f(1e30, -1e30, 0.5, 1.5), of(f(1)), of(i8(5))}, ir.I8, []float64{127, -128, 5, 7}},
+		{"beyond every bound, i16", 21, node("QuantizeLinear i0 i1 i2 -> y"),
+			[]*ir.Data{f(inf, -inf, nan, -3.4e38, 3.4e38, 32759.5, -32776.5), of(f(1)), of(ir.IntData(ir.I16, []int64{1}, []int64{8}))}, ir.I16,
+			[]float64{32767, -32768, -32768, -32768, 32767, 32767, -32768}},
+		{"a mask of the lowest float, u16", 21, node("QuantizeLinear i0 i1 i2 -> y"),
+			[]*ir.Data{f(-math.MaxFloat32, 0, -1.7014118e38, nan), of(f(5.192376e33)), of(ir.IntData(ir.U16, []int64{1}, []int64{65535}))}, ir.U16,
+			[]float64{0, 65535, 32767, 0}},
+		{"such a mask back", 21, node("DequantizeLinear i0 i1 i2 -> y"),
+			[]*ir.Data{ir.IntData(ir.U16, []int64{3}, []int64{0, 65535, 65534}), of(f(5.192376e33)), of(ir.IntData(ir.U16, []int64{1}, []int64{65535}))},
+			ir.F32, []float64{math.Inf(-1), 0, float64(-float32(5.192376e33))}},
+		{"no number in a vendor product", 13, node("com.microsoft.QLinearMul i0 i1 i2 i3 i4 i5 i6 i7 -> y"),
+			[]*ir.Data{i8(3, 4), of(f(inf)), of(i8(3)), i8(5), of(f(1)), of(i8(3)), of(f(1)), of(i8(-10))}, ir.I8, []float64{-128, 127}},
+		{"vendor product with a factor whose scale overflows", 13, node("com.microsoft.QLinearMul i0 i1 i2 i3 i4 i5 i6 i7 -> y"),
+			[]*ir.Data{i8(0, 2, 0), of(f(1)), of(i8(0)), i8(-128, -128, 127), of(f(1.3344406e36)), of(i8(127)), of(f(1.3344406e36)), of(i8(7))}, ir.I8,
+			[]float64{7, -128, 7}},
 		{"no zero point", 10, node("QuantizeLinear i0 i1 -> y"), []*ir.Data{f(300, 7, -1), of(f(1))}, ir.U8, []float64{255, 7, 0}},
 		{"output type", 21, node("QuantizeLinear i0 i1 -> y", attrI("output_dtype", int64(ir.I16))), []*ir.Data{f(40000, -7), of(f(1))}, ir.I16,
 			[]float64{32767, -7}},
