@@ -399,6 +399,15 @@ func TestProductsAndWindowsExact(t *testing.T) {
 			at := win([]int{4, 3}, []int{3, 2}, []int{0, 0, 0, 0}, []int{1, 1}, ir.Attrs{"auto_pad": same})
 			opCase{"Conv/" + dt.String() + "/" + same, "Conv", at, []*ir.Data{r.plain(dt, 1, 2, 10, 12), r.plain(dt, 3, 2, 4, 3)}, 1, false}.weights(t)
 		}
+		// Fewer elements than a window has, by less than a stride.
+		for i, dims := range [][]int64{{1, 2, 1, 1}, {2, 1, 2, 9}, {1, 3, 7, 1}, {1, 1, 2, 2}} {
+			at := win([]int{3, 3}, []int{3, 3}, []int{0, 0, 0, 0}, []int{1, 1}, ir.Attrs{"ceil_mode": 1})
+			opCase{fmt.Sprintf("MaxPool/%s/small/%d", dt, i), "MaxPool", at, []*ir.Data{r.tensor(dt, dims...)}, 2, true}.run(t)
+			for _, pad := range []int{0, 1} {
+				at["count_include_pad"] = pad
+				opCase{fmt.Sprintf("AveragePool/%s/small/%d%d", dt, i, pad), "AveragePool", at, []*ir.Data{r.plain(dt, dims...)}, 1, true}.run(t)
+			}
+		}
 		for _, ceil := range []int{0, 1} {
 			for i, at := range []ir.Attrs{
 				win([]int{2, 2}, []int{2, 2}, []int{0, 0, 0, 0}, []int{1, 1}, nil),

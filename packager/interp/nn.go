@@ -181,12 +181,12 @@ func (c *call) windows(dims []int64, ceil bool) ([]axisWindow, error) {
 			}
 		} else {
 			free := w.in + w.begin + end - span
-			if free < 0 {
-				return nil, fmt.Errorf("spatial dim %d of size %d is smaller than the window", i, w.in)
-			}
-			w.out = free/w.stride + 1
+			w.out = floorDiv(free, w.stride) + 1
 			if ceil && free%w.stride != 0 && w.out*w.stride < w.in+w.begin {
 				w.out++
+			}
+			if w.out < 1 {
+				return nil, fmt.Errorf("spatial dim %d of size %d is smaller than the window", i, w.in)
 			}
 		}
 		out[i] = w
@@ -487,4 +487,12 @@ func (c *call) batchNorm() (*tensor, error) {
 		}
 	}
 	return out.roundHalf(), nil
+}
+
+// floorDiv is a/b rounded down; b > 0.
+func floorDiv(a, b int64) int64 {
+	if a < 0 {
+		return -((b - 1 - a) / b)
+	}
+	return a / b
 }

@@ -183,6 +183,10 @@ func PoolSize(n, kernel, stride, begin, end, dilation int64, same, ceil bool) in
 	span := (kernel-1)*dilation + 1
 	free := n + begin + end - span
 	if free < 0 {
+		// The quotient rounded up is 0 here: one window, which sticks out.
+		if ceil && free > -stride && n+begin > 0 {
+			return 1
+		}
 		return 0
 	}
 	out := free/stride + 1

@@ -64,6 +64,10 @@ func (k *K) windowDims(x, y V) {
 			k.If(free.GeS(asm.CL(0)), func() {
 				k.Set(out, free.DivS(st.E).AddI(1))
 				k.If(asm.And2(k.Attr32(wAttrFlag).AndI(1), free.RemS(st.E).NeI(0).And(out.Mul(st.E).LtS(n.Add(b.E)))), func() { k.Inc(out, 1) })
+			}, func() {
+				// Rounded up, the quotient is 0 as long as less than a stride is missing: one window, which sticks out.
+				fits := free.Add(st.E).GtS(asm.CL(0)).And(n.Add(b.E).GtS(asm.CL(0)))
+				k.If(asm.And2(k.Attr32(wAttrFlag).AndI(1), fits), func() { k.Set(out, asm.CL(1)) })
 			})
 		})
 		// Automatic padding of nothing gives nothing.
