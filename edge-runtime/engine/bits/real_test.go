@@ -58,6 +58,7 @@ func TestRealModelsSameBits(t *testing.T) {
 				begin := time.Now()
 				res := run()
 				spent[name] += time.Since(begin)
+				t.Logf("%v", time.Since(begin).Round(time.Millisecond))
 				if len(res.Calls) != len(j.Calls) {
 					t.Fatalf("%d results for %d calls", len(res.Calls), len(j.Calls))
 				}
@@ -200,8 +201,7 @@ func tensorOf(v *ir.Val) engine.Tensor {
 	}
 	t := engine.Tensor{Kind: abi.Kind(v.Kind), Shape: []int64{int64(len(v.Elems))}}
 	if v.Kind == ir.Map {
-		t.Elems = append(t.Elems, dataOf(v.Keys))
-		t.DType = abi.DType(v.Keys.DType)
+		return engine.Tensor{Kind: abi.Map, DType: abi.DType(v.Keys.DType), Shape: t.Shape, Elems: []engine.Tensor{dataOf(v.Keys), valuesOf(v)}}
 	}
 	for _, e := range v.Elems {
 		t.Elems = append(t.Elems, tensorOf(e))
@@ -210,6 +210,17 @@ func tensorOf(v *ir.Val) engine.Tensor {
 		t.DType = t.Elems[0].DType
 	}
 	return t
+}
+
+// valuesOf joins the values of a map, which the interpreter holds one by one or in one tensor.
+func valuesOf(v *ir.Val) engine.Tensor {
+	all := engine.Tensor{Kind: abi.Tensor}
+	for _, e := range v.Elems {
+		d := dataOf(e.Tensor)
+		all.DType, all.Data, all.Strings = d.DType, append(all.Data, d.Data...), append(all.Strings, d.Strings...)
+	}
+	all.Shape = v.Keys.Dims
+	return all
 }
 
 func dataOf(d *ir.Data) engine.Tensor {
