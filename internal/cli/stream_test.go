@@ -104,8 +104,7 @@ func TestStreamingStateAndBounds(t *testing.T) {
 	if code != 0 {
 		t.Fatal(errs)
 	}
-	var f struct{ Interface artifact.Interface }
-	f = decodeJSON[struct{ Interface artifact.Interface }](t, out)
+	f := decodeJSON[struct{ Interface artifact.Interface }](t, out)
 	if s := f.Interface.State; len(s) != 2 || s[0].Input != "h" || s[0].Output != "h_out" || len(s[0].Init) != 0 || len(s[0].Shape) != 3 ||
 		s[1].Input != "c" || len(s[1].Init) != 16 || f.Interface.Inputs[0].Shape[0].Max != 4 || f.Interface.Inputs[0].Shape[0].Sym != "frames" {
 		t.Errorf("interface %+v %+v", s, f.Interface.Inputs)

@@ -79,7 +79,7 @@ func TestTopKMaps(t *testing.T) {
 
 // Scores may be of any float type; f64 stays f64.
 func TestTopKTypes(t *testing.T) {
-	d := engine.Of([]float64{1, 1 + 0x1p-40, math.Inf(1), math.NaN(), math.Inf(-1), -0.0}, 2, 3)
+	d := engine.Of([]float64{1, 1 + 0x1p-40, math.Inf(1), math.NaN(), math.Inf(-1), math.Copysign(0, -1)}, 2, 3)
 	outs, err := call(t, chooser(t, engine.Config{}, port("scores", "f64"), "i64", "f64", 3), d)
 	if err != nil {
 		t.Fatal(err)
