@@ -22,8 +22,8 @@ func benchCommand() Command {
 		Name: "bench", Group: Build, Summary: "measure latency, throughput, load time and memory of a model",
 		Args: "[MODEL|PROJECT|REF]", Max: 1,
 		Long: `Runs the model on one golden vector, or on generated values where there is none, one call after the other. Times are
-of the calls alone; loading is measured apart. With steps around the model, each one's share of the time is told. peak_rss_bytes is of this whole process, compiler included: measure a
-REF to leave the compiler out.`,
+of the calls alone; loading is measured apart. With steps around the model, each one's share of the time is told.
+peak_rss_bytes is of this whole process, compiler included: measure a REF to leave the compiler out.`,
 		Examples: []string{
 			"waybill bench churn:1.0",
 			"waybill bench model.onnx --batch 64 --duration 5s --output json",

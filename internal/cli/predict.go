@@ -24,14 +24,14 @@ func predictCommand() Command {
 		Name: "predict", Group: Build, Summary: "run a model on rows or tensors, as a device would",
 		Args: "[MODEL|PROJECT|REF] INPUT", Min: 1, Max: 2,
 		Long: `INPUT is a file or - for stdin: an inference request of the Open Inference Protocol V2 (JSON), CSV rows with a header, or
-JSON records (a list of flat objects, or one of them); or for a model whose one input is the bytes of a file, as of a picture
-or a sound, that file. Columns and fields fill the features that waybill.yaml lists,
-or the inputs of the same name; an empty cell, null or an absent field is a missing value. With text output there is
-one line per row, else one per tensor; with --output json it is a V2 response.
+JSON records (a list of flat objects, or one of them); or, for a model whose one input is the bytes of a file, that
+file: a picture or a sound. Columns and fields fill the features that waybill.yaml lists, or the inputs of the same
+name; an empty cell, null or an absent field is a missing value. With text output there is one line per row, else one
+per tensor; with --output json it is a V2 response.
 
-A request may leave out the inputs that carry a stream's state (waybill.yaml: state); they start with their first value.
-With --stream, INPUT holds any number of requests, one behind the other (JSON lines), and each gets the state that the one before it
-left; the answers are JSON lines too.`,
+A request may leave out the inputs that carry a stream's state (waybill.yaml: state); they start with their first
+value. With --stream, INPUT holds any number of requests, one behind the other (JSON lines), and each gets the state
+that the one before it left; the answers are JSON lines too.`,
 		Examples: []string{
 			"waybill predict churn:1.0 customers.csv",
 			`echo '{"inputs":[{"name":"X","datatype":"FP32","shape":[1,2],"data":[1,2]}]}' | waybill predict model.onnx -`,
