@@ -444,8 +444,11 @@ func EyeLike(d DT) *Kernel {
 			k.pieceUnits(lo, hi, bytes, func(u, from, to V) {
 				k.Set(p, Data(y).Add(u.Mul(m.E).ShlI(d.Shift)))
 				k.MemFill(p.Add(from.E), asm.C(0), to.Sub(from.E))
-				k.Set(c, u.ExtU().Add(k.Attr(0)).ShlI(d.Shift))
-				k.If(c.GeS(from.ExtU()).And(c.LtS(to.ExtU())), func() { k.Store(d, p.Add(c.Wrap()), 0, v) })
+				k.Set(c, u.ExtU().Add(k.Attr(0)))
+				k.If(c.GeS(asm.CL(0)).And(c.LtS(m.ExtU())), func() { // only then is c small enough to be shifted
+					k.Set(c, c.ShlI(d.Shift))
+					k.If(c.GeS(from.ExtU()).And(c.LtS(to.ExtU())), func() { k.Store(d, p.Add(c.Wrap()), 0, v) })
+				})
 			})
 		},
 	}
