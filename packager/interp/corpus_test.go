@@ -82,6 +82,10 @@ func runSet(t *testing.T, g *ir.Graph, set string) {
 	in := readInputs(t, g, set)
 	start := time.Now()
 	out, err := interp.Run(context.Background(), g, in)
+	var u *interp.UnsupportedError
+	if errors.As(err, &u) && u.Op == "Allowed" { // what only the inputs ask for: Dropout that really trains
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Errorf("%s: %v", filepath.Base(set), err)
 		return
@@ -201,7 +205,7 @@ func equal(got, want *ir.Data, rtol, atol float64) error {
 
 // TestONNXNodes runs ONNX's own tests for what the frontend and the interpreter support; the log lists the rest.
 func TestONNXNodes(t *testing.T) {
-	for suite, least := range map[string]int{"onnx-node": 450, "onnx-expanded": 240, "onnx-pytorch": 70, "onnx-simple": 8, "onnx-node-exotic": 1} {
+	for suite, least := range map[string]int{"onnx-node": 901, "onnx-expanded": 354, "onnx-pytorch": 85, "onnx-simple": 17, "onnx-node-exotic": 130} {
 		t.Run(suite, func(t *testing.T) { runSuite(t, suite, least) })
 	}
 }
