@@ -191,7 +191,7 @@ func TestStepIsReset(t *testing.T) {
 	// Fails with code 70 when address 600 was written by an earlier call.
 	resume := cat(con(600), load(0), ifThen(fail(70, 0, conL(0), conL(0))), con(600), con(1), store(0),
 		putOut(cat(in(), load(abi.DescData)), cat(in(), load(abi.DescBytes))), con(0))
-	m, err := loadStep(t, Config{}, variant(con(0), resume, con(0)))
+	m, err := loadStep(t, Config{Instances: 1}, variant(con(0), resume, con(0)))
 	if err != nil {
 		t.Fatal(err)
 	}
