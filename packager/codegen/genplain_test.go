@@ -131,7 +131,13 @@ func plainRecipes() map[string]recipe {
 		return g.on("IsInf", 1, g.some(attrs{"detect_positive": g.bit(), "detect_negative": g.bit()}), g.flt(0))
 	}
 	t["Identity"] = func(g *generator) bool { return g.on("Identity", 1, nil, g.thing(0)) }
-	t["Dropout"] = func(g *generator) bool { return g.on("Dropout", -2, nil, g.flt(0)) }
+	t["Dropout"] = func(g *generator) bool {
+		if g.one(2) {
+			return g.on("Dropout", -2, nil, g.flt(0))
+		}
+		// Only the run tells that nothing is to be drawn.
+		return g.on("Dropout", -2, nil, g.flt(0), g.real(ir.F32, 0.5), g.value(ir.Bools([]int64{}, []bool{false})))
+	}
 	t["Constant"] = func(g *generator) bool {
 		return g.on("Constant", 1, choose(g, attrs{"value": g.data(g.dtype(), g.somedims(g.n(3))...)}, attrs{"value_float": g.float()}, attrs{"value_floats": g.reals(3)},
 			attrs{"value_int": g.n(9)}, attrs{"value_ints": g.between(2, -3, 3)}, attrs{"value_string": "é"}, attrs{"value_strings": []string{"a", ""}}))
