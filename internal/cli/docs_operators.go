@@ -22,6 +22,7 @@ func operatorsDoc() string {
 		"How each one computes, to the bit, is in [numerics.md](numerics.md). A model that needs anything else is refused with the operator, its operator " +
 		"set and the node (exit code 5); nothing is skipped or approximated.\n\n## Read from ONNX\n\n")
 	known, versions := onnx.Supported(), onnx.Versions()
+	refused := onnx.Refused()
 	var rows []string
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		canon := name
@@ -34,11 +35,14 @@ func operatorsDoc() string {
 		if d, ok := ir.Op(canon); ok {
 			note = firstSentence(d.Doc)
 		}
+		if why := refused[name]; why != "" {
+			note = "**refused**: " + why
+		}
 		rows = append(rows, fmt.Sprintf("| %s | %s | %s |\n", name, versionList(versions[name]), cell(note)))
 	}
-	fmt.Fprintf(&b, "%d operators. Of the specification's own operators only these are missing: %s. Random draws (Bernoulli, Multinomial, RandomNormal, RandomUniform and their kin, Dropout in training) are "+
-		"known and refused; whole decoding loops (BeamSearch, GreedySearch, Sampling) too.\n\n| operator | operator sets | in short, or its limits |\n|---|---|---|\n%s",
-		len(rows), strings.Join(onnx.Missing(), ", "), strings.Join(rows, ""))
+	fmt.Fprintf(&b, "%d operators, and %d that are known and refused. Of the specification's own operators only these are missing: %s. Dropout that really trains ends "+
+		"with an error of the run, because it draws random numbers.\n\n| operator | operator sets | in short, or its limits |\n|---|---|---|\n%s",
+		len(rows)-len(refused), len(refused), strings.Join(onnx.Missing(), ", "), strings.Join(rows, ""))
 	b.WriteString(suitesDoc())
 	b.WriteString("\n## Inside\n\nThe canonical operators that models are rewritten to. `?` marks what may be absent, `*` any number.\n\n" +
 		"| operator | inputs | outputs | attributes | semantics |\n|---|---|---|---|---|\n")

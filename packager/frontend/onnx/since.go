@@ -56,3 +56,13 @@ func Missing() []string {
 	}
 	return out
 }
+
+// Refused gives the operators that the frontend knows only to say why it cannot take them, with the reason.
+func Refused() map[string]string {
+	draws, loop := "random draws", "whole decoding loops"
+	return map[string]string{
+		"Bernoulli": draws, "Multinomial": draws, "RandomNormal": draws, "RandomNormalLike": draws, "RandomUniform": draws, "RandomUniformLike": draws,
+		"com.microsoft.BeamSearch": loop, "com.microsoft.GreedySearch": loop, "com.microsoft.Sampling": loop, "com.microsoft.WhisperBeamSearch": loop,
+		"com.microsoft.SparseToDenseMatMul": "sparse tensors", "ATen": "functions of PyTorch",
+	}
+}
