@@ -151,6 +151,9 @@ func ask(ctx context.Context, socket, method, target string, into any) error {
 		return err
 	}
 	resp, err := c.Do(req)
+	if err != nil && method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+		resp, err = c.Do(req) // the agent ended while it was asked: a second try finds its successor, or nobody
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || os.PathSeparator == '\\') {
 		return errDown

@@ -58,7 +58,7 @@ func serveAndAsk(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: device CONFIG MODEL FILE WANT")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
+	ts.Defer(cancel) // at the script's end, not here: the device runs under it
 	exe, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], "waybill-edge"))
 	ts.Check(err)
 	cmd := exec.CommandContext(ctx, exe, "run", "--config", ts.MkAbs(args[0]))
