@@ -105,6 +105,11 @@ func (d *Document) Encode() ([]byte, error) {
 		s := &c.Keys[i].Scope
 		s.Models, s.Envs, s.Channels = nonNil(s.Models), nonNil(s.Envs), nonNil(s.Channels)
 	}
+	c.Identities = slices.Clone(d.Identities)
+	for i := range c.Identities {
+		s := &c.Identities[i].Scope
+		s.Models, s.Envs, s.Channels = nonNil(s.Models), nonNil(s.Envs), nonNil(s.Channels)
+	}
 	c.Policies, c.Revoked, c.Denied = nonNil(d.Policies), nonNil(d.Revoked), nonNil(d.Denied)
 	return artifact.Canonical(&c)
 }
@@ -138,6 +143,10 @@ func (d *Document) Validate() error {
 		return fail("threshold %d is below 1", d.Threshold)
 	case len(d.Keys) > MaxKeys:
 		return fail("%d keys are more than %d", len(d.Keys), MaxKeys)
+	case len(d.Identities) > MaxIdentities:
+		return fail("%d identities are more than %d", len(d.Identities), MaxIdentities)
+	case (d.Keyless == nil) != (len(d.Identities) == 0):
+		return fail("identities and keyless stand together or not at all")
 	}
 	seen := map[string]int{}
 	roots := 0
@@ -166,10 +175,22 @@ func (d *Document) Validate() error {
 		if k.Role != RoleApprover && len(k.ApproverRoles) != 0 {
 			return fail("%s (%s): approverRoles on a key of role %s", at, k.Name, k.Role)
 		}
-		for _, p := range slices.Concat(k.Scope.Models, k.Scope.Envs, k.Scope.Channels) {
-			if _, err := path.Match(p, ""); err != nil || p == "" {
-				return fail("%s (%s): scope pattern %q is malformed", at, k.Name, p)
-			}
+		if err := checkScope(k.Scope); err != nil {
+			return fail("%s (%s): %w", at, k.Name, err)
+		}
+	}
+	for i, id := range d.Identities {
+		if err := id.check(); err != nil {
+			return fail("identities[%d] (%s): %w", i, id.Name, err)
+		}
+		if _, dup := seen[id.ID]; dup {
+			return fail("identities[%d] (%s): named twice; one identity has one role", i, id.Name)
+		}
+		seen[id.ID] = i
+	}
+	if d.Keyless != nil {
+		if err := d.Keyless.check(); err != nil {
+			return fail("keyless: %w", err)
 		}
 	}
 	if roots < d.Threshold {
@@ -183,6 +204,15 @@ func (d *Document) Validate() error {
 	for _, id := range d.Revoked {
 		if _, err := artifact.ParseDigest("sha256:" + id); err != nil {
 			return fail("revoked: %q is not a key id", id)
+		}
+	}
+	return nil
+}
+
+func checkScope(s Scope) error {
+	for _, p := range slices.Concat(s.Models, s.Envs, s.Channels) {
+		if _, err := path.Match(p, ""); err != nil || p == "" {
+			return fmt.Errorf("scope pattern %q is malformed", p)
 		}
 	}
 	return nil
@@ -228,7 +258,7 @@ type Ask struct {
 // Allows tells whether the key may say something in that role about that model, environment and channel at that time.
 // A nil error is the only yes.
 func (d *Document) Allows(a Ask) error {
-	k, ok := d.Lookup(a.KeyID)
+	k, ok := d.Signer(a.KeyID)
 	switch {
 	case a.At.IsZero() || d.Expired(a.At):
 		return fmt.Errorf("%w: version %d was valid until %s", ErrExpired, d.Version, d.Expires.Format(time.RFC3339))
@@ -369,7 +399,7 @@ func (d *Document) Follows(current *Document) error {
 		return fail("issued before version %d", current.Version)
 	}
 	for _, id := range current.Revoked {
-		if k, ok := d.Lookup(id); ok && !d.IsRevoked(id) {
+		if k, ok := d.Signer(id); ok && !d.IsRevoked(id) {
 			return fail("key %s (%s) was revoked and is trusted again", short(id), k.Name)
 		}
 	}

@@ -37,8 +37,11 @@ type Document struct {
 	Threshold  int               `json:"threshold" yaml:"threshold"` // root signatures needed for this and the next version
 	Keys       []Key             `json:"keys" yaml:"keys"`
 	Policies   []artifact.Digest `json:"policies" yaml:"policies"` // pinned policy digests that devices accept in a VSA
-	Revoked    []string          `json:"revoked" yaml:"revoked"`   // key ids
+	Revoked    []string          `json:"revoked" yaml:"revoked"`   // ids of keys and identities
 	Denied     []artifact.Digest `json:"denied" yaml:"denied"`     // artifact digests
+	// Identities may sign with short-lived certificates; Keyless is set when and only when there are some.
+	Identities []Identity `json:"identities,omitempty" yaml:"identities,omitempty"`
+	Keyless    *Keyless   `json:"keyless,omitempty" yaml:"keyless,omitempty"`
 }
 
 // Key is one public key with its one role and its scope.

@@ -69,6 +69,7 @@ var semantic = []string{
 	"not after", "expires", "PASSED with", "are not [FAILED]", "is not the extension's policyDigest", "basis.champion",
 	"prev", "not the target", "given twice", "verdicts", "epoch", "rollback.from", "is not that of the public key",
 	"PUBLIC KEY", "parse public key", "cannot meet the threshold", "approverRoles on", "same key", "lower and an upper", "pattern", "rollout.id",
+	"is not that of issuer and subject", "trustedRootJSON has digest",
 }
 
 // The strict decoders and the schemas say the same about every fixture and about every mutation of each: key dropped, key
@@ -85,7 +86,7 @@ func TestDecodersAgreeWithSchemas(t *testing.T) {
 		n := evidence.NameOf(f.typ)
 		docs[n] = append(docs[n], f.predicate)
 	}
-	docs["trust"] = []any{w.Doc, second(t, w)}
+	docs["trust"] = []any{w.Doc, second(t, w), keyless(w)}
 	for name, ps := range docs {
 		s := schemas[name]
 		if s == nil {
@@ -101,6 +102,19 @@ func TestDecodersAgreeWithSchemas(t *testing.T) {
 			t.Errorf("schema %s has no fixture", n)
 		}
 	}
+}
+
+// keyless is a trust document with identities.
+func keyless(w *verifytest.World) *trust.Document {
+	d := *w.Doc
+	const issuer, subject, pattern = "https://token.actions.githubusercontent.com", "release@example.com", "https://ci.example/ml/*@refs/tags/v*"
+	all := trust.Scope{Models: []string{"*"}, Envs: []string{"prod"}, Channels: []string{"*"}}
+	d.Identities = []trust.Identity{
+		{ID: trust.IdentityID(issuer, subject, false), Name: "release", Role: trust.RolePublisher, Issuer: issuer, Subject: subject, Scope: all},
+		{ID: trust.IdentityID(issuer, pattern, true), Name: "lead", Role: trust.RoleApprover, Issuer: issuer, SubjectPattern: pattern, Scope: all, ApproverRoles: []string{"ml-lead"}},
+	}
+	d.Keyless = &trust.Keyless{TrustedRoot: artifact.DigestOf([]byte("{}")), TrustedRootJSON: "{}", Logs: 1, Timestamps: 1}
+	return &d
 }
 
 func agree(t *testing.T, name string, s *jsonschema.Schema, p any) {

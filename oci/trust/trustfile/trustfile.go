@@ -61,6 +61,11 @@ func Encode(d *trust.Document) ([]byte, error) {
 		s.Models, s.Envs, s.Channels = list(s.Models), list(s.Envs), list(s.Channels)
 		c.Keys[i].ApproverRoles = slices.Clone(c.Keys[i].ApproverRoles)
 	}
+	c.Identities = slices.Clone(d.Identities)
+	for i := range c.Identities {
+		s := &c.Identities[i].Scope
+		s.Models, s.Envs, s.Channels = list(s.Models), list(s.Envs), list(s.Channels)
+	}
 	c.Policies, c.Revoked, c.Denied = append([]artifact.Digest{}, d.Policies...), list(d.Revoked), append([]artifact.Digest{}, d.Denied...)
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
