@@ -39,12 +39,16 @@ func (a *auditor) policy(ctx context.Context) error {
 		}
 		vs = append(vs, w)
 	}
-	slices.SortFunc(vs, func(x, y verdict) int {
-		if c := x.v.TimeVerified.Compare(y.v.TimeVerified); c != 0 {
-			return c
-		}
-		return cmp(string(x.Bundle), string(y.Bundle))
-	})
+	order := make([]evidence.Verdict, len(vs))
+	for i, x := range vs {
+		order[i] = evidence.Verdict{Bundle: x.Bundle, VSA: x.v}
+	}
+	evidence.SortVerdicts(order)
+	place := map[artifact.Digest]int{}
+	for i, o := range order {
+		place[o.Bundle] = i
+	}
+	slices.SortFunc(vs, func(x, y verdict) int { return place[x.Bundle] - place[y.Bundle] })
 	if len(vs) == 0 {
 		a.line("POLICY", Missing, nil, "no gate has decided about this digest")
 	}

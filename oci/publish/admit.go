@@ -120,8 +120,8 @@ func (p *Proof) add(raw []byte, e *verify.Evidence) {
 
 // verdict finds the newest verdict of the gate on this digest for this environment, whatever it says.
 func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]byte, *evidence.VSA, error) {
-	var raw []byte
-	var newest *evidence.VSA
+	var found []evidence.Verdict
+	raws := map[artifact.Digest][]byte{}
 	var others []string
 	for _, b := range bundles {
 		e, err := verify.Bundle(b, doc, verify.Want{PredicateType: evidence.TypeVSA, Subject: n.Digest, Model: n.Model, Env: n.Env, Now: now})
@@ -139,18 +139,18 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 			others = append(others, e.Bundle.Short()+": a verdict on "+v.ResourceURI+" for "+v.Waybill.Environment)
 			continue
 		}
-		if newest == nil || v.TimeVerified.After(newest.TimeVerified) {
-			raw, newest = b, v
-		}
+		found, raws[e.Bundle] = append(found, evidence.Verdict{Bundle: e.Bundle, VSA: v}), b
 	}
-	if newest == nil {
+	if len(found) == 0 {
 		d := denied(errors.New("there is no verdict of the gate"), n)
 		for _, o := range others {
 			d.Line("%s", o)
 		}
 		return nil, nil, d
 	}
-	return raw, newest, nil
+	evidence.SortVerdicts(found)
+	newest := found[len(found)-1]
+	return raws[newest.Bundle], newest.VSA, nil
 }
 
 func want(n Need, now time.Time) verify.VSAWant {

@@ -304,6 +304,17 @@ func TestAdmit(t *testing.T) {
 		v.VerificationResult, v.VerifiedLevels, v.Waybill.Violations = evidence.Failed, []string{"FAILED"}, []string{"QUAL-001"}
 		v.TimeVerified = v.TimeVerified.Add(time.Minute)
 	})
+	// Several within one second: the chain decides, whatever the order of their digests.
+	second := func(failed bool, prev []byte) []byte {
+		return verdict(func(v *evidence.VSA) {
+			if failed {
+				v.VerificationResult, v.VerifiedLevels, v.Waybill.Violations = evidence.Failed, []string{"FAILED"}, []string{"QUAL-001"}
+			}
+			v.Waybill.Prev = artifact.DigestOf(prev)
+		})
+	}
+	denyAfter := second(true, pass)
+	passAgain := second(false, denyAfter)
 	late := verdict(func(v *evidence.VSA) { v.Waybill.NotAfter = w.Now })
 	moved := verdict(func(v *evidence.VSA) { v.Waybill.Basis = evidence.Basis{Channel: "prod", Seq: 3, Champion: digestB} })
 	for _, c := range []struct {
@@ -320,6 +331,11 @@ func TestAdmit(t *testing.T) {
 		{"no verdict", [][]byte{release}, nil, diag.Denied},
 		{"denied", [][]byte{release, deny}, nil, diag.Denied},
 		{"a later denial withdraws a pass", [][]byte{release, pass, deny}, nil, diag.Denied},
+		{"a denial of the same second", [][]byte{release, pass, denyAfter}, nil, diag.Denied},
+		{"a denial of the same second, other order", [][]byte{denyAfter, pass, release}, nil, diag.Denied},
+		{"a pass after it", [][]byte{release, pass, denyAfter, passAgain}, nil, diag.OK},
+		{"a pass after it, other order", [][]byte{passAgain, denyAfter, release, pass}, nil, diag.OK},
+		{"two gates at once", [][]byte{release, pass, second(true, []byte("before both"))}, nil, diag.Denied},
 		{"verdict of another digest", [][]byte{release, w.SignVSA(digestB, w.VSA())}, nil, diag.Denied},
 		{"verdict by the publisher", [][]byte{release, w.Keys[trust.RolePublisher].Sign(t, evidence.TypeVSA, "churn", digestA, w.VSA())}, nil, diag.Denied},
 		{"verdict for staging", [][]byte{release, verdict(func(v *evidence.VSA) { v.Waybill.Environment = "staging" })}, nil, diag.Denied},

@@ -85,7 +85,7 @@ func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Resu
 	in.Normalize()
 	slices.Sort(c.used)
 	return &Result{
-		Input: in, Used: slices.Compact(c.used), Prev: c.prev, Basis: basis,
+		Input: in, Used: slices.Compact(c.used), Prev: c.prev(), Basis: basis,
 		Manifest: artifact.Descriptor{MediaType: model.Manifest.MediaType, Digest: rq.Digest, Size: int64(len(raw)), ArtifactType: model.Manifest.ArtifactType},
 	}, nil
 }
@@ -112,8 +112,16 @@ type collector struct {
 	now  time.Time
 	env  input.Environment
 	used []artifact.Digest
-	prev artifact.Digest
-	at   time.Time // of prev
+	past []evidence.Verdict // on this digest for this environment
+}
+
+// prev is the newest verified verdict: verdicts are chained per environment, and it is the one before the next.
+func (c *collector) prev() artifact.Digest {
+	if len(c.past) == 0 {
+		return ""
+	}
+	evidence.SortVerdicts(c.past)
+	return c.past[len(c.past)-1].Bundle
 }
 
 func (c *collector) problem(code, format string, args ...any) {
@@ -271,9 +279,8 @@ func (c *collector) verdict(e *verify.Evidence, env string) error {
 	}
 	c.in.Verdicts = append(c.in.Verdicts, input.Verdict{Environment: x.Environment, Result: v.VerificationResult, NotAfter: x.NotAfter,
 		PolicyDigest: string(x.PolicyDigest), ResourceURI: v.ResourceURI, Bundle: string(e.Bundle), KeyID: e.KeyID})
-	// Verdicts are chained per environment: the newest is the one before the next.
-	if env == c.env.Name && (c.prev == "" || v.TimeVerified.After(c.at) || v.TimeVerified.Equal(c.at) && e.Bundle > c.prev) {
-		c.prev, c.at = e.Bundle, v.TimeVerified
+	if env == c.env.Name {
+		c.past = append(c.past, evidence.Verdict{Bundle: e.Bundle, VSA: v})
 	}
 	return nil
 }
