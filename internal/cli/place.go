@@ -36,7 +36,7 @@ func (c *Call) openStore(ctx context.Context, create bool) (*store.Store, error)
 			return nil, err
 		}
 	}
-	return store.Open(ctx, d, store.Options{Create: create})
+	return store.Open(ctx, d, store.Options{Create: create, References: c.String("store") == ""})
 }
 
 // place opens the repository of a reference for reading. Plain http is for loopback, unless --plain-http.
@@ -55,7 +55,7 @@ func (c *Call) openPlace(ctx context.Context, ref registry.Ref, create bool) (*o
 		ref.Path = c.Abs(ref.Path)
 	}
 	p, err := registry.Open(ctx, ref, registry.Options{
-		Create: create || ref.Kind == registry.KindLocal, StoreDir: dir,
+		Create: create || ref.Kind == registry.KindLocal, StoreDir: dir, References: true,
 		Remote: registry.RemoteOptions{PlainHTTP: c.Bool("plain-http"), UserAgent: "waybill/" + version.Number},
 	})
 	if err != nil {

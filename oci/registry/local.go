@@ -96,7 +96,7 @@ func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func()
 		return err
 	}
 	if ok { // a blob that was damaged here since is replaced
-		switch err := l.check(ctx, d); {
+		switch err := l.s.Check(ctx, d); {
 		case err == nil:
 			return nil
 		case diag.CodeOf(err) != diag.Verification && !errors.Is(err, fs.ErrNotExist):
@@ -109,16 +109,6 @@ func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func()
 	}
 	defer rc.Close()
 	_, _, err = l.s.PutBlob(ctx, rc, d)
-	return err
-}
-
-func (l *Local) check(ctx context.Context, d artifact.Descriptor) error {
-	rc, err := l.s.Blob(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	_, err = io.Copy(io.Discard, rc)
 	return err
 }
 

@@ -67,10 +67,12 @@ type Place interface {
 
 // Options configure Open.
 type Options struct {
-	Create    bool   // make the store or layout when it does not exist
-	StoreDir  string // of the local store; "" means store.DefaultDir
-	Remote    RemoteOptions
-	OpenStore func(ctx context.Context, dir string, create bool) (*store.Store, error) // nil: store.Open
+	Create   bool   // make the store or layout when it does not exist
+	StoreDir string // of the local store; "" means store.DefaultDir
+	Remote   RemoteOptions
+	// References lets the local store refer to files elsewhere (store.Options); never a layout given by path.
+	References bool
+	OpenStore  func(ctx context.Context, dir string, create bool) (*store.Store, error) // nil: store.Open
 }
 
 // Open gives the repository that ref names.
@@ -78,7 +80,7 @@ func Open(ctx context.Context, ref Ref, o Options) (Place, error) {
 	open := o.OpenStore
 	if open == nil {
 		open = func(ctx context.Context, dir string, create bool) (*store.Store, error) {
-			return store.Open(ctx, dir, store.Options{Create: create})
+			return store.Open(ctx, dir, store.Options{Create: create, References: o.References && ref.Kind == KindLocal})
 		}
 	}
 	switch ref.Kind {

@@ -70,7 +70,7 @@ func (s *Server) blobs(w http.ResponseWriter, r *http.Request, repo, ref string)
 		}
 		return
 	}
-	f, err := st.OpenRaw(d) // the client hashes; range requests could not be checked here
+	f, err := st.OpenRaw(r.Context(), d) // the client hashes; range requests could not be checked here
 	if err != nil {
 		failErr(w, err, "BLOB_UNKNOWN")
 		return
@@ -140,7 +140,7 @@ func (s *Server) manifests(w http.ResponseWriter, r *http.Request, repo, ref str
 		return
 	}
 	// Sent as it lies there, like a blob: who reads it hashes it, and learns of damage from both digests.
-	f, err := st.OpenRaw(d.Digest)
+	f, err := st.OpenRaw(r.Context(), d.Digest)
 	if err != nil {
 		failErr(w, err, "MANIFEST_UNKNOWN")
 		return

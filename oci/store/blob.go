@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -24,6 +23,7 @@ type Writer struct {
 	h    hash.Hash
 	n    int64
 	what string // names the content in errors
+	hint func(*diag.Error) *diag.Error
 	done bool
 }
 
@@ -32,6 +32,15 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	if err := s.Hold(ctx); err != nil {
 		return nil, err
 	}
+	f, err := s.temp()
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{s: s, f: f, h: sha256.New(), what: "content written to store " + s.dir}, nil
+}
+
+// temp makes a temporary file.
+func (s *Store) temp() (fsx.File, error) {
 	f, err := fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
 	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
 		if err = s.mkdir(s.path(ingestDir)); err == nil {
@@ -41,7 +50,24 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	if err != nil {
 		return nil, s.writeError(err, "write to store")
 	}
-	return &Writer{s: s, f: f, h: sha256.New(), what: "content written to store " + s.dir}, nil
+	return f, nil
+}
+
+// tempName reserves the name of a temporary file for who makes it in another way.
+func (s *Store) tempName() (string, error) {
+	f, err := s.temp()
+	if err != nil {
+		return "", err
+	}
+	name := f.Name()
+	if err := f.Close(); err != nil {
+		_ = s.fs.Remove(name)
+		return "", s.writeError(err, "write to store")
+	}
+	if err := s.fs.Remove(name); err != nil {
+		return "", s.writeError(err, "write to store")
+	}
+	return name, nil
 }
 
 // writeError tells a full disk from other failures, since the user can do something about it.
@@ -67,30 +93,22 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// copySize is the buffer of a transfer.
-const copySize = 256 << 10
-
-// ReadFrom implements io.ReaderFrom with a larger buffer than io.Copy has.
+// ReadFrom implements io.ReaderFrom: reading and writing go on while another core hashes.
 func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
-	buf := make([]byte, copySize)
-	var total int64
-	for {
-		n, err := r.Read(buf)
-		if n > 0 {
-			m, werr := w.Write(buf[:n])
-			total += int64(m)
-			if werr != nil {
-				return total, werr
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
+	n, err := pump(r, w.h, writerFunc(func(p []byte) (int, error) {
+		n, err := w.f.Write(p)
 		if err != nil {
-			return total, err
+			err = w.s.writeError(err, "write to store")
 		}
-	}
+		return n, err
+	}))
+	w.n += n
+	return n, err
 }
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // Size is the number of bytes written so far.
 func (w *Writer) Size() int64 { return w.n }
@@ -98,9 +116,9 @@ func (w *Writer) Size() int64 { return w.n }
 // Commit makes the blob durable under its digest, which must be want unless want is empty. The name itself becomes
 // durable with the next PutManifest.
 func (w *Writer) Commit(want artifact.Digest) (artifact.Digest, int64, error) {
-	got := artifact.Digest("sha256:" + hex.EncodeToString(w.h.Sum(nil)))
+	got := sum(w.h)
 	if want != "" && got != want {
-		return got, w.n, mismatch(want, got, w.what)
+		return got, w.n, w.hinted(mismatch(want, got, w.what))
 	}
 	tmp := w.f.Name()
 	err := w.f.Sync()
@@ -108,19 +126,34 @@ func (w *Writer) Commit(want artifact.Digest) (artifact.Digest, int64, error) {
 		err = cerr
 	}
 	w.done = true
-	if err == nil {
-		// Over an existing blob of that name too: this one was hashed just now, that one may have been damaged since.
-		if err = w.s.fs.Rename(tmp, w.s.BlobPath(got)); errors.Is(err, fs.ErrNotExist) {
-			if err = w.s.mkdir(w.s.path("blobs", "sha256")); err == nil {
-				err = w.s.fs.Rename(tmp, w.s.BlobPath(got))
-			}
-		}
-	}
 	if err != nil {
 		_ = w.s.fs.Remove(tmp)
 		return got, w.n, w.s.writeError(err, "write blob %s to store", got)
 	}
-	return got, w.n, nil
+	return got, w.n, w.s.name(tmp, got)
+}
+
+// name gives the temporary file tmp, whose content is durable and has the digest d, its place. On an error it is removed.
+func (s *Store) name(tmp string, d artifact.Digest) error {
+	// Over an existing blob of that name too: this one was hashed just now, that one may have been damaged since.
+	err := s.fs.Rename(tmp, s.BlobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = s.mkdir(s.path("blobs", "sha256")); err == nil {
+			err = s.fs.Rename(tmp, s.BlobPath(d))
+		}
+	}
+	if err != nil {
+		_ = s.fs.Remove(tmp)
+		return s.writeError(err, "write blob %s to store", d)
+	}
+	return nil
+}
+
+func (w *Writer) hinted(e *diag.Error) error {
+	if w.hint != nil {
+		return w.hint(e)
+	}
+	return e
 }
 
 // Close abandons the blob unless Commit took it.
@@ -146,7 +179,7 @@ func (s *Store) PutBlob(ctx context.Context, r io.Reader, want artifact.Descript
 	if want.Digest != "" {
 		// The writer hashes anyway: a verifying reader of the same content need not do it too.
 		if v, ok := r.(*verified); ok && v.n == 0 && v.err == nil && v.d.Digest == want.Digest {
-			r, w.what = v.r, v.what
+			r, w.what, w.hint = v.r, v.what, v.hint
 		}
 		r = io.LimitReader(r, want.Size+1)
 	}
@@ -154,7 +187,7 @@ func (s *Store) PutBlob(ctx context.Context, r io.Reader, want artifact.Descript
 		return "", w.n, err
 	}
 	if want.Digest != "" && w.n != want.Size {
-		return "", w.n, sizeMismatch(want, w.n, w.what)
+		return "", w.n, w.hinted(sizeMismatch(want, w.n, w.what))
 	}
 	return w.Commit(want.Digest)
 }
@@ -174,14 +207,19 @@ func checkDigest(d artifact.Digest) error {
 	return nil
 }
 
-// Has tells whether a blob is there, and its size. It does not hash.
+// Has tells whether a blob is there, and its size. It does not hash. A blob that is a reference is there as long as its
+// file has the recorded identity.
 func (s *Store) Has(d artifact.Digest) (size int64, ok bool, err error) {
 	if err := checkDigest(d); err != nil {
 		return 0, false, err
 	}
 	fi, err := s.fs.Stat(s.BlobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, false, nil
+		r, err := s.reference(d)
+		if err != nil || r == nil || !s.current(r) {
+			return 0, false, err
+		}
+		return r.Identity.Size, true, nil
 	}
 	if err != nil {
 		return 0, false, diag.Wrap(diag.Failure, err, "look for blob %s in store %s", d, s.dir)
@@ -192,26 +230,75 @@ func (s *Store) Has(d artifact.Digest) (size int64, ok bool, err error) {
 // Blob opens a blob. The reader hashes what it gives and fails at the end when digest or size are not those of d; do not
 // act on the content before its io.EOF.
 func (s *Store) Blob(ctx context.Context, d artifact.Descriptor) (io.ReadCloser, error) {
-	f, err := s.OpenRaw(d.Digest)
+	f, r, err := s.open(ctx, d.Digest)
 	if err != nil {
 		return nil, err
 	}
-	return Verified(ctx, f, d, "blob in store "+s.dir), nil
+	if r == nil {
+		return Verified(ctx, f, d, "blob in store "+s.dir), nil
+	}
+	rc := Verified(ctx, f, d, r.what())
+	rc.(*verified).hint = r.hint
+	return rc, nil
 }
 
-// OpenRaw opens a blob without checking its content.
-func (s *Store) OpenRaw(d artifact.Digest) (fsx.File, error) {
+// OpenRaw opens a blob without hashing it: for who hands the bytes to something that hashes them itself and refuses
+// others, as a registry does. When that refuses, Check says what is wrong here. Of a reference the identity of the file
+// is checked, as always.
+func (s *Store) OpenRaw(ctx context.Context, d artifact.Digest) (fsx.File, error) {
+	f, _, err := s.open(ctx, d)
+	return f, err
+}
+
+// Check hashes a blob. The error has code diag.Verification and names both digests when it is not what d says.
+func (s *Store) Check(ctx context.Context, d artifact.Descriptor) error {
+	rc, err := s.Blob(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	_, err = io.Copy(discard{}, rc)
+	return err
+}
+
+// discard takes everything with a larger buffer than io.Discard has.
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func (discard) ReadFrom(r io.Reader) (int64, error) {
+	buf := make([]byte, copySize)
+	var total int64
+	for {
+		n, err := r.Read(buf)
+		total += int64(n)
+		if err != nil {
+			return total, eof(err)
+		}
+	}
+}
+
+// open gives the file of a blob, and the reference that led to it, or nil.
+func (s *Store) open(ctx context.Context, d artifact.Digest) (fsx.File, *reference, error) {
 	if err := checkDigest(d); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f, err := s.fs.Open(s.BlobPath(d))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "store %s has no blob %s", s.dir, d)
+	if err == nil {
+		return f, nil, nil
 	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, diag.Wrap(diag.Failure, err, "open blob %s in store %s", d, s.dir)
+	}
+	r, err := s.reference(d)
 	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "open blob %s in store %s", d, s.dir)
+		return nil, nil, err
 	}
-	return f, nil
+	if r == nil {
+		return nil, nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "store %s has no blob %s", s.dir, d)
+	}
+	f, err = s.openReference(ctx, r)
+	return f, r, err
 }
 
 // Verified wraps r so that it gives exactly the content that d describes: it stops at d.Size+1 bytes at the latest and
@@ -229,6 +316,7 @@ type verified struct {
 	r    io.ReadCloser
 	d    artifact.Descriptor
 	what string
+	hint func(*diag.Error) *diag.Error // adds what helps; may be nil
 	h    hash.Hash
 	n    int64
 	err  error
@@ -249,7 +337,7 @@ func (v *verified) Read(p []byte) (int, error) {
 	v.n += int64(n)
 	switch {
 	case v.n > v.d.Size:
-		v.err = sizeMismatch(v.d, v.n, v.what)
+		v.err = v.hinted(sizeMismatch(v.d, v.n, v.what))
 		return 0, v.err
 	case errors.Is(err, io.EOF):
 		v.err = v.finish()
@@ -262,22 +350,29 @@ func (v *verified) Read(p []byte) (int, error) {
 
 func (v *verified) finish() error {
 	if v.n != v.d.Size {
-		return sizeMismatch(v.d, v.n, v.what)
+		return v.hinted(sizeMismatch(v.d, v.n, v.what))
 	}
-	if got := artifact.Digest("sha256:" + hex.EncodeToString(v.h.Sum(nil))); got != v.d.Digest {
-		return mismatch(v.d.Digest, got, v.what)
+	if got := sum(v.h); got != v.d.Digest {
+		return v.hinted(mismatch(v.d.Digest, got, v.what))
 	}
 	return io.EOF
 }
 
+func (v *verified) hinted(e *diag.Error) error {
+	if v.hint != nil {
+		return v.hint(e)
+	}
+	return e
+}
+
 func (v *verified) Close() error { return v.r.Close() }
 
-func mismatch(want, got artifact.Digest, what string) error {
+func mismatch(want, got artifact.Digest, what string) *diag.Error {
 	return diag.New(diag.Verification, "%s: the content is not what its digest says", what).
 		Line("want %s", want).Line("got  %s", got)
 }
 
-func sizeMismatch(want artifact.Descriptor, got int64, what string) error {
+func sizeMismatch(want artifact.Descriptor, got int64, what string) *diag.Error {
 	e := diag.New(diag.Verification, "%s: %s has %d bytes", what, want.Digest, want.Size)
 	if got > want.Size {
 		return e.Line("more than that came")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"time"
@@ -333,7 +332,7 @@ func (s *Store) Verify(ctx context.Context, repair bool) (VerifyReport, error) {
 	for _, b := range blobs {
 		rep.Blobs++
 		rep.Bytes += b.Size
-		err := s.check(ctx, b)
+		err := s.Check(ctx, b)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // pruned meanwhile
 			continue
@@ -399,16 +398,6 @@ func (s *Store) Verify(ctx context.Context, repair bool) (VerifyReport, error) {
 	})
 }
 
-func (s *Store) check(ctx context.Context, d artifact.Descriptor) error {
-	r, err := s.Blob(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = io.Copy(io.Discard, r)
-	return err
-}
-
 // Usage sums up a store.
 type Usage struct {
 	Dir       string `json:"dir"`
@@ -418,6 +407,9 @@ type Usage struct {
 	Bytes     int64  `json:"bytes"`
 	Unused    int64  `json:"unusedBytes"` // of blobs that prune would delete
 	Free      uint64 `json:"freeBytes"`   // on the file system
+
+	References     int   `json:"references"`     // blobs that are files elsewhere; not among Blobs
+	ReferenceBytes int64 `json:"referenceBytes"` // of those files
 }
 
 // Stat measures the store without reading blobs.
@@ -447,6 +439,14 @@ func (s *Store) Stat(context.Context) (Usage, error) {
 		if _, used := r.blobs[b.Digest]; !used {
 			u.Unused += b.Size
 		}
+	}
+	refs, err := s.referenceList()
+	if err != nil {
+		return u, err
+	}
+	for _, r := range refs {
+		u.References++
+		u.ReferenceBytes += r.Identity.Size
 	}
 	u.Free, err = s.fs.FreeBytes(s.dir)
 	if err != nil {

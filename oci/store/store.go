@@ -45,6 +45,9 @@ type Options struct {
 	FS     fsx.FS   // nil: fsx.OS{}
 	Lock   LockFunc // nil: fsx.Lock
 	Create bool     // make the layout when there is none
+	// References allows blobs that are files elsewhere on this machine: for the command line's own store. Never set it
+	// for a layout that others made, which could name any file here, nor on devices, whose blobs must not change.
+	References bool
 }
 
 // Store is an open layout. It is safe for concurrent use, and so are several Stores on one directory, in one process or
@@ -53,6 +56,8 @@ type Store struct {
 	fs   fsx.FS
 	lock LockFunc
 	dir  string
+
+	references bool
 
 	mu   sync.Mutex
 	use  func() error            // releases the shared lock on useFile; nil when not held
@@ -83,7 +88,7 @@ func DefaultDir() (string, error) {
 
 // Open opens the layout in dir. Without Options.Create a missing one is diag.NotFound.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
-	s := &Store{fs: o.FS, lock: o.Lock, dir: dir, info: map[artifact.Digest]Doc{}}
+	s := &Store{fs: o.FS, lock: o.Lock, dir: dir, references: o.References, info: map[artifact.Digest]Doc{}}
 	if s.fs == nil {
 		s.fs = fsx.OS{}
 	}

@@ -368,7 +368,7 @@ func TestAlteredBlob(t *testing.T) {
 		t.Fatalf("%s", msg)
 	}
 	// Without the check the altered bytes come through.
-	raw, err := s.OpenRaw(layer.Digest)
+	raw, err := s.OpenRaw(ctx, layer.Digest)
 	if err != nil {
 		t.Fatal(err)
 	}
