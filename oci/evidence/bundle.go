@@ -68,7 +68,7 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 	case b.DSSEEnvelope.PayloadType != PayloadType:
 		return nil, fmt.Errorf("bundle has payload type %q, not %q", b.DSSEEnvelope.PayloadType, PayloadType)
 	case len(b.DSSEEnvelope.Signatures) != 1:
-		return nil, fmt.Errorf("bundle has %d signatures, not 1", len(b.DSSEEnvelope.Signatures))
+		return nil, fmt.Errorf("bundle has %d signatures, %w", len(b.DSSEEnvelope.Signatures), ErrSignatures)
 	}
 	if _, err := b.KeyID(); err != nil {
 		return nil, err

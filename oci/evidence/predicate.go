@@ -12,8 +12,8 @@ import (
 )
 
 // ValidatePredicate checks a predicate against the rules of its type: for ours those of schema/*.json, for other
-// people's the parts that Waybill reads. Types that this package does not know are refused, except that channel, trust
-// and environments documents are checked by their own packages and only have to be objects here.
+// people's the parts that Waybill reads. Channel, trust and environments documents are checked by their own packages and
+// only have to be objects here, and so does the predicate of a custom type, whose name must be one (CustomType).
 func ValidatePredicate(predicateType string, raw json.RawMessage) error {
 	var err error
 	switch predicateType {
@@ -34,7 +34,7 @@ func ValidatePredicate(predicateType string, raw json.RawMessage) error {
 	case TypeVSA:
 		_, err = ParseVSA(raw)
 	case TypeTestResult:
-		err = checkTestResult(raw)
+		_, err = ParseTestResult(raw)
 	case TypeCycloneDX:
 		err = checkHas(raw, "bomFormat", "specVersion")
 	case TypeProvenance:
@@ -44,7 +44,10 @@ func ValidatePredicate(predicateType string, raw json.RawMessage) error {
 	case TypeRelease, TypeChannel, TypeTrust, TypeEnvironments:
 		err = checkHas(raw)
 	default:
-		return fmt.Errorf("predicate type %q is not known", predicateType)
+		if err := CustomType(predicateType); err != nil {
+			return err
+		}
+		err = checkHas(raw)
 	}
 	if err != nil {
 		return fmt.Errorf("predicate %s: %w", predicateType, err)
@@ -268,19 +271,6 @@ func ParseVSA(raw []byte) (*VSA, error) {
 		}
 	}
 	return &v, nil
-}
-
-func checkTestResult(raw []byte) error {
-	if err := checkHas(raw, "result", "configuration"); err != nil {
-		return err
-	}
-	var r struct {
-		Result string `json:"result"`
-	}
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return err
-	}
-	return oneOf("result", r.Result, "PASSED", "WARNED", "FAILED")
 }
 
 // checkHas tells whether raw is an object with the given keys.

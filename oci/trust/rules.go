@@ -43,7 +43,8 @@ func (r Role) Article() string {
 	return "a " + string(r)
 }
 
-// RolesFor is the closed table of who may sign what; an unknown predicate type has no roles.
+// RolesFor is the closed table of who may sign what; an unknown predicate type has no roles. Document.RolesFor adds the
+// custom types that a document allows.
 func RolesFor(predicateType string) []Role {
 	switch predicateType {
 	case evidence.TypeRelease, evidence.TypeProvenance, evidence.TypeCycloneDX, evidence.TypeOMS:
@@ -104,6 +105,10 @@ func (d *Document) Encode() ([]byte, error) {
 	for i := range c.Keys {
 		s := &c.Keys[i].Scope
 		s.Models, s.Envs, s.Channels = nonNil(s.Models), nonNil(s.Envs), nonNil(s.Channels)
+		if u := c.Keys[i].Until; u != nil {
+			utc := u.UTC()
+			c.Keys[i].Until = &utc
+		}
 	}
 	c.Identities = slices.Clone(d.Identities)
 	for i := range c.Identities {
@@ -155,8 +160,8 @@ func (d *Document) Validate() error {
 		if !k.Role.Valid() {
 			return fail("%s: role %q is not one of %s", at, k.Role, roleNames())
 		}
-		if k.Name == "" {
-			return fail("%s: name is empty", at)
+		if err := validName(k.Name); err != nil {
+			return fail("%s: name %w", at, err)
 		}
 		_, id, err := ParsePublic([]byte(k.Public))
 		if err != nil {
@@ -171,6 +176,12 @@ func (d *Document) Validate() error {
 		seen[k.ID] = i
 		if k.Role == RoleRoot && !slices.Contains(d.Revoked, k.ID) {
 			roots++
+		}
+		if k.Role == RoleRoot && k.Until != nil {
+			return fail("%s (%s): until on a root key; revoke it or leave it out", at, k.Name)
+		}
+		if k.Until != nil && k.Until.IsZero() {
+			return fail("%s (%s): until is no time", at, k.Name)
 		}
 		if k.Role != RoleApprover && len(k.ApproverRoles) != 0 {
 			return fail("%s (%s): approverRoles on a key of role %s", at, k.Name, k.Role)
@@ -205,6 +216,9 @@ func (d *Document) Validate() error {
 		if _, err := artifact.ParseDigest("sha256:" + id); err != nil {
 			return fail("revoked: %q is not a key id", id)
 		}
+	}
+	if err := d.validateRules(); err != nil {
+		return fail("%w", err)
 	}
 	return nil
 }
@@ -402,6 +416,18 @@ func (d *Document) Follows(current *Document) error {
 		if k, ok := d.Signer(id); ok && !d.IsRevoked(id) {
 			return fail("key %s (%s) was revoked and is trusted again", short(id), k.Name)
 		}
+	}
+	for _, was := range current.Keys {
+		k, ok := d.Lookup(was.ID)
+		if was.Until == nil || !ok || d.IsRevoked(was.ID) {
+			continue
+		}
+		if k.Until == nil || k.Until.After(*was.Until) {
+			return fail("key %s (%s) was retired and is trusted for longer", short(k.ID), k.Name)
+		}
+	}
+	if p, n := current.Environments, d.Environments; p != nil && (n == nil || n.Version < p.Version) {
+		return fail("the pinned version of the environments, %d, is lowered", p.Version)
 	}
 	return nil
 }

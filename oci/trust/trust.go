@@ -42,6 +42,27 @@ type Document struct {
 	// Identities may sign with short-lived certificates; Keyless is set when and only when there are some.
 	Identities []Identity `json:"identities,omitempty" yaml:"identities,omitempty"`
 	Keyless    *Keyless   `json:"keyless,omitempty" yaml:"keyless,omitempty"`
+	// Rules say more about predicate types than the table of roles does; at most one per type.
+	Rules []Rule `json:"rules,omitempty" yaml:"rules,omitempty"`
+	// Environments pins the signed environments document; nil: any that the roots signed.
+	Environments *EnvironmentsPin `json:"environments,omitempty" yaml:"environments,omitempty"`
+}
+
+// Rule is what this organisation demands of the statements of one predicate type. It never allows what RolesFor forbids:
+// only for a type that Waybill does not know does it name the roles.
+type Rule struct {
+	PredicateType string   `json:"predicateType" yaml:"predicateType"`             // the full type
+	Roles         []Role   `json:"roles,omitempty" yaml:"roles,omitempty"`         // custom types only: publisher, evaluator, approver
+	Signers       []string `json:"signers,omitempty" yaml:"signers,omitempty"`     // key ids; empty: every key of the roles
+	Require       int      `json:"require,omitempty" yaml:"require,omitempty"`     // different signers that are needed; 0: none
+	MaxAge        string   `json:"maxAge,omitempty" yaml:"maxAge,omitempty"`       // 90d, 12h; empty: no limit
+	Timestamp     bool     `json:"timestamp,omitempty" yaml:"timestamp,omitempty"` // a verified timestamp is needed
+}
+
+// EnvironmentsPin names the least version of the environments document, and with Digest which document of that version.
+type EnvironmentsPin struct {
+	Version int             `json:"version" yaml:"version"`
+	Digest  artifact.Digest `json:"digest,omitempty" yaml:"digest,omitempty"`
 }
 
 // Key is one public key with its one role and its scope.
@@ -53,6 +74,8 @@ type Key struct {
 	Scope  Scope  `json:"scope" yaml:"scope"`
 	// ApproverRoles are the approval roles ("ml-lead") that an approver key may fill.
 	ApproverRoles []string `json:"approverRoles,omitempty" yaml:"approverRoles,omitempty"`
+	// Until retires the key: what it says was made at or after this time, or at no known time, does not count.
+	Until *time.Time `json:"until,omitempty" yaml:"until,omitempty"`
 }
 
 // Scope limits a key. Each list holds path.Match patterns; an empty list means nothing is allowed there, "*" everything.

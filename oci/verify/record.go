@@ -30,9 +30,9 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	if len(raw) > 4*artifact.MaxRecord { // base64 and the envelope around a statement of MaxRecord
 		return nil, nil, refuse(BadBundle, "channel record bundle of %d bytes is larger than the limit of %d", len(raw), 4*artifact.MaxRecord)
 	}
-	b, s, err := open(raw)
+	b, s, err := v.open(raw)
 	if err != nil {
-		return nil, nil, refuse(BadBundle, "%w", err)
+		return nil, nil, badBundle(err)
 	}
 	if len(b.DSSEEnvelope.Payload) > artifact.MaxRecord {
 		return nil, nil, refuse(BadBundle, "channel record of %d bytes is larger than the limit of %d", len(b.DSSEEnvelope.Payload), artifact.MaxRecord)
@@ -58,7 +58,9 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	case v.on("trust-version") && r.Trust.Version > doc.Version:
 		return nil, nil, refuse(TrustBehind, "record %s seq %d was made under trust document version %d, this is version %d",
 			r.Channel, r.Seq, r.Trust.Version, doc.Version)
-	case v.on("generation") && r.Generation != doc.Generation:
+	case v.on("generation") && r.Generation < doc.Generation:
+		return nil, nil, refuse(PastGeneration, "record %s seq %d is of generation %d, the roots have opened generation %d since", r.Channel, r.Seq, r.Generation, doc.Generation)
+	case v.on("generation") && r.Generation > doc.Generation:
 		return nil, nil, refuse(BadTrust, "record %s seq %d is of generation %d, the trust document of %d", r.Channel, r.Seq, r.Generation, doc.Generation)
 	}
 	if d, err := doc.Digest(); v.on("trust-digest") && r.Trust.Version == doc.Version && (err != nil || d != r.Trust.Digest) {

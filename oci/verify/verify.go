@@ -41,6 +41,12 @@ const (
 	Refused        Reason = "refused"         // the verdict is FAILED, or not one for this place
 	TrustBehind    Reason = "trust-behind"    // made under a newer trust document than the one at hand
 	BadTrust       Reason = "bad-trust"       // the trust document does not follow or meet its thresholds
+
+	SeveralSignatures Reason = "several-signatures" // a bundle with no signature, or more than one
+	UnknownAlgorithm  Reason = "unknown-algorithm"  // a key of a kind that is not accepted
+	NoTime            Reason = "no-time"            // the rule asks for a time, or for a verified one, that is not there
+	TooFew            Reason = "too-few"            // fewer different signers than the rule asks for
+	PastGeneration    Reason = "past-generation"    // a channel record from before the root reset the channels
 )
 
 // Error is a refusal. errors.As finds it, and through it the *diag.Error with exit code 3.
@@ -65,6 +71,12 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
+// help adds a hint.
+func (e *Error) help(format string, args ...any) *Error {
+	e.err.Hint(format, args...)
+	return e
+}
+
 func refuse(r Reason, format string, args ...any) *Error {
 	cause := fmt.Errorf(format, args...)
 	return &Error{Reason: r, err: &diag.Error{Code: diag.Verification, What: string(r), Err: cause}}
@@ -80,7 +92,25 @@ type Want struct {
 	Channel       string          //
 	AnyScope      bool            // audit only: prove who said it, without asking where the key may say so
 	Now           time.Time       // must be set
+
+	// Stamp verifies the timestamps in a bundle and gives the time that they prove and who proves it; "" as the source when
+	// the bundle has none. nil on the light path: nothing there can prove a time. oci/verify/sigstore has one.
+	Stamp func(raw []byte) (at time.Time, source TimeSource, err error)
 }
+
+// TimeSource tells what the time of a statement rests on.
+type TimeSource string
+
+// Time sources. A claimed time is the signer's own word: it shows honest mistakes, and no lie.
+const (
+	TimeNone    TimeSource = "none"    // the statement names no time
+	TimeClaimed TimeSource = "claimed" // the statement names it itself
+	TimeRFC3161 TimeSource = "rfc3161" // a timestamp authority of the trusted root signed it
+	TimeLog     TimeSource = "log"     // a transparency log of the trusted root signed it
+)
+
+// Verified tells whether somebody other than the signer vouches for the time.
+func (s TimeSource) Verified() bool { return s == TimeRFC3161 || s == TimeLog }
 
 // Evidence is a verified statement about one digest.
 type Evidence struct {
@@ -94,6 +124,9 @@ type Evidence struct {
 	KeyName       string
 	Role          trust.Role
 	ApproverRoles []string // approval roles that the key may fill
+
+	At         time.Time // when it was said, UTC; zero with TimeNone
+	TimeSource TimeSource
 }
 
 // Failure is a bundle that did not verify, with what it claims. Nothing in it but Bundle and Err is proven.
@@ -121,7 +154,7 @@ func All(raws [][]byte, doc *trust.Document, want Want) (verified []Evidence, fa
 	for _, raw := range raws {
 		w := want
 		f := Failure{Bundle: artifact.DigestOf(raw)}
-		if b, s, err := open(raw); err == nil {
+		if b, s, err := (verifier{}).open(raw); err == nil {
 			w.PredicateType = s.PredicateType
 			f.PredicateType, f.Subject = s.PredicateType, s.SubjectDigest()
 			f.KeyID, _ = b.KeyID()
@@ -165,19 +198,6 @@ func (v verifier) manifest(raw []byte, want artifact.Digest) (*artifact.Model, *
 	return m, nil
 }
 
-// open parses a bundle and its statement without checking the signature.
-func open(raw []byte) (*evidence.Bundle, *evidence.Statement, error) {
-	b, err := evidence.ParseBundle(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
-	if err != nil {
-		return nil, nil, err
-	}
-	return b, s, nil
-}
-
 func (v verifier) bundle(raw []byte, doc *trust.Document, want Want) (*Evidence, *Error) {
 	if len(raw) == 0 {
 		return nil, refuse(NoBundle, "no %s bundle for %s", name(want.PredicateType), want.Subject.Short())
@@ -188,16 +208,19 @@ func (v verifier) bundle(raw []byte, doc *trust.Document, want Want) (*Evidence,
 	if doc == nil {
 		return nil, refuse(BadTrust, "no trust document")
 	}
-	b, s, err := open(raw)
+	b, s, err := v.open(raw)
 	if err != nil {
-		return nil, refuse(BadBundle, "%w", err)
+		return nil, badBundle(err)
 	}
 	e, fail := v.signed(b, s, doc, want)
+	if fail == nil {
+		e.Bundle = artifact.DigestOf(raw)
+		fail = v.ruled(e, raw, doc, want)
+	}
 	if fail != nil {
 		fail.KeyID, _ = b.KeyID()
 		return nil, fail
 	}
-	e.Bundle = artifact.DigestOf(raw)
 	return e, nil
 }
 
@@ -213,9 +236,9 @@ func (v verifier) signed(b *evidence.Bundle, s *evidence.Statement, doc *trust.D
 	if !ok {
 		return nil, helpSigner(refuse(WrongSigner, "%s is signed by key %s, which trust document version %d does not know", what, short(id), doc.Version), doc, want)
 	}
-	pub, _, err := trust.ParsePublic([]byte(key.Public))
+	pub, err := v.public(key)
 	if err != nil {
-		return nil, refuse(BadTrust, "key %s: %w", short(id), err)
+		return nil, refuse(UnknownAlgorithm, "key %s (%s): %w", short(id), key.Name, err)
 	}
 	if v.on("signature") && !Signature(pub, b.DSSEEnvelope.PayloadType, b.DSSEEnvelope.Payload, b.DSSEEnvelope.Signatures[0].Sig) {
 		return nil, refuse(Altered, "%s: the signature of key %s (%s) does not fit the statement", what, short(id), key.Name)
@@ -248,13 +271,17 @@ func (v verifier) signed(b *evidence.Bundle, s *evidence.Statement, doc *trust.D
 		KeyName:       key.Name,
 		Role:          key.Role,
 		ApproverRoles: key.ApproverRoles,
+		TimeSource:    TimeNone,
 	}, nil
 }
 
 // allowed asks the trust document: role, scope, revocation, its own expiry.
 func (v verifier) allowed(s *evidence.Statement, doc *trust.Document, key trust.Key, want Want) *Error {
 	what := name(s.PredicateType)
-	roles := trust.RolesFor(s.PredicateType)
+	roles := doc.RolesFor(s.PredicateType)
+	if v.on("custom") && len(roles) == 0 {
+		return refuse(WrongRole, "trust document version %d lets nobody sign %s", doc.Version, what).help("waybill trust rule trust.yaml %s --role evaluator", s.PredicateType)
+	}
 	if want.Role != "" {
 		if !slices.Contains(roles, want.Role) {
 			return refuse(WrongRole, "no %s key may sign a %s", want.Role, what)
@@ -262,7 +289,7 @@ func (v verifier) allowed(s *evidence.Statement, doc *trust.Document, key trust.
 		roles = []trust.Role{want.Role}
 	}
 	role := key.Role
-	if v.on("role") && !slices.Contains(roles, role) {
+	if v.on("role") && len(roles) > 0 && !slices.Contains(roles, role) {
 		return helpSigner(refuse(WrongRole, "%s is signed by key %s (%s), %s key, not %s key", what, short(key.ID), key.Name, role.Article(), join(roles)), doc, want)
 	}
 	model, env, channel := trust.Dimensions(s.PredicateType)
@@ -368,7 +395,7 @@ func Signature(pub crypto.PublicKey, payloadType string, payload, sig []byte) bo
 
 // helpSigner adds who could have signed.
 func helpSigner(e *Error, doc *trust.Document, want Want) *Error {
-	roles := trust.RolesFor(want.PredicateType)
+	roles := doc.RolesFor(want.PredicateType)
 	if want.Role != "" {
 		roles = []trust.Role{want.Role}
 	}

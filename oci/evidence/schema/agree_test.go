@@ -70,6 +70,7 @@ var semantic = []string{
 	"prev", "not the target", "given twice", "verdicts", "epoch", "rollback.from", "is not that of the public key",
 	"PUBLIC KEY", "parse public key", "cannot meet the threshold", "approverRoles on", "same key", "lower and an upper", "pattern", "rollout.id",
 	"is not that of issuer and subject", "trustedRootJSON has digest",
+	"rules[", "until is no time", "until on a root key",
 }
 
 // The strict decoders and the schemas say the same about every fixture and about every mutation of each: key dropped, key
@@ -86,7 +87,7 @@ func TestDecodersAgreeWithSchemas(t *testing.T) {
 		n := evidence.NameOf(f.typ)
 		docs[n] = append(docs[n], f.predicate)
 	}
-	docs["trust"] = []any{w.Doc, second(t, w), keyless(w)}
+	docs["trust"] = []any{w.Doc, second(t, w), keyless(w), ruled(t, w)}
 	for name, ps := range docs {
 		s := schemas[name]
 		if s == nil {

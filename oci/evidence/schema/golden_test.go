@@ -169,6 +169,26 @@ func second(t testing.TB, w *verifytest.World) *trust.Document {
 	return &d
 }
 
+// ruled is a document that uses what was added later: rules, a retired key, a pin on the environments.
+func ruled(t testing.TB, w *verifytest.World) *trust.Document {
+	t.Helper()
+	d := *second(t, w)
+	d.Version, d.Revoked = 3, []string{}
+	d.Keys = append([]trust.Key{}, d.Keys...)
+	until := w.Now.Add(time.Hour)
+	for i := range d.Keys {
+		if d.Keys[i].Role == trust.RoleDeployer {
+			d.Keys[i].Until = &until
+		}
+	}
+	d.Rules = []trust.Rule{
+		{PredicateType: evidence.TypeEvaluation, Signers: []string{w.Keys[trust.RoleEvaluator].ID}, Require: 1, MaxAge: "90d"},
+		{PredicateType: "https://example.com/review/v1", Roles: []trust.Role{trust.RoleApprover}, Timestamp: true},
+	}
+	d.Environments = &trust.EnvironmentsPin{Version: 2, Digest: document}
+	return &d
+}
+
 // The committed files alone, without the code that made them, must verify: this is what is out there.
 func TestCommittedBundlesVerify(t *testing.T) {
 	w := verifytest.New(t)

@@ -60,6 +60,10 @@ func Encode(d *trust.Document) ([]byte, error) {
 		s := &c.Keys[i].Scope
 		s.Models, s.Envs, s.Channels = list(s.Models), list(s.Envs), list(s.Channels)
 		c.Keys[i].ApproverRoles = slices.Clone(c.Keys[i].ApproverRoles)
+		if u := c.Keys[i].Until; u != nil {
+			utc := u.UTC()
+			c.Keys[i].Until = &utc
+		}
 	}
 	c.Identities = slices.Clone(d.Identities)
 	for i := range c.Identities {
