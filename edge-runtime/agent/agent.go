@@ -172,6 +172,7 @@ type checks struct {
 	admit   func(r *channel.Record, now time.Time, d channel.Device) error
 	bundle  func(raw []byte, doc *trust.Document, want verify.Want) (*verify.Evidence, error)
 	vsa     func(raw []byte, doc *trust.Document, want verify.VSAWant) (*evidence.VSA, *verify.Evidence, error)
+	enough  func(evs []verify.Evidence, doc *trust.Document, subject artifact.Digest, types ...string) error
 	blob    func(got, want artifact.Digest) bool
 }
 
@@ -182,6 +183,7 @@ func realChecks() checks {
 		admit:   func(r *channel.Record, now time.Time, d channel.Device) error { return r.Admit(now, d) },
 		bundle:  verify.Bundle,
 		vsa:     verify.VSA,
+		enough:  verify.Enough,
 		blob:    func(got, want artifact.Digest) bool { return got == want },
 	}
 }

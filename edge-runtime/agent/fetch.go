@@ -159,6 +159,7 @@ func deviceLayers(m *artifact.Model) []artifact.Layer {
 func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
 	doc, now := f.a.Trust(), f.a.now()
 	releases, verdicts := 0, 0
+	var proven []verify.Evidence
 	for _, e := range r.Evidence {
 		raw, err := f.a.blobs.Read(e.Digest, artifact.MaxBundle)
 		if err != nil {
@@ -168,8 +169,12 @@ func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
 		switch e.PredicateType {
 		case evidence.TypeRelease:
 			want.Role = trust.RolePublisher
-			if _, err := f.a.checks.bundle(raw, doc, want); err != nil {
+			ev, err := f.a.checks.bundle(raw, doc, want)
+			if err != nil {
 				return fmt.Errorf("release of %s: %w", target.Digest.Short(), err)
+			}
+			if ev != nil {
+				proven = append(proven, *ev)
 			}
 			releases++
 		case evidence.TypeVSA:
@@ -190,7 +195,7 @@ func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
 	if releases == 0 || verdicts == 0 {
 		return fmt.Errorf("%s has %d releases and %d verdicts", target.Digest.Short(), releases, verdicts)
 	}
-	return nil
+	return f.a.checks.enough(proven, doc, target.Digest, evidence.TypeRelease)
 }
 
 // checkBlobs hashes every file of an artifact on disk again.

@@ -72,6 +72,10 @@ type Proof struct {
 func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof, error) {
 	p := &Proof{}
 	keys := map[string]bool{}
+	need := max(n.Releases, 1)
+	if r, ok := doc.Rule(evidence.TypeRelease); ok {
+		need = max(need, r.Require)
+	}
 	var whyNot []string
 	for _, raw := range bundles {
 		e, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: n.Digest, Model: n.Model, Now: now})
@@ -86,8 +90,8 @@ func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof
 			p.add(raw, e)
 		}
 	}
-	if len(keys) < max(n.Releases, 1) {
-		d := diag.New(diag.Verification, "%s is released by %d publisher keys, %d are needed", n.Digest.Short(), len(keys), max(n.Releases, 1)).
+	if len(keys) < need {
+		d := diag.New(diag.Verification, "%s is released by %d publisher keys, %d are needed", n.Digest.Short(), len(keys), need).
 			Hint("waybill sign %s --key publisher.key", n.Ref).Hint("waybill trust show --role publisher")
 		for _, w := range whyNot {
 			d.Line("%s", w)

@@ -198,7 +198,7 @@ func (k *Key) Public() []byte { return bytes.Clone(k.public) }
 
 // Sign signs a statement and gives the sigstore bundle v0.3. The predicate type must be one that the key's role may sign.
 func (k *Key) Sign(s *evidence.Statement) ([]byte, error) {
-	if roles := trust.RolesFor(s.PredicateType); !slices.Contains(roles, k.role) {
+	if roles := trust.MaySign(s.PredicateType); !slices.Contains(roles, k.role) {
 		return nil, diag.New(diag.Usage, "%s key can't sign a %s statement; only %v keys can", k.role.Article(), evidence.NameOf(s.PredicateType), roles)
 	}
 	payload, err := s.Encode()

@@ -143,5 +143,26 @@ func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 	if len(keys) < doc.Threshold {
 		return nil, fail(fmt.Errorf("%d of the %d root signatures that trust document version %d asks for", len(keys), doc.Threshold, doc.Version), "signed environments")
 	}
+	if err := pinned(out, doc); err != nil {
+		return nil, err
+	}
 	return out, nil
+}
+
+// pinned refuses a document that the trust document has left behind: everything that the roots ever signed stays signed, so
+// only a pin tells an old document put back from the one in force.
+func pinned(s *Signed, doc *trust.Document) error {
+	p := doc.Environments
+	switch {
+	case p == nil:
+		return nil
+	case s.Document.Version < p.Version:
+		return diag.New(diag.Verification, "environments version %d is older than version %d, the least that trust document version %d accepts",
+			s.Document.Version, p.Version, doc.Version).
+			Hint("get the signed environments of now; waybill env verify environments.signed says which version a file has")
+	case s.Document.Version == p.Version && p.Digest != "" && s.Digest != p.Digest:
+		return diag.New(diag.Verification, "environments version %d is %s; trust document version %d pins another document of that version, %s",
+			s.Document.Version, s.Digest, doc.Version, p.Digest)
+	}
+	return nil
 }
