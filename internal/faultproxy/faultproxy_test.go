@@ -209,7 +209,8 @@ func TestRandomIsSeeded(t *testing.T) {
 		}
 		return out
 	}
-	if fmt.Sprint(list(1)) != fmt.Sprint(list(1)) || fmt.Sprint(list(1)) == fmt.Sprint(list(2)) {
+	one, again, two := fmt.Sprint(list(1)), fmt.Sprint(list(1)), fmt.Sprint(list(2))
+	if one != again || one == two {
 		t.Error("the seed should decide")
 	}
 }

@@ -13,12 +13,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/ratelimit"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/store"
 )
@@ -29,7 +31,12 @@ type RemoteOptions struct {
 	Keychain  authn.Keychain    // nil: the docker and podman configuration of the user
 	Transport http.RoundTripper // nil: NewTransport(); retries are added to it
 	UserAgent string            // nil: "waybill"
-	Retry     RetryPolicy       // zero: four attempts
+	Retry     RetryPolicy       // zero: DefaultRetry()
+
+	Stall       time.Duration      // a download that brings no byte for so long is taken up anew; zero: 30 seconds
+	Connections int                // at a time for the ranges of blobs that are downloaded; zero: 4
+	Limit       *ratelimit.Limiter // shared by everything that is sent and received; nil: none
+	Notify      func(Notice)       // hears of every repetition; called concurrently; nil: nobody does
 }
 
 // Remote is a repository in a registry.
@@ -39,6 +46,7 @@ type Remote struct {
 	keychain   authn.Keychain
 	base       http.RoundTripper // retries, guards the scheme; no credentials
 	retry      RetryPolicy
+	notify     func(Notice)
 
 	mu     sync.Mutex
 	client map[string]*http.Client // by action: "pull", "push,pull"
@@ -71,9 +79,16 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	if o.Retry.Attempts == 0 {
 		o.Retry = DefaultRetry()
 	}
-	base := &retrier{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, policy: o.Retry}
+	if o.Stall <= 0 {
+		o.Stall = defaultStall
+	}
+	if o.Notify == nil {
+		o.Notify = func(Notice) {}
+	}
+	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
+	base := &retrier{next: &stallGuard{next: paced, limit: o.Stall}, policy: o.Retry, notify: o.Notify}
 	return &Remote{
-		host: host, repo: repo, reg: reg, keychain: o.Keychain, retry: o.Retry,
+		host: host, repo: repo, reg: reg, keychain: o.Keychain, retry: o.Retry, notify: o.Notify,
 		base: transport.NewUserAgent(base, o.UserAgent), client: map[string]*http.Client{},
 	}, nil
 }
@@ -170,7 +185,12 @@ func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return nil, r.fail(q, transport.CheckError(resp, q.ok...))
+	err = r.fail(q, transport.CheckError(resp, q.ok...))
+	var de *diag.Error
+	if wait, ok := retryAfter(resp.Header, time.Now()); ok && wait > r.retry.MaxWait && errors.As(err, &de) {
+		_ = de.Line("it asks to come back in %s; this waits %s at most", wait, r.retry.MaxWait)
+	}
+	return nil, err
 }
 
 // statusOf returns the HTTP status of an error, or 0.
@@ -276,23 +296,17 @@ func (r *Remote) rawManifest(ctx context.Context, tagOrDigest string, max int64)
 	if _, err := artifact.ParseDigest(tagOrDigest); err != nil && !ValidTag(tagOrDigest) {
 		return nil, "", diag.New(diag.Usage, "%q is neither a tag nor a digest", tagOrDigest)
 	}
-	resp, err := r.do(ctx, request{
+	b, resp, err := r.document(ctx, request{
 		action: actPull, method: http.MethodGet, url: "manifests/" + tagOrDigest, header: acceptManifests(), ok: []int{http.StatusOK},
-	})
+	}, max)
+	if errors.Is(err, errTooLarge) {
+		return nil, "", tooLarge(r.host+"/"+r.repo, tagOrDigest, max)
+	}
 	if err != nil {
 		return nil, "", refine(err, r.host+"/"+r.repo, tagOrDigest)
 	}
-	defer resp.Body.Close()
-	var buf bytes.Buffer
-	n, err := buf.ReadFrom(io.LimitReader(resp.Body, max+1))
-	if err != nil {
-		return nil, "", r.fail(request{}, err)
-	}
-	if n > max {
-		return nil, "", tooLarge(r.host+"/"+r.repo, tagOrDigest, max)
-	}
 	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	return buf.Bytes(), mt, nil
+	return b, mt, nil
 }
 
 // refine names the reference in a NotFound.

@@ -1,11 +1,9 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -97,26 +95,21 @@ func (r *Remote) Referrers(ctx context.Context, d artifact.Digest) ([]artifact.D
 func (r *Remote) apiReferrers(ctx context.Context, d artifact.Digest) (ds []artifact.Descriptor, supported bool, err error) {
 	next := "referrers/" + string(d)
 	for range maxPages {
-		resp, err := r.do(ctx, request{
+		b, resp, err := r.document(ctx, request{
 			action: actPull, method: http.MethodGet, url: next, header: http.Header{"Accept": {artifact.MediaTypeIndex}},
 			ok: []int{http.StatusOK, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented},
-		})
+		}, artifact.MaxManifest)
 		if err != nil {
-			return nil, false, err
+			return nil, supported, err
 		}
 		mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 		if resp.StatusCode != http.StatusOK || mt != artifact.MediaTypeIndex {
-			_ = resp.Body.Close()
 			if supported { // a first page came: half a list is no list
 				return nil, true, diag.New(diag.Registry, "registry %s, repository %s: the list of referrers breaks off (status %d)", r.host, r.repo, resp.StatusCode)
 			}
 			return nil, false, nil
 		}
 		supported = true
-		b, err := readAll(resp.Body, artifact.MaxManifest)
-		if err != nil {
-			return nil, true, r.fail(request{}, err)
-		}
 		x, err := artifact.ParseIndex(b)
 		if err != nil {
 			return nil, true, diag.Wrap(diag.Registry, err, "registry %s, repository %s: its list of referrers", r.host, r.repo)
@@ -192,13 +185,9 @@ func (r *Remote) Tags(ctx context.Context) ([]string, error) {
 	tags := []string{}
 	next := "tags/list?n=" + pageSize
 	for range maxPages {
-		resp, err := r.do(ctx, request{action: actPull, method: http.MethodGet, url: next, ok: []int{http.StatusOK}})
+		b, resp, err := r.document(ctx, request{action: actPull, method: http.MethodGet, url: next, ok: []int{http.StatusOK}}, maxTagsBytes)
 		if err != nil {
 			return nil, err
-		}
-		b, err := readAll(resp.Body, maxTagsBytes)
-		if err != nil {
-			return nil, r.fail(request{}, err)
 		}
 		var page struct {
 			Tags []string `json:"tags"`
@@ -231,17 +220,4 @@ func nextLink(resp *http.Response) string {
 		}
 	}
 	return ""
-}
-
-func readAll(rc io.ReadCloser, max int64) ([]byte, error) {
-	defer rc.Close()
-	var b bytes.Buffer
-	n, err := b.ReadFrom(io.LimitReader(rc, max+1))
-	if err != nil {
-		return nil, err
-	}
-	if n > max {
-		return nil, diag.New(diag.Registry, "the answer is larger than %d bytes", max)
-	}
-	return b.Bytes(), nil
 }

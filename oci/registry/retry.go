@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -14,14 +15,35 @@ import (
 
 // RetryPolicy bounds repetitions.
 type RetryPolicy struct {
-	Attempts int           // in all, at least 1
+	Attempts int           // in all, at least 1; a transfer of a blob that got on starts to count anew
 	Wait     time.Duration // before the second attempt; doubles, with jitter
 	MaxWait  time.Duration // of one wait; a Retry-After above it ends the attempts
 }
 
-// DefaultRetry is what the zero policy means: four attempts within about four seconds.
+// DefaultRetry is what the zero policy means: six attempts within about a quarter of a minute.
 func DefaultRetry() RetryPolicy {
-	return RetryPolicy{Attempts: 4, Wait: 500 * time.Millisecond, MaxWait: 30 * time.Second}
+	return RetryPolicy{Attempts: 6, Wait: 500 * time.Millisecond, MaxWait: 30 * time.Second}
+}
+
+// defaultStall is how long a transfer may bring no byte.
+const defaultStall = 30 * time.Second
+
+// Notice is something that happened on the way and that did not end the work. Users see it as a line, once each.
+type Notice struct {
+	What string        // what was being done: "GET manifests/1.0", "blob sha256:0123456789ab at 3 of 10 bytes"
+	Why  string        // what went wrong, or what is waited for
+	Wait time.Duration // before the next attempt
+	Next int           // number of the next attempt; 0: this is no repetition
+	Of   int           // attempts in all
+}
+
+// String is the line.
+func (n Notice) String() string {
+	s := n.What + ": " + n.Why
+	if n.Next > 0 {
+		s += fmt.Sprintf("; attempt %d of %d in %s", n.Next, n.Of, n.Wait.Round(10*time.Millisecond))
+	}
+	return s
 }
 
 // idleLimit ends a connection on which nothing moved in either direction.
@@ -69,6 +91,7 @@ func (c *idleConn) Write(p []byte) (int, error) {
 type retrier struct {
 	next   http.RoundTripper
 	policy RetryPolicy
+	notify func(Notice)
 }
 
 func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -92,10 +115,15 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
-		if resp != nil {
+		n := Notice{What: req.Method + " " + req.URL.Host + req.URL.Path, Wait: wait, Next: attempt + 1, Of: t.policy.Attempts}
+		if err != nil {
+			n.Why = err.Error()
+		} else {
+			n.Why = resp.Status
 			_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
 			_ = resp.Body.Close()
 		}
+		t.notify(n)
 		if err := sleep(req.Context(), wait); err != nil {
 			return nil, err
 		}
@@ -116,22 +144,39 @@ func (p RetryPolicy) next(attempt int, req *http.Request, resp *http.Response, e
 	default:
 		return 0, false
 	}
-	if ra := resp.Header.Get("Retry-After"); ra != "" {
-		wait := time.Duration(-1)
-		if s, err := strconv.Atoi(ra); err == nil && s >= 0 && s < 1<<20 {
-			wait = time.Duration(s) * time.Second
-		} else if at, err := http.ParseTime(ra); err == nil {
-			wait = max(time.Until(at), 0)
-		}
-		if wait >= 0 {
-			return wait, wait <= p.MaxWait
-		}
+	if wait, ok := retryAfter(resp.Header, time.Now()); ok {
+		return wait, wait <= p.MaxWait
 	}
 	return p.backoff(attempt), true
 }
 
+// retryAfter reads Retry-After (RFC 9110, 10.2.3): seconds, or a date, which is compared with the server's own clock
+// when it tells it. The wait is never negative and at most a century.
+func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+	v := h.Get("Retry-After")
+	const most = 100 * 365 * 24 * time.Hour
+	if v != "" && strings.Trim(v, "0123456789") == "" {
+		s, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || s > int64(most/time.Second) {
+			return most, true
+		}
+		return time.Duration(s) * time.Second, true
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
+	}
+	if d, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = d
+	}
+	return min(max(at.Sub(now), 0), most), true
+}
+
 func (p RetryPolicy) backoff(attempt int) time.Duration {
-	d := min(p.Wait<<(attempt-1), p.MaxWait)
+	d := p.MaxWait
+	if shift := max(attempt-1, 0); shift < 32 && p.Wait<<shift>>shift == p.Wait {
+		d = min(p.Wait<<shift, p.MaxWait)
+	}
 	if d <= 0 {
 		return 0
 	}
@@ -164,7 +209,7 @@ func transient(err error) bool {
 		return op.Timeout()
 	}
 	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return errors.Is(err, errStalled) || errors.As(err, &ne) && ne.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		(errors.As(err, &op) && (op.Op == "read" || op.Op == "write"))
 }
 
