@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,4 +175,42 @@ type dropHeader struct{ http.ResponseWriter }
 func (d *dropHeader) WriteHeader(code int) {
 	d.Header().Del("OCI-Subject")
 	d.ResponseWriter.WriteHeader(code)
+}
+
+// size is the sum of the layers.
+func (m model) size() (n int) {
+	for _, l := range m.layers {
+		n += len(l)
+	}
+	return n
+}
+
+// wire counts what is sent through it.
+type wire struct {
+	next             http.RoundTripper
+	bytes, blobBytes atomic.Int64 // of the bodies of requests; of those that carry blobs
+}
+
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		c := r.Clone(r.Context())
+		c.Body = &countedBody{r.Body, w, strings.Contains(r.URL.Path, "/blobs/")}
+		r = c
+	}
+	return w.next.RoundTrip(r)
+}
+
+type countedBody struct {
+	io.ReadCloser
+	w    *wire
+	blob bool
+}
+
+func (c *countedBody) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.w.bytes.Add(int64(n))
+	if c.blob {
+		c.w.blobBytes.Add(int64(n))
+	}
+	return n, err
 }
