@@ -2,9 +2,9 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -32,7 +32,8 @@ artifacts give the same bytes. Use --out - to write to stdout.`,
 		Flags: placeFlags(
 			&ucli.StringFlag{Name: "out", Required: true, Usage: "write `FILE` (- is stdout)"},
 			&ucli.BoolFlag{Name: "no-evidence", Usage: "leave attached evidence behind"},
-			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"}),
+			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"},
+			dryRunFlag()),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"load", "copy"},
 		Run:   runSave,
@@ -42,6 +43,7 @@ artifacts give the same bytes. Use --out - to write to stdout.`,
 type archiveJSON struct {
 	Schema    string         `json:"schema"`
 	File      string         `json:"file"`
+	DryRun    bool           `json:"dryRun"`
 	Artifacts []namedJSON    `json:"artifacts"`
 	Evidence  []evidenceJSON `json:"evidence"`
 	Blobs     int            `json:"blobs"`
@@ -49,14 +51,15 @@ type archiveJSON struct {
 }
 
 type namedJSON struct {
-	Name   string          `json:"name"`
-	Digest artifact.Digest `json:"digest"`
+	Name         string          `json:"name"`
+	Digest       artifact.Digest `json:"digest"`
+	ArtifactType string          `json:"artifactType"`
 }
 
-func archiveOf(verb, file string, a registry.Archive) archiveJSON {
-	out := archiveJSON{Schema: schemaBase + verb + "/v1", File: file, Artifacts: []namedJSON{}, Evidence: evidenceList(a.Referrers), Blobs: a.Blobs, Bytes: a.Bytes}
+func archiveOf(verb, file string, a registry.Archive, dryRun bool) archiveJSON {
+	out := archiveJSON{Schema: schemaBase + verb + "/v1", File: file, DryRun: dryRun, Artifacts: []namedJSON{}, Evidence: evidenceList(a.Referrers), Blobs: a.Blobs, Bytes: a.Bytes}
 	for _, e := range a.Artifacts {
-		out.Artifacts = append(out.Artifacts, namedJSON{e.Ref, e.Digest})
+		out.Artifacts = append(out.Artifacts, namedJSON{e.Ref, e.Digest, e.ArtifactType})
 	}
 	return out
 }
@@ -73,34 +76,54 @@ func runSave(ctx context.Context, c *Call) error {
 			return err
 		}
 		defer p.Close()
-		name := ""
-		if ref.Digest == "" && ref.Kind == registry.KindLayout {
-			name = ref.Target()
-		} else if ref.Digest == "" {
-			name = path.Base(ref.Repo) + ":" + ref.Target()
-		}
-		items = append(items, registry.SaveItem{From: p.Place, Target: ref.Target(), Name: name})
+		items = append(items, registry.SaveItem{From: p.Place, Target: ref.Target(), Name: archiveNameOf(ref)})
 	}
-	var a registry.Archive
-	var err error
-	if file == "-" {
-		a, err = registry.Save(ctx, c.Env.Stdout, items, c.Bool("no-evidence"))
-	} else {
-		a, err = saveFile(ctx, c.Abs(file), items, c.Bool("no-evidence"), c.Bool("force"))
-	}
+	o := registry.SaveOptions{NoReferrers: c.Bool("no-evidence")}
+	plan, err := registry.Plan(ctx, items, o)
 	if err != nil {
 		return err
 	}
+	bar := c.UI.Progress("save", plan.Archive.Bytes, c.Env.Now)
+	o.Progress = bar.Add
+	switch {
+	case c.Bool("dry-run"):
+		err = checkNew(c.Abs(file), file, c.Bool("force"))
+	case file == "-":
+		err = plan.Write(ctx, c.Env.Stdout, o)
+	default:
+		err = saveFile(ctx, c.Abs(file), file, plan, o, c.Bool("force"))
+	}
+	bar.Done()
+	if err != nil {
+		return err
+	}
+	a := plan.Archive
 	if c.UI.JSON {
-		return c.UI.PrintJSON(archiveOf("save", file, a))
+		return c.UI.PrintJSON(archiveOf("save", file, a, c.Bool("dry-run")))
+	}
+	if c.Bool("dry-run") {
+		c.UI.Say("dry run: nothing was written")
 	}
 	c.UI.Field("saved", "%s, %s, %s in %s", ui.Plural(len(a.Artifacts), "artifact"), ui.Plural(len(a.Referrers), "statement"), ui.Bytes(a.Bytes), file)
-	if file != "-" {
+	if file != "-" || c.Bool("dry-run") {
 		for _, e := range a.Artifacts {
 			c.UI.Data("%s", nameAt(e))
 		}
 	}
 	return nil
+}
+
+// archiveNameOf is the name that an artifact gets in an archive; "" for one that was given by digest alone.
+func archiveNameOf(ref registry.Ref) string {
+	switch {
+	case ref.Digest != "" && ref.Tag == "":
+		return ""
+	case ref.Kind == registry.KindLayout: // which has no name of its own
+		return cmp.Or(ref.Tag, registry.DefaultTag)
+	case ref.Kind == registry.KindLocal:
+		return ref.Repo + ":" + cmp.Or(ref.Tag, registry.DefaultTag)
+	}
+	return path.Base(ref.Repo) + ":" + cmp.Or(ref.Tag, registry.DefaultTag)
 }
 
 // nameAt writes an entry as name@digest, or the digest alone.
@@ -111,17 +134,25 @@ func nameAt(e store.Entry) string {
 	return string(e.Digest)
 }
 
+// checkNew refuses to write over a file without --force.
+func checkNew(file, shown string, force bool) error {
+	if _, err := os.Lstat(file); err == nil && !force && shown != "-" {
+		return diag.New(diag.Usage, "%s exists", shown).Hint("add --force, or choose another --out")
+	}
+	return nil
+}
+
 // saveFile writes the archive beside its place and renames it when it is complete.
-func saveFile(ctx context.Context, file string, items []registry.SaveItem, noEvidence, force bool) (registry.Archive, error) {
-	if _, err := os.Lstat(file); err == nil && !force {
-		return registry.Archive{}, diag.New(diag.Usage, "%s exists", file).Hint("add --force, or choose another --out")
+func saveFile(ctx context.Context, file, shown string, plan *registry.SavePlan, o registry.SaveOptions, force bool) error {
+	if err := checkNew(file, shown, force); err != nil {
+		return err
 	}
 	f, err := fsx.CreateTemp(fsx.OS{}, filepath.Dir(file), filepath.Base(file), 0o644)
 	if err != nil {
-		return registry.Archive{}, diag.Wrap(diag.Failure, err, "save")
+		return diag.Wrap(diag.Failure, err, "save")
 	}
 	w := bufio.NewWriterSize(f, 1<<20)
-	a, err := registry.Save(ctx, w, items, noEvidence)
+	err = plan.Write(ctx, w, o)
 	if err == nil {
 		err = w.Flush()
 	}
@@ -138,79 +169,9 @@ func saveFile(ctx context.Context, file string, items []registry.SaveItem, noEvi
 		_ = os.Remove(f.Name())
 		var de *diag.Error
 		if errors.As(err, &de) {
-			return a, err
-		}
-		return a, diag.Wrap(diag.Failure, err, "save %s", file)
-	}
-	return a, fsx.OS{}.SyncDir(filepath.Dir(file))
-}
-
-func loadCommand() Command {
-	return Command{
-		Name: "load", Group: Ship, Summary: "read a file made by save into the local store",
-		Args: "FILE", Min: 1, Max: 1,
-		Long: `Every blob is hashed; names are set only when all that they need is there. Use - to read from stdin. Nothing in
-the file is trusted by being in it: run waybill verify on what was loaded.`,
-		Examples: []string{"waybill load churn.tar", "waybill load churn.tar --name candidate:1.0", "cat churn.tar | waybill load -"},
-		Flags:    []ucli.Flag{&ucli.StringFlag{Name: "name", Usage: "give the only artifact of the file `NAME:TAG`"}},
-		Exits:    []diag.Code{diag.Verification, diag.NotFound},
-		See:      []string{"save", "verify"},
-		Run:      runLoad,
-	}
-}
-
-func runLoad(ctx context.Context, c *Call) error {
-	rename := c.String("name")
-	if rename != "" {
-		r, err := registry.ParseRef(rename)
-		if err != nil {
 			return err
 		}
-		if r.Kind != registry.KindLocal || r.Digest != "" {
-			return diag.New(diag.Usage, "load: --name %s is not a name in the local store", rename)
-		}
-		rename = r.Repo + ":" + r.Target()
+		return diag.Wrap(diag.Failure, err, "save %s", shown)
 	}
-	in := c.Env.Stdin
-	if c.Args[0] != "-" {
-		f, err := os.Open(c.Abs(c.Args[0]))
-		if errors.Is(err, os.ErrNotExist) {
-			return diag.Wrap(diag.NotFound, err, "load").Hint("waybill save NAME:TAG --out %s", c.Args[0])
-		}
-		if err != nil {
-			return diag.Wrap(diag.Failure, err, "load")
-		}
-		defer f.Close()
-		in = bufio.NewReaderSize(f, 1<<20)
-	}
-	s, err := c.openStore(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	a, err := registry.Load(ctx, readerCtx{ctx, in}, s, rename)
-	if err != nil {
-		return err
-	}
-	if c.UI.JSON {
-		return c.UI.PrintJSON(archiveOf("load", c.Args[0], a))
-	}
-	c.UI.Field("loaded", "%s, %s, %s", ui.Plural(len(a.Artifacts), "artifact"), ui.Plural(len(a.Referrers), "statement"), ui.Bytes(a.Bytes))
-	for _, e := range a.Artifacts {
-		c.UI.Data("%s", nameAt(e))
-	}
-	return nil
-}
-
-// readerCtx ends a long read when the call is cancelled.
-type readerCtx struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r readerCtx) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
+	return fsx.OS{}.SyncDir(filepath.Dir(file))
 }

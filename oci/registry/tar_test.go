@@ -20,7 +20,7 @@ import (
 func savedArchive(t testing.TB, src *registry.Local, m model) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	a, err := registry.Save(t.Context(), &b, []registry.SaveItem{{From: src, Target: "1.0", Name: "churn:1.0"}}, false)
+	a, err := registry.Save(t.Context(), &b, []registry.SaveItem{{From: src, Target: "1.0", Name: "churn:1.0"}}, registry.SaveOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestSaveLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.check(t, r, "churn:1.0")
+	m.check(t, r, "1.0")
 }
 
 func TestLoadRefuses(t *testing.T) {
