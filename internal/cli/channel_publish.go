@@ -117,7 +117,7 @@ type change struct {
 }
 
 // change loads key, trust document and environment before anything is read from a registry.
-func (c *Call) change(_ context.Context, env string, roles ...trust.Role) (*change, error) {
+func (c *Call) change(ctx context.Context, env string, roles ...trust.Role) (*change, error) {
 	x := &change{name: env, now: c.Env.Now().UTC().Truncate(time.Millisecond)}
 	var err error
 	if x.life, err = days("for", c.String("for")); err != nil {
@@ -134,7 +134,7 @@ func (c *Call) change(_ context.Context, env string, roles ...trust.Role) (*chan
 			x.env.Channel = env
 		}
 	}
-	if x.key, err = c.key(roles...); err != nil {
+	if x.key, err = c.key(ctx, roles...); err != nil {
 		return nil, err
 	}
 	return x, nil

@@ -152,7 +152,7 @@ func (c *Call) readEnvironmentsYAML(path string) (*environments.Document, error)
 	return environments.ParseYAML(path, raw)
 }
 
-func runEnvSign(_ context.Context, c *Call) error {
+func runEnvSign(ctx context.Context, c *Call) error {
 	file := c.Arg(0)
 	if file == "" {
 		file = environmentsYAML
@@ -166,11 +166,11 @@ func runEnvSign(_ context.Context, c *Call) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diag.Wrap(diag.Failure, err, "read %s", out)
 	}
-	key, err := c.signingKey(c.String("key"), trust.RoleRoot)
+	key, err := c.openKey(ctx, c.String("key"), trust.RoleRoot)
 	if err != nil {
 		return err
 	}
-	signed, err := environments.Sign(d, key, old)
+	signed, err := environments.Sign(ctx, d, key, old)
 	if err != nil {
 		return err
 	}

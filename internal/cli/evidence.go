@@ -25,7 +25,7 @@ import (
 
 // Flags that many verbs share.
 func keyFlag(role string) ucli.Flag {
-	return &ucli.StringFlag{Name: "key", Aliases: []string{"k"}, Required: true, Usage: "private key `FILE` of a " + role}
+	return &ucli.StringFlag{Name: "key", Aliases: []string{"k"}, Required: true, Usage: "key `FILE` of a " + role + ", or the URI of its key in a KMS or token"}
 }
 
 func trustFlags() []ucli.Flag {
@@ -105,20 +105,6 @@ func inFile(name string, err error) error {
 	return diag.Wrap(diag.CodeOf(err), err, "%s", name)
 }
 
-// key loads --key. The role is checked before anybody is asked for a passphrase.
-func (c *Call) key(roles ...trust.Role) (*sign.Key, error) {
-	name := c.String("key")
-	p := c.Abs(name)
-	if _, err := sign.CheckRole(p, roles...); err != nil {
-		return nil, err
-	}
-	pw, err := sign.Password(c.Env.Getenv, c.Env.ReadPassword, name, false)
-	if err != nil {
-		return nil, err
-	}
-	return sign.Load(p, pw, roles...)
-}
-
 // subject is the artifact that evidence is about, and the place where it lives.
 type subject struct {
 	Ref     registry.Ref
@@ -189,7 +175,7 @@ func (s *subject) attach(ctx context.Context, k *sign.Key, predicateType string,
 	if err != nil {
 		return "", diag.Wrap(diag.Usage, err, "make the statement")
 	}
-	raw, err := k.Sign(st)
+	raw, err := k.Sign(ctx, st)
 	if err != nil {
 		return "", err
 	}

@@ -91,7 +91,7 @@ func runGate(ctx context.Context, c *Call) error {
 	if k := c.String("key"); k != "" && !c.Bool("dry-run") {
 		// A wrong key or passphrase is found before anything is decided: a decision that cannot be attested helps nobody.
 		var err error
-		if key, err = c.signingKey(k, trust.RoleGate); err != nil {
+		if key, err = c.openKey(ctx, k, trust.RoleGate); err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func runGate(ctx context.Context, c *Call) error {
 }
 
 func attachVerdict(ctx context.Context, place *openPlace, key *sign.Key, o *gate.Outcome, out *gateJSON) error {
-	verdict, record, err := o.Attest(key)
+	verdict, record, err := o.Attest(ctx, key)
 	if err != nil {
 		return err
 	}

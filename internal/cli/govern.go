@@ -17,7 +17,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
-	"github.com/waybill-ml/waybill/oci/sign"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
 	"github.com/waybill-ml/waybill/policy/bundle"
@@ -211,21 +210,4 @@ func (c *Call) openModel(ctx context.Context, arg string) (*openPlace, registry.
 		return nil, ref, artifact.Descriptor{}, err
 	}
 	return p, ref, d, nil
-}
-
-// signingKey loads a key of a role, asking for its passphrase only after the role fits.
-func (c *Call) signingKey(path string, role trust.Role) (*sign.Key, error) {
-	path = c.Abs(path)
-	if _, err := sign.CheckRole(path, role); err != nil {
-		return nil, err
-	}
-	var ask sign.Prompt
-	if c.Env.ReadPassword != nil {
-		ask = c.Env.ReadPassword
-	}
-	pw, err := sign.Password(c.Env.Getenv, ask, filepath.Base(path), false)
-	if err != nil {
-		return nil, err
-	}
-	return sign.Load(path, pw, role)
 }

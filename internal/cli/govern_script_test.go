@@ -42,7 +42,7 @@ func governScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 				d.Policies = append(d.Policies, artifact.Digest(a))
 			}
 			for _, r := range []trust.Role{trust.RoleRoot, trust.RolePublisher, trust.RoleEvaluator, trust.RoleApprover, trust.RoleGate, trust.RoleDeployer} {
-				k, err := sign.Generate(r, string(r)+"@example", []byte(ts.Getenv("WAYBILL_PASSWORD")))
+				k, err := sign.Generate(sign.ECDSA, r, string(r)+"@example", []byte(ts.Getenv("WAYBILL_PASSWORD")))
 				ts.Check(err)
 				ts.Check(os.WriteFile(ts.MkAbs(string(r)+".key"), k.Private, 0o600))
 				e := trust.Key{ID: k.ID, Name: string(r) + "@example", Role: r, Public: string(k.Public), Scope: trust.Scope{Models: all, Envs: all, Channels: all}}
@@ -160,7 +160,7 @@ func record(ts *testscript.TestScript, name string, seq int64, model string, d a
 func signWith(ts *testscript.TestScript, key string, s *evidence.Statement) []byte {
 	k, err := sign.Load(ts.MkAbs(key), []byte(ts.Getenv("WAYBILL_PASSWORD")))
 	ts.Check(err)
-	b, err := k.Sign(s)
+	b, err := k.Sign(context.Background(), s)
 	ts.Check(err)
 	return b
 }

@@ -3,7 +3,12 @@ package cli_test
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +32,8 @@ import (
 //	waitfile FILE                 wait until FILE is there
 //	alter LAYOUT FILE PATH        invert a byte of the blob in LAYOUT whose digest the JSON in FILE has at PATH
 //	truncate FILE SIZE            cut a file
+//	pemkey FILE                   write a new P-256 private key in PEM, without a passphrase, as OpenSSL would
+//	edit FILE OLD NEW             replace a text that stands in FILE once; the file's mode stays
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	cmds := map[string]func(*testscript.TestScript, bool, []string){
 		"exitcode": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -90,6 +97,30 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			b[len(b)/2] ^= 0xff
 			ts.Check(os.Chmod(name, 0o600))
 			ts.Check(os.WriteFile(name, b, 0o600))
+		},
+		"pemkey": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 1 {
+				ts.Fatalf("usage: pemkey FILE")
+			}
+			k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			ts.Check(err)
+			der, err := x509.MarshalPKCS8PrivateKey(k)
+			ts.Check(err)
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+		},
+		"edit": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 3 {
+				ts.Fatalf("usage: edit FILE OLD NEW")
+			}
+			name := ts.MkAbs(args[0])
+			b, err := os.ReadFile(name)
+			ts.Check(err)
+			if n := strings.Count(string(b), args[1]); n != 1 {
+				ts.Fatalf("%s holds %q %d times", args[0], args[1], n)
+			}
+			st, err := os.Stat(name)
+			ts.Check(err)
+			ts.Check(os.WriteFile(name, []byte(strings.Replace(string(b), args[1], args[2], 1)), st.Mode().Perm()))
 		},
 		"setenvfrom": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 2 {

@@ -38,7 +38,7 @@ func runSign(ctx context.Context, c *Call) error {
 
 // attest is the common run of sign, attest and approve: load the key, resolve the subject, sign, store.
 func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate any, roles ...trust.Role) error {
-	k, err := c.key(roles...)
+	k, err := c.key(ctx, roles...)
 	if err != nil {
 		return err
 	}

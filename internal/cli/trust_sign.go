@@ -37,7 +37,7 @@ walk through every version.`,
 	}
 }
 
-func runTrustSign(_ context.Context, c *Call) error {
+func runTrustSign(ctx context.Context, c *Call) error {
 	file := c.Args[0]
 	raw, err := c.readFile(file, trust.MaxDocument)
 	if err != nil {
@@ -70,11 +70,11 @@ func runTrustSign(_ context.Context, c *Call) error {
 			pending = signed
 		}
 	}
-	k, err := c.key(trust.RoleRoot)
+	k, err := c.key(ctx, trust.RoleRoot)
 	if err != nil {
 		return err
 	}
-	line, payload, err := trustLine(d, k)
+	line, payload, err := trustLine(ctx, d, k)
 	if err != nil {
 		return err
 	}
@@ -140,10 +140,10 @@ func (c *Call) currentTrust(signed string) (*trust.Document, []byte, error) {
 }
 
 type statementSigner interface {
-	Sign(*evidence.Statement) ([]byte, error)
+	Sign(context.Context, *evidence.Statement) ([]byte, error)
 }
 
-func trustLine(d *trust.Document, k statementSigner) (line, payload []byte, err error) {
+func trustLine(ctx context.Context, d *trust.Document, k statementSigner) (line, payload []byte, err error) {
 	raw, err := d.Encode()
 	if err != nil {
 		return nil, nil, err
@@ -155,7 +155,7 @@ func trustLine(d *trust.Document, k statementSigner) (line, payload []byte, err 
 	if payload, err = st.Encode(); err != nil {
 		return nil, nil, err
 	}
-	line, err = k.Sign(st)
+	line, err = k.Sign(ctx, st)
 	return line, payload, err
 }
 

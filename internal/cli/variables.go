@@ -12,6 +12,8 @@ import (
 func variables() [][2]string {
 	return [][2]string{
 		{"WAYBILL_HOME", "folder of the local store and its state"},
+		{"WAYBILL_IMPORT_PASSWORD", "passphrase of the file that keys import reads, when it differs from the new one"},
+		{"WAYBILL_PKCS11_PIN", "PIN of a PKCS #11 token; without it COSIGN_PKCS11_PIN, then a prompt"},
 		{"WAYBILL_PASSWORD", "passphrase of private keys; without it COSIGN_PASSWORD, then a prompt"},
 		{"NO_COLOR", "no colour, unless --color always"},
 		{"CLICOLOR_FORCE", "colour also when the output is no terminal"},

@@ -37,7 +37,7 @@ type Place interface {
 // Signer signs statements; a deployer's or a refresher's key.
 type Signer interface {
 	KeyID() string
-	Sign(*evidence.Statement) ([]byte, error)
+	Sign(context.Context, *evidence.Statement) ([]byte, error)
 }
 
 // Entry is one verified record of a channel and the manifest that carries it.
@@ -199,7 +199,7 @@ func Write(ctx context.Context, p Place, st *State, rec *channel.Record, ev [][]
 	if err != nil {
 		return nil, err
 	}
-	raw, err := k.Sign(s)
+	raw, err := k.Sign(ctx, s)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type signer struct {
 
 func (s signer) KeyID() string { return s.k.ID }
 
-func (s signer) Sign(st *evidence.Statement) ([]byte, error) {
+func (s signer) Sign(_ context.Context, st *evidence.Statement) ([]byte, error) {
 	payload, err := st.Encode()
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func TestCosignVerifiesAttachedRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := k.Sign(st)
+	b, err := k.Sign(t.Context(), st)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ var subject = artifact.DigestOf([]byte("model"))
 
 func generate(t *testing.T, role trust.Role) (path string, kp *KeyPair) {
 	t.Helper()
-	kp, err := Generate(role, "release team", []byte("secret"))
+	kp, err := Generate(ECDSA, role, "release team", []byte("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func generate(t *testing.T, role trust.Role) (path string, kp *KeyPair) {
 
 func document(t *testing.T, kp *KeyPair, now time.Time) *trust.Document {
 	t.Helper()
-	rootKey, err := Generate(trust.RoleRoot, "root", nil)
+	rootKey, err := Generate(ECDSA, trust.RoleRoot, "root", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestSignAndVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := k.Sign(s)
+	raw, err := k.Sign(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,18 +182,18 @@ func TestSignRefusesAnotherRolesStatement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Sign(s); diag.CodeOf(err) != diag.Usage {
+	if _, err := k.Sign(t.Context(), s); diag.CodeOf(err) != diag.Usage {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestGenerateRefuses(t *testing.T) {
 	for _, r := range []trust.Role{"admin", "", trust.RoleDevice} {
-		if _, err := Generate(r, "", nil); diag.CodeOf(err) != diag.Usage {
+		if _, err := Generate(ECDSA, r, "", nil); diag.CodeOf(err) != diag.Usage {
 			t.Errorf("role %q: %v", r, err)
 		}
 	}
-	if _, err := Generate(trust.RoleGate, "a\nWaybill-Role: root", nil); diag.CodeOf(err) != diag.Usage {
+	if _, err := Generate(ECDSA, trust.RoleGate, "a\nWaybill-Role: root", nil); diag.CodeOf(err) != diag.Usage {
 		t.Errorf("header injection: %v", err)
 	}
 }
@@ -242,7 +242,7 @@ func TestBundleJSONIsSigstores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := k.Sign(s)
+	raw, err := k.Sign(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package environments
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"time"
 
@@ -20,7 +21,7 @@ const MaxSignatures = 32
 
 // Signer signs a statement into a sigstore bundle; oci/sign has one for root keys.
 type Signer interface {
-	Sign(*evidence.Statement) ([]byte, error)
+	Sign(context.Context, *evidence.Statement) ([]byte, error)
 }
 
 // Signed is a verified file.
@@ -33,7 +34,7 @@ type Signed struct {
 
 // Sign signs d and appends the bundle to existing, a signed file that may be empty or hold signatures of other keys over
 // the same document. A file over another document is replaced. One bundle per line.
-func Sign(d *Document, s Signer, existing []byte) ([]byte, error) {
+func Sign(ctx context.Context, d *Document, s Signer, existing []byte) ([]byte, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func Sign(d *Document, s Signer, existing []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.Sign(st)
+	b, err := s.Sign(ctx, st)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 func TestSignedFile(t *testing.T) {
 	w := policytest.New(t, artifact.DigestOf([]byte("policy")))
 	now := policytest.Now()
-	one, err := environments.Sign(w.EnvDoc, w.Keys[trust.RoleRoot], nil)
+	one, err := environments.Sign(t.Context(), w.EnvDoc, w.Keys[trust.RoleRoot], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestSignedFile(t *testing.T) {
 		t.Fatalf("%+v %v", s, err)
 	}
 	for name, sign := range map[string]trust.Role{"by the gate": trust.RoleGate, "by a publisher": trust.RolePublisher} {
-		raw, err := environments.Sign(w.EnvDoc, w.Keys[sign], nil)
+		raw, err := environments.Sign(t.Context(), w.EnvDoc, w.Keys[sign], nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestThreshold(t *testing.T) {
 	w.Trust.Threshold = 2
 	add := func(k *policytest.Key, to []byte) []byte {
 		t.Helper()
-		raw, err := environments.Sign(w.EnvDoc, k, to)
+		raw, err := environments.Sign(t.Context(), w.EnvDoc, k, to)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,14 +89,14 @@ func TestThreshold(t *testing.T) {
 	}
 	other := *w.EnvDoc
 	other.Version++
-	mixed, err := environments.Sign(&other, second, nil)
+	mixed, err := environments.Sign(t.Context(), &other, second, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := environments.Verify(append(bytes.Clone(one), mixed...), w.Trust, now); err == nil {
 		t.Error("signatures over two documents verify")
 	}
-	if replaced, err := environments.Sign(&other, second, both); err != nil || bytes.Count(replaced, []byte("\n")) != 1 {
+	if replaced, err := environments.Sign(t.Context(), &other, second, both); err != nil || bytes.Count(replaced, []byte("\n")) != 1 {
 		t.Errorf("signatures over an older document are kept: %v", err)
 	}
 }

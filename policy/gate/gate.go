@@ -25,7 +25,7 @@ import (
 
 // Signer signs a statement into a sigstore bundle. The gate's key does, and no other.
 type Signer interface {
-	Sign(*evidence.Statement) ([]byte, error)
+	Sign(context.Context, *evidence.Statement) ([]byte, error)
 }
 
 // Request is one question to the gate.
@@ -99,14 +99,14 @@ func Decide(ctx context.Context, src facts.Source, chans facts.Channels, rq Requ
 }
 
 // Attest signs the outcome, permission or denial alike: the full decision, and the verdict that pins it.
-func (o *Outcome) Attest(s Signer) (verdict, record []byte, err error) {
+func (o *Outcome) Attest(ctx context.Context, s Signer) (verdict, record []byte, err error) {
 	subject, name := artifact.Digest(o.Input.Artifact.Digest), o.Input.Model.Name
 	st, err := evidence.NewStatement(evidence.TypeDecision, name, subject,
 		evidence.Decision{Input: json.RawMessage(o.InputBytes), Decision: json.RawMessage(o.DecisionBytes), Policy: o.Policy.Bundle().Digest()})
 	if err != nil {
 		return nil, nil, err
 	}
-	if record, err = s.Sign(st); err != nil {
+	if record, err = s.Sign(ctx, st); err != nil {
 		return nil, nil, err
 	}
 	if len(record) > artifact.MaxBundle {
@@ -119,7 +119,7 @@ func (o *Outcome) Attest(s Signer) (verdict, record []byte, err error) {
 	if st, err = evidence.NewStatement(evidence.TypeVSA, name, subject, vsa); err != nil {
 		return nil, nil, err
 	}
-	if verdict, err = s.Sign(st); err != nil {
+	if verdict, err = s.Sign(ctx, st); err != nil {
 		return nil, nil, err
 	}
 	return verdict, record, nil

@@ -78,7 +78,7 @@ func TestFirstReleasePasses(t *testing.T) {
 	if o.Basis != (evidence.Basis{Channel: "prod"}) {
 		t.Errorf("basis %+v", o.Basis)
 	}
-	verdict, record, err := o.Attest(w.Keys[trust.RoleGate])
+	verdict, record, err := o.Attest(t.Context(), w.Keys[trust.RoleGate])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestChampion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.Channels["prod"], err = w.Keys[trust.RolePublisher].Sign(st); err != nil {
+		if w.Channels["prod"], err = w.Keys[trust.RolePublisher].Sign(t.Context(), st); err != nil {
 			t.Fatal(err)
 		}
 		denied(t, decide(t, w, request(w, p, better, "prod")), "MET-002")
@@ -250,7 +250,7 @@ func TestDenials(t *testing.T) {
 			}
 			o := decide(t, w, rq)
 			denied(t, o, c.rule)
-			if _, _, err := o.Attest(w.Keys[trust.RoleGate]); err != nil {
+			if _, _, err := o.Attest(t.Context(), w.Keys[trust.RoleGate]); err != nil {
 				t.Errorf("the denial cannot be attested: %v", err)
 			}
 		})
@@ -330,7 +330,7 @@ func TestChainOfVerdicts(t *testing.T) {
 	d := w.Release(t, policytest.Default(), 0.5, 0.9)
 	o := decide(t, w, request(w, p, d, "prod"))
 	denied(t, o, "MET-001")
-	verdict, record, err := o.Attest(w.Keys[trust.RoleGate])
+	verdict, record, err := o.Attest(t.Context(), w.Keys[trust.RoleGate])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func TestReplayUnderAnotherPolicyAndOfAForgedRecord(t *testing.T) {
 	w, p := world(t)
 	d := w.Release(t, policytest.Default(), 0.98, 0.1)
 	o := decide(t, w, request(w, p, d, "prod"))
-	_, record, err := o.Attest(w.Keys[trust.RoleGate])
+	_, record, err := o.Attest(t.Context(), w.Keys[trust.RoleGate])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func NewKey(t testing.TB) *Key {
 }
 
 // Sign gives the bundle of a statement.
-func (k *Key) Sign(s *evidence.Statement) ([]byte, error) {
+func (k *Key) Sign(_ context.Context, s *evidence.Statement) ([]byte, error) {
 	payload, err := s.Encode()
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ environments:
 // SetEnvironments signs and verifies d.
 func (w *World) SetEnvironments(t testing.TB, d *environments.Document) {
 	t.Helper()
-	raw, err := environments.Sign(d, w.Keys[trust.RoleRoot], nil)
+	raw, err := environments.Sign(t.Context(), d, w.Keys[trust.RoleRoot], nil)
 	must(t, err)
 	w.EnvDoc = d
 	w.Environments, err = environments.Verify(raw, w.Trust, Now())
@@ -223,7 +223,7 @@ func (w *World) Statement(t testing.TB, role trust.Role, typ, name string, d art
 	t.Helper()
 	s, err := evidence.NewStatement(typ, name, d, predicate)
 	must(t, err)
-	b, err := w.Keys[role].Sign(s)
+	b, err := w.Keys[role].Sign(t.Context(), s)
 	must(t, err)
 	return b
 }
