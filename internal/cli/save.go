@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path"
 	"path/filepath"
 
 	ucli "github.com/urfave/cli/v2"
@@ -24,18 +23,29 @@ func saveCommand() Command {
 		Name: "save", Group: Ship, Summary: "write artifacts with their evidence into one file",
 		Args: "REF...", Min: 1, Max: -1,
 		Long: `For places without a network. The file is a tar of an OCI image layout, which other tools read too. The same
-artifacts give the same bytes. Use --out - to write to stdout.`,
+artifacts give the same bytes. Use --out - to write to stdout. What is attached to an artifact always travels along.
+
+With --with-evidence the file also holds what judging needs: the signed trust document (with its revoked keys and denied
+digests), its earlier versions and its trusted root, the signed environments, every policy that they pin, and with
+--channel the newest records of a channel, its target and the targets before it with their evidence.`,
 		Examples: []string{
 			"waybill save churn:1.0 --out churn.tar",
 			"waybill save reg.example/ml/churn:1.0 reg.example/ml/ppe:3.1 --out stick.tar",
+			"waybill save reg.example/ml/churn:2.0 --with-evidence --channel prod --previous 2 --out site.tar",
 		},
 		Flags: placeFlags(
 			&ucli.StringFlag{Name: "out", Required: true, Usage: "write `FILE` (- is stdout)"},
 			&ucli.BoolFlag{Name: "no-evidence", Usage: "leave attached evidence behind"},
 			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"},
-			dryRunFlag()),
+			dryRunFlag(),
+			&ucli.BoolFlag{Name: "with-evidence", Usage: "add trust document, environments and policies"},
+			trustFlag(), trustDigestFlag(), environmentsFlag(),
+			&ucli.StringFlag{Name: "trusted-root", Usage: "trusted root `FILE` of the trust document, when it does not contain it"},
+			&ucli.StringSliceFlag{Name: "policy", Usage: "folder or tar with a pinned policy that is not where its environment says: `PATH`; may be repeated"},
+			&ucli.StringFlag{Name: "channel", Usage: "with --with-evidence: add channel `NAME` of the first REF's repository"},
+			&ucli.IntFlag{Name: "previous", Value: 1, Usage: "with --channel: how `MANY` targets before the newest one"}),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
-		See:   []string{"load", "copy"},
+		See:   []string{"load", "copy", "verify"},
 		Run:   runSave,
 	}
 }
@@ -69,15 +79,34 @@ func runSave(ctx context.Context, c *Call) error {
 	if file == "-" && c.UI.JSON {
 		return diag.New(diag.Usage, "save: --out - and --output json both want stdout")
 	}
-	var items []registry.SaveItem
-	for _, a := range c.Args {
+	kit := c.Bool("with-evidence")
+	switch {
+	case kit && c.Bool("no-evidence"):
+		return diag.New(diag.Usage, "save: --with-evidence and --no-evidence exclude each other")
+	case !kit && (c.IsSet("channel") || c.IsSet("previous")):
+		return diag.New(diag.Usage, "save: --channel and --previous need --with-evidence").Hint("waybill save %s --with-evidence --channel NAME --out FILE", c.Args[0])
+	case c.Int("previous") < 0 || c.IsSet("previous") && !c.IsSet("channel"):
+		return diag.New(diag.Usage, "save: --previous is a number of targets of a --channel")
+	}
+	var items, along []registry.SaveItem
+	for i, a := range c.Args {
 		ref, p, err := c.openArg(ctx, a)
 		if err != nil {
 			return err
 		}
 		defer p.Close()
-		items = append(items, registry.SaveItem{From: p.Place, Target: ref.Target(), Name: archiveNameOf(ref)})
+		base, err := c.baseOf(ctx, ref, p.Place)
+		if err != nil {
+			return err
+		}
+		items = append(items, registry.SaveItem{From: p.Place, Target: ref.Target(), Name: savedName(ref, base)})
+		if kit && i == 0 {
+			if along, err = c.withEvidence(ctx, p.Place, base); err != nil {
+				return err
+			}
+		}
 	}
+	items = append(items, along...)
 	o := registry.SaveOptions{NoReferrers: c.Bool("no-evidence")}
 	plan, err := registry.Plan(ctx, items, o)
 	if err != nil {
@@ -104,26 +133,55 @@ func runSave(ctx context.Context, c *Call) error {
 	if c.Bool("dry-run") {
 		c.UI.Say("dry run: nothing was written")
 	}
-	c.UI.Field("saved", "%s, %s, %s in %s", ui.Plural(len(a.Artifacts), "artifact"), ui.Plural(len(a.Referrers), "statement"), ui.Bytes(a.Bytes), file)
+	c.UI.Field("saved", "%s, %s in %s", contents(a), ui.Bytes(a.Bytes), file)
 	if file != "-" || c.Bool("dry-run") {
-		for _, e := range a.Artifacts {
-			c.UI.Data("%s", nameAt(e))
-		}
+		c.printArtifacts(a, plan.Main())
 	}
 	return nil
 }
 
-// archiveNameOf is the name that an artifact gets in an archive; "" for one that was given by digest alone.
-func archiveNameOf(ref registry.Ref) string {
-	switch {
-	case ref.Digest != "" && ref.Tag == "":
-		return ""
-	case ref.Kind == registry.KindLayout: // which has no name of its own
-		return cmp.Or(ref.Tag, registry.DefaultTag)
-	case ref.Kind == registry.KindLocal:
-		return ref.Repo + ":" + cmp.Or(ref.Tag, registry.DefaultTag)
+// contents counts what an archive holds.
+func contents(a registry.Archive) string {
+	papers := 0
+	for _, e := range a.Artifacts {
+		if registry.IsPaper(e.Descriptor) {
+			papers++
+		}
 	}
-	return path.Base(ref.Repo) + ":" + cmp.Or(ref.Tag, registry.DefaultTag)
+	s := ui.Plural(len(a.Artifacts)-papers, "artifact") + ", " + ui.Plural(len(a.Referrers), "statement")
+	if papers > 0 {
+		s += ", " + ui.Plural(papers, "paper")
+	}
+	return s
+}
+
+// printArtifacts writes the references of artifacts to stdout. Where an archive is about one of them (main), that is the
+// only one, and what came along is told on stderr.
+func (c *Call) printArtifacts(a registry.Archive, main artifact.Digest) {
+	done := map[artifact.Digest]bool{}
+	for _, e := range a.Artifacts {
+		switch {
+		case registry.IsPaper(e.Descriptor):
+			c.UI.Why("%s  %s", e.Ref, e.Digest)
+		case main != "" && e.Digest != main:
+			c.UI.Field("also", "%s  %s", e.Ref, e.Digest)
+		case !done[e.Digest]:
+			done[e.Digest] = true
+			c.UI.Data("%s", nameAt(e))
+		}
+	}
+}
+
+// savedName is the name that an artifact gets in an archive; "" for one that was given by digest alone.
+func savedName(ref registry.Ref, base string) string {
+	if ref.Digest != "" && ref.Tag == "" {
+		return ""
+	}
+	tag := cmp.Or(ref.Tag, registry.DefaultTag)
+	if base == "" {
+		return tag
+	}
+	return base + ":" + tag
 }
 
 // nameAt writes an entry as name@digest, or the digest alone.

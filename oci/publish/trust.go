@@ -35,13 +35,9 @@ func Trust(ctx context.Context, p Place, raw []byte, doc *trust.Document) error 
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	m, err := json.Marshal(artifact.Manifest{
-		SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, ArtifactType: MediaTypeTrust,
-		Config: artifact.Descriptor{MediaType: artifact.MediaTypeEmpty, Digest: artifact.EmptyDigest, Size: int64(len(artifact.EmptyConfig))},
-		Layers: []artifact.Descriptor{{MediaType: MediaTypeTrust, Digest: artifact.DigestOf(raw), Size: int64(len(raw))}},
-	})
+	m, err := Paper(MediaTypeTrust, raw)
 	if err != nil {
-		return fmt.Errorf("encode trust manifest: %w", err)
+		return err
 	}
 	for _, b := range [][]byte{[]byte(artifact.EmptyConfig), raw} {
 		if err := pushBlob(ctx, p, b); err != nil {
@@ -50,6 +46,20 @@ func Trust(ctx context.Context, p Place, raw []byte, doc *trust.Document) error 
 	}
 	_, _, err = p.SwapTag(ctx, m, artifact.MediaTypeManifest, tag, "")
 	return err
+}
+
+// Paper makes the manifest of a document that travels beside artifacts: the empty config and one layer, the document. Its
+// artifactType and the layer's type are mediaType.
+func Paper(mediaType string, raw []byte) ([]byte, error) {
+	m, err := json.Marshal(artifact.Manifest{
+		SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, ArtifactType: mediaType,
+		Config: artifact.Descriptor{MediaType: artifact.MediaTypeEmpty, Digest: artifact.EmptyDigest, Size: int64(len(artifact.EmptyConfig))},
+		Layers: []artifact.Descriptor{{MediaType: mediaType, Digest: artifact.DigestOf(raw), Size: int64(len(raw))}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return m, nil
 }
 
 func pushBlob(ctx context.Context, p Place, b []byte) error {

@@ -74,6 +74,17 @@ type SavePlan struct {
 	s       *saver
 	index   artifact.Index
 	order   []artifact.Digest
+	main    map[artifact.Digest]bool
+}
+
+// Main is the artifact that the archive is about, "" when there are several.
+func (p *SavePlan) Main() artifact.Digest {
+	if len(p.main) == 1 {
+		for d := range p.main {
+			return d
+		}
+	}
+	return ""
 }
 
 // Plan reads all manifests and finds out what an archive will hold.
@@ -81,7 +92,7 @@ func Plan(ctx context.Context, items []SaveItem, o SaveOptions) (*SavePlan, erro
 	p := &SavePlan{Archive: Archive{Artifacts: []store.Entry{}, Referrers: []artifact.Descriptor{}},
 		s: &saver{manifests: map[artifact.Digest][]byte{}, blobs: map[artifact.Digest]blobFrom{}}}
 	lines := map[string]artifact.Descriptor{} // by name, or by digest where there is none
-	isMain := map[artifact.Digest]bool{}
+	p.main = map[artifact.Digest]bool{}
 	for _, it := range items {
 		d, err := it.From.Resolve(ctx, it.Target)
 		if err != nil {
@@ -103,7 +114,7 @@ func Plan(ctx context.Context, items []SaveItem, o SaveOptions) (*SavePlan, erro
 		}
 		lines[key] = d
 		if !it.Along {
-			isMain[d.Digest] = true
+			p.main[d.Digest] = true
 		}
 		p.Archive.Artifacts = append(p.Archive.Artifacts, store.Entry{Descriptor: d, Ref: it.Name})
 		if o.NoReferrers {
@@ -130,7 +141,7 @@ func Plan(ctx context.Context, items []SaveItem, o SaveOptions) (*SavePlan, erro
 			}
 			e.Annotations[store.AnnotationRef] = ref
 		}
-		if isMain[d.Digest] && len(isMain) == 1 {
+		if d.Digest == p.Main() {
 			e.Annotations[annotationKind] = kindImage
 		}
 		p.index.Manifests = append(p.index.Manifests, e)
@@ -347,7 +358,7 @@ func (o *Opened) main(lines []Line) int {
 			marked = append(marked, i)
 		}
 		// Statements, trust documents, records and policies accompany.
-		if o.docs[l.Digest].Subject != "" || strings.HasPrefix(l.ArtifactType, "application/vnd.waybill.") {
+		if o.docs[l.Digest].Subject != "" || IsPaper(l.Descriptor) {
 			continue
 		}
 		if all = append(all, i); l.Ref != "" {
@@ -363,6 +374,20 @@ func (o *Opened) main(lines []Line) int {
 		}
 	}
 	return -1
+}
+
+// IsPaper tells a document that travels beside artifacts: a trust document, a channel record, environments, a policy.
+func IsPaper(d artifact.Descriptor) bool {
+	return strings.HasPrefix(d.ArtifactType, "application/vnd.waybill.")
+}
+
+// Main is the artifact that the archive is about, "" when there are several.
+func (o *Opened) Main() artifact.Digest {
+	lines := o.Lines()
+	if i := o.main(lines); i >= 0 {
+		return lines[i].Digest
+	}
+	return ""
 }
 
 // Holds tells what was or would be loaded as ls.

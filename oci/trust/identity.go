@@ -19,6 +19,9 @@ const (
 	MaxTrustedRoot = 256 << 10 // bytes of a trusted root
 )
 
+// MediaTypeTrustedRoot is the type of a sigstore trusted root that travels as an artifact of its own.
+const MediaTypeTrustedRoot = "application/vnd.waybill.trusted-root.v1+json"
+
 // Identity is a signer without a key of its own: whoever a certificate authority of the trusted root has named in a
 // short-lived certificate. Like a key it has one role, a scope and an id that can be revoked.
 type Identity struct {

@@ -86,6 +86,9 @@ func lines(raw []byte) [][]byte {
 	return out
 }
 
+// MediaType is the type of a signed file that travels as an artifact of its own.
+const MediaType = "application/vnd.waybill.environments.v1+jsonl"
+
 // Verify checks a signed file: every line a bundle over the same statement about its own document, and among them valid
 // signatures of as many different root keys as the trust document's threshold. A signature that does not verify counts
 // for nothing (it may be of a root key that was replaced).
