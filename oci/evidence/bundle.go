@@ -20,8 +20,8 @@ type Bundle struct {
 	DSSEEnvelope         Envelope             `json:"dsseEnvelope"`
 }
 
-// VerificationMaterial holds the hint to the key. Exactly one of the three kinds is present in a valid bundle; only
-// PublicKey is read here.
+// VerificationMaterial holds the hint to the key, or the certificate. Exactly one of the two is present in a valid bundle
+// of ours; only PublicKey is read here.
 type VerificationMaterial struct {
 	PublicKey                 *PublicKeyHint    `json:"publicKey,omitempty"`
 	Certificate               json.RawMessage   `json:"certificate,omitempty"`
@@ -51,6 +51,18 @@ type Signature struct {
 // ParseBundle reads one bundle strictly: the v0.3 media type, a DSSE envelope over in-toto with exactly one signature,
 // and a public key hint. It checks no signature. raw larger than artifact.MaxBundle is refused unread.
 func ParseBundle(raw []byte) (*Bundle, error) {
+	b, err := OpenBundle(raw)
+	if err != nil {
+		return nil, err
+	}
+	if b.Certified() {
+		return nil, fmt.Errorf("bundle is signed with a certificate, not with a key")
+	}
+	return b, nil
+}
+
+// OpenBundle is ParseBundle for bundles with a certificate in place of a public key hint, too.
+func OpenBundle(raw []byte) (*Bundle, error) {
 	if len(raw) > artifact.MaxBundle {
 		return nil, fmt.Errorf("bundle of %d bytes is larger than the limit of %d", len(raw), artifact.MaxBundle)
 	}
@@ -58,23 +70,31 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 	if err := strictjson.Decode(raw, &b); err != nil {
 		return nil, fmt.Errorf("parse sigstore bundle: %w", err)
 	}
+	m := b.VerificationMaterial
 	switch {
 	case b.MediaType != artifact.MediaTypeBundle:
 		return nil, fmt.Errorf("bundle has media type %q, not %q", b.MediaType, artifact.MediaTypeBundle)
-	case b.VerificationMaterial.Certificate != nil || b.VerificationMaterial.X509CertificateChain != nil:
-		return nil, fmt.Errorf("bundle is signed with a certificate, not with a key")
-	case b.VerificationMaterial.PublicKey == nil:
+	case m.X509CertificateChain != nil:
+		return nil, fmt.Errorf("bundle holds a certificate chain, which v0.3 has no place for")
+	case m.Certificate != nil && m.PublicKey != nil:
+		return nil, fmt.Errorf("bundle names a public key and holds a certificate")
+	case m.Certificate == nil && m.PublicKey == nil:
 		return nil, fmt.Errorf("bundle names no public key")
 	case b.DSSEEnvelope.PayloadType != PayloadType:
 		return nil, fmt.Errorf("bundle has payload type %q, not %q", b.DSSEEnvelope.PayloadType, PayloadType)
 	case len(b.DSSEEnvelope.Signatures) != 1:
 		return nil, fmt.Errorf("bundle has %d signatures, %w", len(b.DSSEEnvelope.Signatures), ErrSignatures)
 	}
-	if _, err := b.KeyID(); err != nil {
-		return nil, err
+	if !b.Certified() {
+		if _, err := b.KeyID(); err != nil {
+			return nil, err
+		}
 	}
 	return &b, nil
 }
+
+// Certified tells whether the bundle holds a certificate instead of a hint to a key.
+func (b *Bundle) Certified() bool { return b.VerificationMaterial.Certificate != nil }
 
 // KeyID gives the key id that the hint stands for: lower-case hex of the SHA-256 of the DER SubjectPublicKeyInfo.
 func (b *Bundle) KeyID() (string, error) {

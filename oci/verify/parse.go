@@ -14,7 +14,7 @@ import (
 // open parses a bundle and its statement without checking the signature. Leaving a check out reads the part leniently, as
 // encoding/json alone would: what an attack on the strict readers would meet in a verifier without them.
 func (v verifier) open(raw []byte) (*evidence.Bundle, *evidence.Statement, error) {
-	b, err := evidence.ParseBundle(raw)
+	b, err := evidence.OpenBundle(raw)
 	if err != nil && !v.on("strict-bundle") {
 		b, err = loose[evidence.Bundle](raw)
 	}

@@ -87,6 +87,7 @@ type VSAWant struct {
 	Record *channel.Record
 	// IgnoreExpiry lets a verdict past its notAfter through; only a rollback to a target that the channel keeps asks so.
 	IgnoreExpiry bool
+	Certificates Certificates // as in Want
 }
 
 // VSA verifies the gate's verdict on a digest: signed by a gate key in scope, about this digest and resource, PASSED,
@@ -101,7 +102,7 @@ func VSA(raw []byte, doc *trust.Document, want VSAWant) (*evidence.VSA, *Evidenc
 
 func (v verifier) vsa(raw []byte, doc *trust.Document, want VSAWant) (*evidence.VSA, *Evidence, *Error) {
 	e, fail := v.bundle(raw, doc, Want{
-		PredicateType: evidence.TypeVSA, Subject: want.Subject, Model: want.Model, Env: want.Env, Now: want.Now,
+		PredicateType: evidence.TypeVSA, Subject: want.Subject, Model: want.Model, Env: want.Env, Now: want.Now, Certificates: want.Certificates,
 	})
 	if fail != nil {
 		return nil, nil, fail

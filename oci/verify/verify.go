@@ -44,9 +44,10 @@ const (
 
 	SeveralSignatures Reason = "several-signatures" // a bundle with no signature, or more than one
 	UnknownAlgorithm  Reason = "unknown-algorithm"  // a key of a kind that is not accepted
-	NoTime            Reason = "no-time"            // the rule asks for a time, or for a verified one, that is not there
+	NoTime            Reason = "no-time"            // a rule, or a certificate, needs a time or a verified one, and it is not there
 	TooFew            Reason = "too-few"            // fewer different signers than the rule asks for
 	PastGeneration    Reason = "past-generation"    // a channel record from before the root reset the channels
+	NotLogged         Reason = "not-logged"         // no log entry for this signature by as many trusted logs as are needed
 )
 
 // Error is a refusal. errors.As finds it, and through it the *diag.Error with exit code 3.
@@ -96,6 +97,9 @@ type Want struct {
 	// Stamp verifies the timestamps in a bundle and gives the time that they prove and who proves it; "" as the source when
 	// the bundle has none. nil on the light path: nothing there can prove a time. oci/verify/sigstore has one.
 	Stamp func(raw []byte) (at time.Time, source TimeSource, err error)
+
+	// Certificates verifies bundles that hold a certificate. Without it only pinned keys count.
+	Certificates Certificates
 }
 
 // TimeSource tells what the time of a statement rests on.
@@ -127,6 +131,9 @@ type Evidence struct {
 
 	At         time.Time // when it was said, UTC; zero with TimeNone
 	TimeSource TimeSource
+
+	// Certified says who the certificate named and when; nil when a pinned key signed. KeyID is then the identity's id.
+	Certified *Certified
 }
 
 // Failure is a bundle that did not verify, with what it claims. Nothing in it but Bundle and Err is proven.
@@ -212,6 +219,9 @@ func (v verifier) bundle(raw []byte, doc *trust.Document, want Want) (*Evidence,
 	if err != nil {
 		return nil, badBundle(err)
 	}
+	if b.Certified() {
+		return v.certified(raw, b, s, doc, want)
+	}
 	e, fail := v.signed(b, s, doc, want)
 	if fail == nil {
 		e.Bundle = artifact.DigestOf(raw)
@@ -243,6 +253,13 @@ func (v verifier) signed(b *evidence.Bundle, s *evidence.Statement, doc *trust.D
 	if v.on("signature") && !Signature(pub, b.DSSEEnvelope.PayloadType, b.DSSEEnvelope.Payload, b.DSSEEnvelope.Signatures[0].Sig) {
 		return nil, refuse(Altered, "%s: the signature of key %s (%s) does not fit the statement", what, short(id), key.Name)
 	}
+	return v.said(b, s, doc, key, want)
+}
+
+// said checks what a statement says and whether its signer, a key or an identity shown as one, may say it. The
+// signature has been checked.
+func (v verifier) said(b *evidence.Bundle, s *evidence.Statement, doc *trust.Document, key trust.Key, want Want) (*Evidence, *Error) {
+	what := name(want.PredicateType)
 	if v.on("predicate") && s.PredicateType != want.PredicateType {
 		return nil, refuse(WrongPredicate, "a %s statement, not a %s", name(s.PredicateType), what)
 	}
@@ -267,7 +284,7 @@ func (v verifier) signed(b *evidence.Bundle, s *evidence.Statement, doc *trust.D
 		SubjectName:   s.Subject[0].Name,
 		Predicate:     s.Predicate,
 		Payload:       artifact.DigestOf(b.DSSEEnvelope.Payload),
-		KeyID:         id,
+		KeyID:         key.ID,
 		KeyName:       key.Name,
 		Role:          key.Role,
 		ApproverRoles: key.ApproverRoles,
