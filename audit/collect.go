@@ -21,6 +21,8 @@ type Options struct {
 	Trust    *trust.Document
 	Now      time.Time
 	Policies []*rego.Policy // at hand for replaying decisions
+	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
+	Certificates verify.Certificates
 }
 
 // item is one attached bundle, read and verified.
@@ -71,7 +73,7 @@ func Show(ctx context.Context, src Source, digest artifact.Digest, o Options) (*
 	a.r.Digest, a.r.At, a.r.Trust = digest, o.Now.UTC().Truncate(time.Second), TrustRef{o.Trust.Version, td}
 	// The artifact's facts are the gate's own, so that an audit cannot see another artifact than the gate did.
 	f, err := facts.Collect(ctx, src, noChannel{}, facts.Request{Ref: string(digest), Pinned: true, Digest: digest, Trust: o.Trust,
-		Environment: input.Environment{Name: "audit", Namespace: "audit", Channel: "audit"}, Context: input.Context{Time: a.at}})
+		Environment: input.Environment{Name: "audit", Namespace: "audit", Channel: "audit"}, Context: input.Context{Time: a.at}, Certificates: o.Certificates})
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +138,7 @@ func cmp(a, b string) int {
 // says so.
 func (a *auditor) open(raw []byte, d, subject artifact.Digest) item {
 	x := item{why: verify.BadBundle, Statement: Statement{Bundle: d}}
-	b, err := evidence.ParseBundle(raw)
+	b, err := evidence.OpenBundle(raw)
 	if err != nil {
 		x.Reason = err.Error()
 		return x
@@ -148,7 +150,7 @@ func (a *auditor) open(raw []byte, d, subject artifact.Digest) item {
 	}
 	x.PredicateType, x.Name = s.PredicateType, evidence.NameOf(s.PredicateType)
 	x.KeyID, _ = b.KeyID()
-	w := verify.Want{PredicateType: s.PredicateType, Subject: subject, Model: a.in.Model.Name, Now: a.at}
+	w := verify.Want{PredicateType: s.PredicateType, Subject: subject, Model: a.in.Model.Name, Now: a.at, Certificates: a.o.Certificates}
 	_, env, ch := trust.Dimensions(s.PredicateType)
 	switch {
 	case s.PredicateType == evidence.TypeVSA:

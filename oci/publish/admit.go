@@ -57,6 +57,8 @@ type Need struct {
 	Bases       []evidence.Basis  // states of the channel that the verdict may rest on; nil: any earlier state (rollback)
 	Record      *channel.Record   // with Bases nil: the record that will pin the verdict
 	Late        bool              // accept a verdict past its notAfter (rollback)
+	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
+	Certificates verify.Certificates
 }
 
 // Proof is the evidence to pin: the releases, one per publisher key, then the verdict.
@@ -78,7 +80,7 @@ func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof
 	}
 	var whyNot []string
 	for _, raw := range bundles {
-		e, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: n.Digest, Model: n.Model, Now: now})
+		e, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: n.Digest, Model: n.Model, Now: now, Certificates: n.Certificates})
 		if err != nil {
 			if r := verify.ReasonOf(err); r != verify.WrongPredicate {
 				whyNot = append(whyNot, artifact.DigestOf(raw).Short()+": "+err.Error())
@@ -128,7 +130,7 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 	raws := map[artifact.Digest][]byte{}
 	var others []string
 	for _, b := range bundles {
-		e, err := verify.Bundle(b, doc, verify.Want{PredicateType: evidence.TypeVSA, Subject: n.Digest, Model: n.Model, Env: n.Env, Now: now})
+		e, err := verify.Bundle(b, doc, verify.Want{PredicateType: evidence.TypeVSA, Subject: n.Digest, Model: n.Model, Env: n.Env, Now: now, Certificates: n.Certificates})
 		if err != nil {
 			if verify.ReasonOf(err) != verify.WrongPredicate {
 				others = append(others, artifact.DigestOf(b).Short()+": "+err.Error())
@@ -159,7 +161,8 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 
 func want(n Need, now time.Time) verify.VSAWant {
 	return verify.VSAWant{
-		Subject: n.Digest, ResourceURI: n.ResourceURI, Model: n.Model, Env: n.Env, PinnedPolicies: n.Policies, Now: now,
+		Certificates: n.Certificates,
+		Subject:      n.Digest, ResourceURI: n.ResourceURI, Model: n.Model, Env: n.Env, PinnedPolicies: n.Policies, Now: now,
 		Record: n.Record, IgnoreExpiry: n.Late,
 	}
 }

@@ -98,8 +98,7 @@ func TestIdentitiesAreValidated(t *testing.T) {
 	}{
 		{"root", "not one that an identity", func(d *trust.Document) { d.Identities[0].Role = trust.RoleRoot }},
 		{"device", "not one that an identity", func(d *trust.Document) { d.Identities[0].Role = trust.RoleDevice }},
-		{"no keyless", "stand together", func(d *trust.Document) { d.Keyless = nil }},
-		{"no identities", "stand together", func(d *trust.Document) { d.Identities = nil }},
+		{"no keyless", "need keyless", func(d *trust.Document) { d.Keyless = nil }},
 		{"two roles", "one identity has one role", func(d *trust.Document) {
 			i := d.Identities[0]
 			i.Role = trust.RoleGate

@@ -150,8 +150,8 @@ func (d *Document) Validate() error {
 		return fail("%d keys are more than %d", len(d.Keys), MaxKeys)
 	case len(d.Identities) > MaxIdentities:
 		return fail("%d identities are more than %d", len(d.Identities), MaxIdentities)
-	case (d.Keyless == nil) != (len(d.Identities) == 0):
-		return fail("identities and keyless stand together or not at all")
+	case d.Keyless == nil && len(d.Identities) > 0:
+		return fail("identities need keyless: a trusted root")
 	}
 	seen := map[string]int{}
 	roots := 0

@@ -39,7 +39,7 @@ type Document struct {
 	Policies   []artifact.Digest `json:"policies" yaml:"policies"` // pinned policy digests that devices accept in a VSA
 	Revoked    []string          `json:"revoked" yaml:"revoked"`   // ids of keys and identities
 	Denied     []artifact.Digest `json:"denied" yaml:"denied"`     // artifact digests
-	// Identities may sign with short-lived certificates; Keyless is set when and only when there are some.
+	// Identities may sign with short-lived certificates; they need Keyless. Without any, Keyless proves the times of bundles that keys signed.
 	Identities []Identity `json:"identities,omitempty" yaml:"identities,omitempty"`
 	Keyless    *Keyless   `json:"keyless,omitempty" yaml:"keyless,omitempty"`
 	// Rules say more about predicate types than the table of roles does; at most one per type.

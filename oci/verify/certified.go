@@ -17,6 +17,9 @@ type Certificates interface {
 	// it was used, by a trusted source of time, the log entries and certificate transparency that k demands, and the
 	// signature over the envelope. raw has passed evidence.OpenBundle. Refusals are made by Refuse.
 	Certified(raw []byte, k trust.Keyless) (*Certified, error)
+	// Stamped verifies the timestamps in a bundle that a key signed, and gives the time that they prove; "" as the source
+	// when the bundle has none.
+	Stamped(raw []byte, k trust.Keyless) (time.Time, TimeSource, error)
 }
 
 // Certified is what a certificate proved about one signature.

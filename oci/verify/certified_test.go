@@ -147,6 +147,10 @@ type forged struct{ c verify.Certified }
 
 func (f forged) Certified([]byte, trust.Keyless) (*verify.Certified, error) { c := f.c; return &c, nil }
 
+func (forged) Stamped([]byte, trust.Keyless) (time.Time, verify.TimeSource, error) {
+	return time.Time{}, "", nil
+}
+
 // Whatever the verifier of certificates says, the signature over the payload is checked here again, and a time is needed.
 func TestCertifiedIsNotBelieved(t *testing.T) {
 	w, doc, want := keyless(t, identity(trust.RolePublisher, flow))
@@ -155,7 +159,7 @@ func TestCertifiedIsNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := forged{verify.Certified{Issuer: issuer, Subject: flow, Public: key.Public(), Times: []verify.Time{{At: want.Now, Source: "tsa"}}}}
+	f := forged{verify.Certified{Issuer: issuer, Subject: flow, Public: key.Public(), Times: []verify.Time{{At: want.Now, Source: verify.TimeRFC3161}}}}
 	want.Certificates = f
 	if _, err := verify.Bundle(raw, doc, want); verify.ReasonOf(err) != verify.Altered {
 		t.Errorf("another key: %v", err)

@@ -16,8 +16,12 @@ const skew = 5 * time.Minute
 // ruled finds out when a statement was made and holds it against the document's rule for its type and against the
 // retirement of its key. An audit (AnyScope) does so too: a rule tells what counts now.
 func (v verifier) ruled(e *Evidence, raw []byte, doc *trust.Document, want Want) *Error {
-	if want.Stamp != nil {
-		at, source, err := want.Stamp(raw)
+	stamp := want.Stamp
+	if stamp == nil && want.Certificates != nil && doc.Keyless != nil {
+		stamp = func(raw []byte) (time.Time, TimeSource, error) { return want.Certificates.Stamped(raw, *doc.Keyless) }
+	}
+	if stamp != nil {
+		at, source, err := stamp(raw)
 		if err != nil {
 			return refuse(Altered, "%s: timestamp: %w", name(e.PredicateType), err)
 		}

@@ -95,7 +95,7 @@ type Want struct {
 	Now           time.Time       // must be set
 
 	// Stamp verifies the timestamps in a bundle and gives the time that they prove and who proves it; "" as the source when
-	// the bundle has none. nil on the light path: nothing there can prove a time. oci/verify/sigstore has one.
+	// the bundle has none. nil: what Certificates says; nothing on the light path can prove a time.
 	Stamp func(raw []byte) (at time.Time, source TimeSource, err error)
 
 	// Certificates verifies bundles that hold a certificate. Without it only pinned keys count.

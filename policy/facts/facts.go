@@ -43,6 +43,8 @@ type Request struct {
 	Trust       *trust.Document
 	Environment input.Environment // verified by the caller; Reason says why not
 	Context     input.Context     // Time must be set; the references are filled in here
+	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
+	Certificates verify.Certificates
 }
 
 // Result is the document and what it rests on.
@@ -71,7 +73,7 @@ func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Resu
 	if err := trustFacts(&in, rq); err != nil {
 		return nil, err
 	}
-	c := &collector{in: &in, doc: rq.Trust, now: rq.Context.Time, env: rq.Environment}
+	c := &collector{in: &in, doc: rq.Trust, now: rq.Context.Time, env: rq.Environment, certs: rq.Certificates}
 	if err := c.artifact(ctx, src, model, rq); err != nil {
 		return nil, err
 	}
@@ -107,12 +109,13 @@ func trustFacts(in *input.Input, rq Request) error {
 
 // collector fills one document. It is used by one goroutine.
 type collector struct {
-	in   *input.Input
-	doc  *trust.Document
-	now  time.Time
-	env  input.Environment
-	used []artifact.Digest
-	past []evidence.Verdict // on this digest for this environment
+	in    *input.Input
+	doc   *trust.Document
+	now   time.Time
+	env   input.Environment
+	certs verify.Certificates
+	used  []artifact.Digest
+	past  []evidence.Verdict // on this digest for this environment
 }
 
 // prev is the newest verified verdict: verdicts are chained per environment, and it is the one before the next.
@@ -130,7 +133,7 @@ func (c *collector) problem(code, format string, args ...any) {
 
 // want is what a bundle about a digest of a model must prove here.
 func (c *collector) want(model string, subject artifact.Digest, predicateType string) verify.Want {
-	return verify.Want{PredicateType: predicateType, Subject: subject, Model: model, Env: c.env.Name, Channel: c.env.Channel, Now: c.now}
+	return verify.Want{PredicateType: predicateType, Subject: subject, Model: model, Env: c.env.Name, Channel: c.env.Channel, Now: c.now, Certificates: c.certs}
 }
 
 // evidence verifies every bundle attached to the artifact and files what each says.
@@ -191,7 +194,7 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 // peek reads type, subject and, for a verdict, environment of a bundle without believing them: they only choose what is
 // asked of the verifier.
 func peek(raw []byte) (typ string, subject artifact.Digest, env string) {
-	b, err := evidence.ParseBundle(raw)
+	b, err := evidence.OpenBundle(raw)
 	if err != nil {
 		return "", "", ""
 	}

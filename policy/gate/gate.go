@@ -16,6 +16,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify"
 	"github.com/waybill-ml/waybill/policy/decision"
 	"github.com/waybill-ml/waybill/policy/environments"
 	"github.com/waybill-ml/waybill/policy/facts"
@@ -40,6 +41,8 @@ type Request struct {
 	Now          time.Time
 	TimeSource   string // host, or pinned when the user set the time
 	Version      string // of this program
+	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
+	Certificates verify.Certificates
 }
 
 // Outcome is the decision and all that it was reached from.
@@ -68,7 +71,8 @@ func Facts(ctx context.Context, src facts.Source, chans facts.Channels, rq Reque
 	env.Digest, env.Verified = string(rq.Environments.Bundle), true
 	return facts.Collect(ctx, src, chans, facts.Request{
 		Ref: rq.Ref, Pinned: rq.Pinned, Digest: rq.Digest, Trust: rq.Trust, Environment: env,
-		Context: input.Context{Time: rq.Now.UTC().Truncate(time.Second), TimeSource: rq.TimeSource, Gate: evidence.GateID, GateVersion: rq.Version, Action: "promote"},
+		Context:      input.Context{Time: rq.Now.UTC().Truncate(time.Second), TimeSource: rq.TimeSource, Gate: evidence.GateID, GateVersion: rq.Version, Action: "promote"},
+		Certificates: rq.Certificates,
 	})
 }
 

@@ -64,6 +64,35 @@ func (v *Verifier) Certified(raw []byte, k trust.Keyless) (*check.Certified, err
 	return checker{}.certified(raw, r, k)
 }
 
+// Stamped is what check.Certificates asks for: it verifies the RFC 3161 timestamps in a bundle that a key signed.
+func (v *Verifier) Stamped(raw []byte, k trust.Keyless) (time.Time, check.TimeSource, error) {
+	r, err := v.root(k)
+	if err != nil {
+		return time.Time{}, "", err
+	}
+	var b bundle.Bundle
+	if err := b.UnmarshalJSON(raw); err != nil {
+		return time.Time{}, "", err
+	}
+	if stamps, err := b.Timestamps(); err != nil || len(stamps) == 0 {
+		return time.Time{}, "", err
+	}
+	times, errs, err := verify.VerifySignedTimestamp(&b, r)
+	switch {
+	case err != nil:
+		return time.Time{}, "", err
+	case len(times) < max(k.Timestamps, 1):
+		return time.Time{}, "", fmt.Errorf("%d of the %d authorities needed: %w", len(times), max(k.Timestamps, 1), errors.Join(errs...))
+	}
+	at := times[0].Time
+	for _, t := range times[1:] {
+		if t.Time.After(at) { // the signature existed at the earliest of them; the latest is what all of them vouch for
+			at = t.Time
+		}
+	}
+	return at.UTC(), check.TimeRFC3161, nil
+}
+
 // root finds the trusted root that a document names, by digest.
 func (v *Verifier) root(k trust.Keyless) (*root.TrustedRoot, error) {
 	v.mu.Lock()

@@ -76,13 +76,13 @@ func TestCertifiedBundle(t *testing.T) {
 	for name, c := range map[string]struct {
 		k    trust.Keyless
 		s    sigstoretest.Signing
-		src  string
+		src  check.TimeSource
 		logs int
 	}{
-		"rekor v2 and timestamp":    {trust.Keyless{Logs: 1, Timestamps: 1}, sigstoretest.Signing{}, "tsa", 1},
-		"rekor v1 and timestamp":    {trust.Keyless{Logs: 1, Timestamps: 1}, sigstoretest.Signing{RekorV1: true}, "tsa", 1},
-		"rekor v1, integrated time": {trust.Keyless{Logs: 1}, sigstoretest.Signing{RekorV1: true, NoTime: true}, "log", 1},
-		"timestamp only":            {trust.Keyless{Timestamps: 1}, sigstoretest.Signing{NoLog: true}, "tsa", 0},
+		"rekor v2 and timestamp":    {trust.Keyless{Logs: 1, Timestamps: 1}, sigstoretest.Signing{}, check.TimeRFC3161, 1},
+		"rekor v1 and timestamp":    {trust.Keyless{Logs: 1, Timestamps: 1}, sigstoretest.Signing{RekorV1: true}, check.TimeRFC3161, 1},
+		"rekor v1, integrated time": {trust.Keyless{Logs: 1}, sigstoretest.Signing{RekorV1: true, NoTime: true}, check.TimeLog, 1},
+		"timestamp only":            {trust.Keyless{Timestamps: 1}, sigstoretest.Signing{NoLog: true}, check.TimeRFC3161, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t, c.k)
@@ -96,7 +96,7 @@ func TestCertifiedBundle(t *testing.T) {
 			if x == nil || x.Issuer != issuer || x.Subject != subject || len(x.Times) != 1 || x.Times[0].Source != c.src || !x.Times[0].At.Equal(s.Now) || len(x.Logs) != c.logs {
 				t.Errorf("evidence: %+v", x)
 			}
-			if e.KeyID != s.doc.Identities[0].ID || e.Role != trust.RolePublisher || e.Bundle != artifact.DigestOf(raw) || e.Subject != s.digest {
+			if e.KeyID != s.doc.Identities[0].ID || e.Role != trust.RolePublisher || e.Bundle != artifact.DigestOf(raw) || e.Subject != s.digest || e.TimeSource != c.src || !e.At.Equal(s.Now) {
 				t.Errorf("evidence: %+v", e)
 			}
 			// The trusted root by digest, the file handed over.
@@ -114,5 +114,28 @@ func TestCertifiedBundle(t *testing.T) {
 				t.Errorf("with the trusted root at hand: %v", err)
 			}
 		})
+	}
+}
+
+// A timestamp gives the statement of a key a verified time; one by a stranger, or for another signature, is refused.
+func TestStampedKeyBundle(t *testing.T) {
+	s := newScene(t, trust.Keyless{Timestamps: 1})
+	k := verifytest.NewKey(t, "publisher", trust.RolePublisher)
+	s.doc.Identities = nil
+	plain := k.SignPayload(t, s.payload)
+	e, err := check.Bundle(s.Stamp(t, plain, s.Now), s.doc, s.want)
+	if err != nil || e.TimeSource != check.TimeRFC3161 || !e.At.Equal(s.Now) {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if e, err := check.Bundle(plain, s.doc, s.want); err != nil || e.TimeSource != check.TimeNone {
+		t.Errorf("without a timestamp: %+v, %v", e, err)
+	}
+	stranger := sigstoretest.New(t, s.Now)
+	if _, err := check.Bundle(stranger.Stamp(t, plain, s.Now), s.doc, s.want); check.ReasonOf(err) != check.Altered {
+		t.Errorf("timestamp by a stranger: %v", err)
+	}
+	s.doc.Keyless = nil
+	if e, err := check.Bundle(s.Stamp(t, plain, s.Now), s.doc, s.want); err != nil || e.TimeSource != check.TimeNone {
+		t.Errorf("a document without a trusted root: %+v, %v", e, err)
 	}
 }

@@ -201,6 +201,20 @@ func (w *World) Sign(t T, s Signing) []byte {
 	return raw
 }
 
+// Stamp adds a timestamp of the deployment's authority to a bundle that a key signed.
+func (w *World) Stamp(t T, raw []byte, at time.Time) []byte {
+	t.Helper()
+	b, err := evidence.ParseBundle(raw)
+	must(t, err)
+	b.VerificationMaterial.TimestampVerificationData, err = json.Marshal(map[string]any{
+		"rfc3161Timestamps": []any{map[string]string{"signedTimestamp": b64(w.TSA.stamp(t, b.DSSEEnvelope.Signatures[0].Sig, at))}},
+	})
+	must(t, err)
+	out, err := json.Marshal(b)
+	must(t, err)
+	return out
+}
+
 // certificate is what Fulcio writes: the token's issuer in an extension, its subject as the only alternative name.
 func certificate(t T, s Signing) *x509.Certificate {
 	t.Helper()
