@@ -54,7 +54,11 @@ func runAuditShow(ctx context.Context, c *Call) error {
 		return err
 	}
 	defer place.Close()
-	o := audit.Options{Trust: doc, Now: c.Env.Now()}
+	certs, err := c.certificates()
+	if err != nil {
+		return err
+	}
+	o := audit.Options{Trust: doc, Now: c.Env.Now(), Certificates: certs}
 	for _, path := range append([]string{""}, c.Strings("policy")...) {
 		b, _, err := c.openPolicy(path)
 		if err != nil {

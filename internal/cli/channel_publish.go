@@ -84,8 +84,13 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	certs, err := c.certificates()
+	if err != nil {
+		return err
+	}
 	proof, err := publish.Admit(bundles, x.doc, publish.Need{
-		Ref: s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, s.Name),
+		Certificates: certs,
+		Ref:          s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, s.Name),
 		Policies: []artifact.Digest{x.env.Policy.Digest}, Releases: x.env.Signers, Bases: bases,
 	}, x.now)
 	if err != nil {
@@ -320,8 +325,13 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	certs, err := c.certificates()
+	if err != nil {
+		return err
+	}
 	proof, err := publish.Admit(bundles, x.doc, publish.Need{
-		Ref: ref.WithDigest(to).String(), Digest: to, Model: target.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, target.Name),
+		Certificates: certs,
+		Ref:          ref.WithDigest(to).String(), Digest: to, Model: target.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, target.Name),
 		Policies: x.doc.Policies, Releases: x.env.Signers, Late: true,
 		Record: &channel.Record{Channel: x.env.Channel, Seq: head.Seq + 1},
 	}, x.now)

@@ -29,7 +29,7 @@ func keyFlag(role string) ucli.Flag {
 }
 
 func trustFlags() []ucli.Flag {
-	return placeFlags(trustFlag(), trustDigestFlag())
+	return placeFlags(trustFlag(), trustDigestFlag(), trustedRootFlag())
 }
 
 func environmentsFlag() ucli.Flag {

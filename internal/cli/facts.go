@@ -64,8 +64,14 @@ func (c *Call) gateRequest(ctx context.Context, arg string) (gate.Request, *open
 	if err != nil {
 		return gate.Request{}, nil, err
 	}
+	certs, err := c.certificates()
+	if err != nil {
+		place.Close()
+		return gate.Request{}, nil, err
+	}
 	return gate.Request{
-		Ref: refText(ref), Pinned: ref.Digest != "", Digest: d.Digest, Environment: c.String("env"), Environments: envs,
+		Certificates: certs,
+		Ref:          refText(ref), Pinned: ref.Digest != "", Digest: d.Digest, Environment: c.String("env"), Environments: envs,
 		Trust: doc, Now: c.Env.Now(), TimeSource: "host", Version: version.Number,
 	}, place, nil
 }

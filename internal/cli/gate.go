@@ -281,7 +281,7 @@ func runReplay(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	b, err := evidence.ParseBundle(raw)
+	b, err := evidence.OpenBundle(raw)
 	if err != nil {
 		return diag.Wrap(diag.Verification, err, "replay")
 	}
@@ -297,7 +297,13 @@ func runReplay(ctx context.Context, c *Call) error {
 	doc, err := c.loadTrust()
 	switch {
 	case err == nil:
-		e, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeDecision, Subject: st.SubjectDigest(), AnyScope: true, Now: c.Env.Now()})
+		certs, err := c.certificates()
+		if err != nil {
+			return err
+		}
+		e, err := verify.Bundle(raw, doc, verify.Want{
+			PredicateType: evidence.TypeDecision, Subject: st.SubjectDigest(), AnyScope: true, Now: c.Env.Now(), Certificates: certs,
+		})
 		if err != nil {
 			return err
 		}

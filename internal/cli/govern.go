@@ -45,7 +45,7 @@ func environmentFlags() []ucli.Flag {
 	return placeFlags(
 		&ucli.StringFlag{Name: "env", Usage: "`ENVIRONMENT` of environments.yaml", Required: true, EnvVars: []string{"WAYBILL_ENV"}},
 		&ucli.StringFlag{Name: "environments", Value: environmentsSigned, Usage: "signed environments `FILE`", EnvVars: []string{"WAYBILL_ENVIRONMENTS"}},
-		trustFlag(), trustDigestFlag(),
+		trustFlag(), trustDigestFlag(), trustedRootFlag(),
 		&ucli.StringFlag{Name: "policy", Usage: "folder or tar with the pinned policy, when it is not the builtin one: `PATH`", EnvVars: []string{"WAYBILL_POLICY"}},
 	)
 }

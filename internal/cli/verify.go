@@ -102,6 +102,10 @@ func runVerify(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	certs, err := c.certificates()
+	if err != nil {
+		return err
+	}
 	s, err := c.subject(ctx, c.Args[0])
 	if err != nil {
 		return err
@@ -121,17 +125,17 @@ func runVerify(ctx context.Context, c *Call) error {
 		return err
 	}
 	// Where an approver or the gate may say something is asked with --env; here it matters who said it.
-	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now()})
+	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	for _, e := range ok {
 		out.Verified = append(out.Verified, verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role, says(e)})
 	}
 	for _, f := range failed {
 		out.Failed = append(out.Failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
 	}
-	refusal := released(bundles, doc, s, c)
+	refusal := released(bundles, doc, s, c, certs)
 	if env := c.String("env"); env != "" && refusal == nil {
 		var v artifact.Digest
-		if v, refusal = c.verdict(bundles, doc, s, env); refusal == nil {
+		if v, refusal = c.verdict(bundles, doc, s, env, certs); refusal == nil {
 			out.Verdict = &v
 		}
 	}
@@ -164,10 +168,10 @@ func (c *Call) printVerified(out verifyJSON) {
 }
 
 // released wants one release by a publisher in scope. Of several refusals, the one nearest to success is told.
-func released(bundles [][]byte, doc *trust.Document, s *subject, c *Call) error {
+func released(bundles [][]byte, doc *trust.Document, s *subject, c *Call, certs verify.Certificates) error {
 	var best *verify.Error
 	for _, raw := range bundles {
-		_, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: s.Desc.Digest, Model: s.Name, Now: c.Env.Now()})
+		_, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: s.Desc.Digest, Model: s.Name, Now: c.Env.Now(), Certificates: certs})
 		if err == nil {
 			return nil
 		}
@@ -184,14 +188,14 @@ func released(bundles [][]byte, doc *trust.Document, s *subject, c *Call) error 
 }
 
 // verdict wants the gate's verdict for an environment, whatever the channel's state is.
-func (c *Call) verdict(bundles [][]byte, doc *trust.Document, s *subject, name string) (artifact.Digest, error) {
+func (c *Call) verdict(bundles [][]byte, doc *trust.Document, s *subject, name string, certs verify.Certificates) (artifact.Digest, error) {
 	env, err := c.environment(name, doc)
 	if err != nil {
 		return "", err
 	}
 	p, err := publish.Admit(bundles, doc, publish.Need{
 		Ref: s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: name, ResourceURI: facts.ResourceURI(env.Namespace, s.Name),
-		Policies: []artifact.Digest{env.Policy.Digest}, Releases: env.Signers,
+		Policies: []artifact.Digest{env.Policy.Digest}, Releases: env.Signers, Certificates: certs,
 	}, c.Env.Now())
 	if err != nil {
 		return "", err
