@@ -52,7 +52,7 @@ func gated(t *testing.T, w *policytest.World, p *rego.Policy, d artifact.Digest,
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, r, err := o.Attest(w.Keys[trust.RoleGate])
+	v, r, err := o.Attest(t.Context(), w.Keys[trust.RoleGate])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestVerdictThatItsRecordDenies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, record, err := o.Attest(w.Keys[trust.RoleGate])
+	_, record, err := o.Attest(t.Context(), w.Keys[trust.RoleGate])
 	if err != nil {
 		t.Fatal(err)
 	}
