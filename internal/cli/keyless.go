@@ -23,14 +23,14 @@ func (c *Call) certificates() (verify.Certificates, error) {
 	if name == "" {
 		return sigstore.With(), nil
 	}
-	raw, err := c.trustedRoot(name)
+	raw, err := c.rootFile(name)
 	if err != nil {
 		return nil, err
 	}
 	return sigstore.With(raw), nil
 }
 
-func (c *Call) trustedRoot(name string) ([]byte, error) {
+func (c *Call) rootFile(name string) ([]byte, error) {
 	raw, err := c.readFile(name, trust.MaxTrustedRoot)
 	if err != nil {
 		return nil, err

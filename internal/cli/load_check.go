@@ -21,6 +21,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/store"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
+	"github.com/waybill-ml/waybill/oci/verify/sigstore"
 	"github.com/waybill-ml/waybill/policy/bundle"
 	"github.com/waybill-ml/waybill/policy/environments"
 )
@@ -237,7 +238,8 @@ func (l *arrived) judgeModel(ctx context.Context, c *Call, o *registry.Opened, e
 		return err
 	}
 	l.unsigned += len(refs) - len(bundles)
-	ok, failed := verify.All(bundles, l.doc, verify.Want{Subject: e.Digest, Model: name, AnyScope: true, Now: c.Env.Now()})
+	certs := sigstore.With(l.root) // counts only where the trust document names its digest
+	ok, failed := verify.All(bundles, l.doc, verify.Want{Subject: e.Digest, Model: name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	for _, v := range ok {
 		l.verified = append(l.verified, verifiedJSON{v.PredicateType, v.Bundle, v.KeyID, v.KeyName, v.Role, says(v)})
 	}
@@ -247,7 +249,7 @@ func (l *arrived) judgeModel(ctx context.Context, c *Call, o *registry.Opened, e
 		}
 		l.failed = append(l.failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
 	}
-	err = released(bundles, l.doc, &subject{Ref: registry.Ref{Repo: name}, Desc: e.Descriptor, Name: name}, c)
+	err = released(bundles, l.doc, &subject{Ref: registry.Ref{Repo: name}, Desc: e.Descriptor, Name: name}, c, certs)
 	if err == nil {
 		l.released++
 	} else if c.Bool("require-evidence") {
