@@ -14,6 +14,8 @@ import (
 const (
 	StatementType = "https://in-toto.io/Statement/v1"
 	PayloadType   = "application/vnd.in-toto+json"
+
+	statementTypeV01 = "https://in-toto.io/Statement/v0.1" // only read
 )
 
 const base = "https://github.com/waybill-ml/waybill/predicate/"
@@ -45,7 +47,7 @@ type Statement struct {
 	Type          string          `json:"_type"`
 	Subject       []Subject       `json:"subject"`
 	PredicateType string          `json:"predicateType"`
-	Predicate     json.RawMessage `json:"predicate"`
+	Predicate     json.RawMessage `json:"predicate,omitempty"` // absent is read as {} in a release, and refused elsewhere
 }
 
 // Subject is what a statement is about. Exactly one digest, sha256 in hex.

@@ -55,14 +55,18 @@ func (s *Statement) SubjectDigest() artifact.Digest {
 }
 
 // ParseStatement reads a statement strictly: in-toto Statement v1 with exactly one subject that has exactly one digest,
-// a sha256. The predicate is only checked to be an object; ValidatePredicate looks into it.
+// a sha256. Version 0.1, which cosign's attest writes, has the same members and is read too. The predicate is only checked
+// to be an object; ValidatePredicate looks into it.
 func ParseStatement(raw []byte) (*Statement, error) {
 	var s Statement
 	if err := strictjson.Decode(raw, &s); err != nil {
 		return nil, fmt.Errorf("parse in-toto statement: %w", err)
 	}
+	if s.Predicate == nil && s.PredicateType == TypeRelease {
+		s.Predicate = json.RawMessage("{}") // cosign v2's sign leaves the empty predicate of this type out
+	}
 	switch {
-	case s.Type != StatementType:
+	case s.Type != StatementType && s.Type != statementTypeV01:
 		return nil, fmt.Errorf("statement has _type %q, not %q", s.Type, StatementType)
 	case len(s.Subject) != 1:
 		return nil, fmt.Errorf("statement has %d subjects, not 1", len(s.Subject))

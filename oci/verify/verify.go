@@ -10,6 +10,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -397,7 +398,9 @@ func (v verifier) meaning(s *evidence.Statement, key trust.Key, want Want) *Erro
 	return nil
 }
 
-// Signature checks a DSSE signature with one of the two pinned algorithms: ECDSA P-256 with SHA-256 (ASN.1), Ed25519.
+// Signature checks a DSSE signature with one of the pinned algorithms: ECDSA P-256 with SHA-256 (ASN.1), Ed25519, and
+// Ed25519ph with SHA-512, which cosign makes with an Ed25519 key. RFC 8032 keeps the last two apart by a prefix, so that
+// neither can be taken for the other.
 func Signature(pub crypto.PublicKey, payloadType string, payload, sig []byte) bool {
 	msg := evidence.PAE(payloadType, payload)
 	switch k := pub.(type) {
@@ -405,7 +408,11 @@ func Signature(pub crypto.PublicKey, payloadType string, payload, sig []byte) bo
 		h := sha256.Sum256(msg)
 		return ecdsa.VerifyASN1(k, h[:], sig)
 	case ed25519.PublicKey:
-		return ed25519.Verify(k, msg, sig)
+		if ed25519.Verify(k, msg, sig) {
+			return true
+		}
+		h := sha512.Sum512(msg)
+		return ed25519.VerifyWithOptions(k, h[:], sig, &ed25519.Options{Hash: crypto.SHA512}) == nil
 	}
 	return false
 }

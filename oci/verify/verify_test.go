@@ -187,7 +187,7 @@ func TestBundleRefusesMalformed(t *testing.T) {
 		{"two subjects", payload(stmt(`[` + sub + `,` + sub + `]`)), BadBundle},
 		{"two digests", payload(stmt(`[{"name":"churn","digest":{"sha256":"` + digestA.Hex() + `","sha512":"00"}}]`)), BadBundle},
 		{"upper-case digest", payload(stmt(`[{"digest":{"sha256":"` + string(bytes.ToUpper([]byte(digestA.Hex()))) + `"}}]`)), BadBundle},
-		{"statement v0.1", payload(string(bytes.Replace([]byte(stmt(`[`+sub+`]`)), []byte("Statement/v1"), []byte("Statement/v0.1"), 1))), BadBundle},
+		{"statement v0.2", payload(string(bytes.Replace([]byte(stmt(`[`+sub+`]`)), []byte("Statement/v1"), []byte("Statement/v0.2"), 1))), BadBundle},
 		{"predicate twice", payload(`{"_type":"https://in-toto.io/Statement/v1","subject":[` + sub + `],"predicateType":"` + evidence.TypeProvenance + `","predicateType":"` + evidence.TypeRelease + `","predicate":{}}`), BadBundle},
 	} {
 		t.Run(c.name, func(t *testing.T) {
