@@ -133,6 +133,9 @@ func runVerify(ctx context.Context, c *Call) error {
 		out.Failed = append(out.Failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
 	}
 	refusal := released(bundles, doc, s, c, certs)
+	if refusal != nil {
+		refusal = noteLegacy(ctx, s, refusal)
+	}
 	if env := c.String("env"); env != "" && refusal == nil {
 		var v artifact.Digest
 		if v, refusal = c.verdict(bundles, doc, s, env, certs); refusal == nil {
