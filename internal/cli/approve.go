@@ -27,7 +27,7 @@ it. Both end at a date. The approval counts only in the roles that the trust doc
 			&ucli.StringFlag{Name: "reason", Required: true, Usage: "`TEXT` that an auditor will read"},
 			&ucli.StringFlag{Name: "for", Value: "90d", Usage: "how `LONG` it counts: 90d, 12h"},
 			&ucli.StringFlag{Name: "ticket", Usage: "`ID` of the ticket behind an exception"},
-			keyFlag("approver"), dryRunFlag(),
+			keyFlag("approver"), dryRunFlag(), trustAtHandFlag(), trustDigestFlag(),
 		),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"attest", "gate", "trust show"},

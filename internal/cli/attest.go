@@ -3,11 +3,14 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"regexp"
+	"slices"
 	"strings"
 
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/trust"
@@ -19,49 +22,106 @@ func attestCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Signs a JSON document about the artifact's digest and stores it beside the artifact. The document is checked against
 the rules of its type before anything is signed. Types of an evaluator key: evaluation, dataset, test-result. Types of a
-publisher key: provenance, cyclonedx, oms. Approvals are made by waybill approve, verdicts by waybill gate.`,
+publisher key: provenance, cyclonedx, oms. Types of an approver key: approval, exception (waybill approve makes them from
+flags). Verdicts are made by waybill gate.
+
+Any other document goes with --type custom --predicate-type URI, or with the URI as --type. The trust document must let the
+key's role sign that type: waybill trust rule.
+
+A statement that the same key has signed before is not attached a second time.`,
 		Examples: []string{
 			"waybill attest churn:1.0 --type evaluation --predicate eval.json --key evaluator.key",
 			"waybill attest churn:1.0 --type dataset --predicate datasets.json --key evaluator.key",
 			"waybill attest churn:1.0 --type cyclonedx --predicate bom.json --key publisher.key",
+			"waybill attest churn:1.0 --type https://example.com/review/v1 --predicate review.json --key evaluator.key",
 		},
 		Flags: placeFlags(
-			&ucli.StringFlag{Name: "type", Aliases: []string{"t"}, Required: true, Usage: "`TYPE` of the statement: " + strings.Join(attestable(), ", ")},
+			&ucli.StringFlag{Name: "type", Aliases: []string{"t"}, Required: true, Usage: "`TYPE` of the statement, as above"},
+			&ucli.StringFlag{Name: "predicate-type", Usage: "`URI` of the type, with --type custom"},
 			&ucli.StringFlag{Name: "predicate", Aliases: []string{"p"}, Required: true, Usage: "JSON `FILE` with what the statement says, - for stdin"},
-			keyFlag("evaluator or publisher"), dryRunFlag(),
+			keyFlag("evaluator, publisher or approver"), dryRunFlag(), trustAtHandFlag(), trustDigestFlag(),
 		),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
-		See:   []string{"sign", "approve", "gate", "verify"},
+		See:   []string{"sign", "approve", "gate", "verify", "trust rule"},
 		Run:   runAttest,
 	}
 }
 
 func attestable() []string {
-	return []string{"evaluation", "dataset", "test-result", "provenance", "cyclonedx", "oms"}
+	return []string{"evaluation", "dataset", "test-result", "provenance", "cyclonedx", "oms", "approval", "exception"}
 }
 
 func runAttest(ctx context.Context, c *Call) error {
-	typ, ok := evidence.TypeByName(c.String("type"))
-	if roles := trust.RolesFor(typ); !ok || len(roles) != 1 || roles[0] != trust.RoleEvaluator && roles[0] != trust.RolePublisher || typ == evidence.TypeRelease {
-		e := diag.New(diag.Usage, "--type %s: attest makes %s", c.String("type"), strings.Join(attestable(), ", "))
-		switch typ {
-		case evidence.TypeRelease:
-			e.Hint("waybill sign %s --key publisher.key", c.Args[0])
-		case evidence.TypeApproval, evidence.TypeException:
-			e.Hint("waybill approve %s --role ROLE --reason TEXT --key approver.key", c.Args[0])
-		case evidence.TypeVSA, evidence.TypeDecision:
-			e.Hint("waybill gate %s --env ENV --key gate.key", c.Args[0])
-		default:
-			e.Hint("waybill attest %s --type evaluation --predicate eval.json --key evaluator.key", c.Args[0])
-		}
-		return e
+	typ, err := c.predicateType()
+	if err != nil {
+		return err
 	}
-	raw, err := c.readInput(c.String("predicate"), artifact.MaxBundle/2)
+	name := c.String("predicate")
+	raw, err := c.readInput(name, artifact.MaxBundle/2)
 	if err != nil {
 		return err
 	}
 	if err := evidence.ValidatePredicate(typ, raw); err != nil {
-		return diag.Wrap(diag.Usage, err, "%s", c.String("predicate")).Hint("docs/format.md describes every predicate")
+		return diag.Wrap(diag.Usage, err, "what the statement says").At(locate(name, raw, err)).Hint("docs/format.md describes every predicate")
 	}
-	return c.attest(ctx, "attest", typ, json.RawMessage(raw), trust.RolesFor(typ)...)
+	var predicate any = json.RawMessage(raw)
+	if typ == evidence.TypeApproval {
+		a, err := evidence.ParseApproval(raw)
+		if err != nil {
+			return err
+		}
+		predicate = *a
+	}
+	return c.attest(ctx, "attest", typ, predicate, trust.MaySign(typ)...)
+}
+
+// predicateType reads --type and --predicate-type.
+func (c *Call) predicateType() (string, error) {
+	t, uri := c.String("type"), c.String("predicate-type")
+	if (t == "custom") != (uri != "") {
+		return "", diag.New(diag.Usage, "--predicate-type goes with --type custom, and --type custom with it").
+			Hint("waybill attest %s --type custom --predicate-type https://example.com/review/v1 --predicate FILE --key KEY", c.Args[0])
+	}
+	custom := t == "custom" || strings.Contains(t, "://")
+	if t == "custom" {
+		t = uri
+	}
+	typ, known := evidence.TypeByName(t)
+	switch {
+	case known && slices.Contains(attestable(), evidence.NameOf(typ)):
+		return typ, nil
+	case !known && custom:
+		if err := evidence.CustomType(t); err != nil {
+			return "", diag.Wrap(diag.Usage, err, "--type").Hint("waybill attest %s --type https://example.com/review/v1 --predicate FILE --key KEY", c.Args[0])
+		}
+		return t, nil
+	}
+	e := diag.New(diag.Usage, "--type %s: attest makes %s, or custom", t, strings.Join(attestable(), ", "))
+	switch typ {
+	case evidence.TypeRelease:
+		e.Hint("waybill sign %s --key publisher.key", c.Args[0])
+	case evidence.TypeVSA, evidence.TypeDecision:
+		e.Hint("waybill gate %s --env ENV --key gate.key", c.Args[0])
+	default:
+		e.Hint("waybill attest %s --type evaluation --predicate eval.json --key evaluator.key", c.Args[0])
+	}
+	return "", e
+}
+
+var memberPath = regexp.MustCompile(`(?:^|: )((?:[A-Za-z0-9_$-]+)(?:\[[0-9]+\])?(?:\.[A-Za-z0-9_$-]+(?:\[[0-9]+\])?)*): `)
+
+// locate finds the place in a JSON file that an error is about: where its syntax breaks, or the member whose path the
+// message begins with.
+func locate(file string, raw []byte, err error) diag.Loc {
+	at := diag.Loc{File: file}
+	if line, col, ok := strictjson.Broken(raw); ok {
+		at.Line, at.Col = line, col
+		return at
+	}
+	for _, m := range memberPath.FindAllStringSubmatch(err.Error(), -1) {
+		if line, col, ok := strictjson.Locate(raw, m[1]); ok {
+			at.Line, at.Col = line, col
+		}
+	}
+	return at
 }

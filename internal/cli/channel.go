@@ -88,7 +88,10 @@ func (c *Call) channelState(ctx context.Context, name, repo string, doc *trust.D
 		return ref, nil, nil, err
 	}
 	st, err := publish.Read(ctx, p, name, doc, c.Env.Now())
-	if err == nil && st.Head == nil {
+	if err == nil && st.Head == nil && st.Past != nil {
+		err = diag.New(diag.NotFound, "channel %q of %s has no record of generation %d yet, only of generation %d", name, ref.Name(), doc.Generation, st.Past.Generation).
+			Hint("waybill gate REF --env ENV --key gate.key, then waybill channel publish ENV %s@sha256:... --key deployer.key", ref.Name())
+	} else if err == nil && st.Head == nil {
 		err = diag.New(diag.NotFound, "%s has no channel %q", ref.Name(), name).Hint("waybill channel publish ENV %s@sha256:... --key deployer.key", ref.Name())
 	}
 	if err != nil {

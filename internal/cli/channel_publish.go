@@ -76,6 +76,10 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	if completed && st.Head.Record.Target.Digest == s.Desc.Digest {
 		return c.printRecord("publish", c.recordJSON(s.Ref, st.Head)) // this very publication was interrupted
 	}
+	if st.Head == nil && st.Past != nil {
+		c.UI.Field("generation", "%d begins after seq %d of generation %d; nothing of that one is kept", x.doc.Generation, st.Past.Seq, st.Past.Generation)
+		c.UI.Why("devices keep their security floor; give --epoch and --epoch-floor if the channel had one")
+	}
 	bundles, err := publish.Bundles(ctx, s.Place, s.Desc.Digest)
 	if err != nil {
 		return err
@@ -103,7 +107,7 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	ch.Target = channel.Target{Name: s.Name, Repo: repoPath(s.Ref), Digest: s.Desc.Digest, Size: s.Desc.Size, Version: s.Version, Epoch: x.epoch(c, st)}
 	ch.Evidence = proof.Refs
 	c.UI.Field("verdict", "PASSED against %s, valid until %s", basisText(proof.Verdict.Waybill.Basis), proof.Verdict.Waybill.NotAfter.Format(time.RFC3339))
-	rec, err := channel.Next(headOf(st), ch)
+	rec, err := channel.Next(st.Prev(), ch)
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "channel publish")
 	}
@@ -240,13 +244,6 @@ func (x *change) pushTrust(ctx context.Context, c *Call, p registry.Place) error
 		}
 	}
 	return publish.Trust(ctx, p, x.trustRaw, x.doc)
-}
-
-func headOf(st *publish.State) *channel.Head {
-	if st.Head == nil {
-		return nil
-	}
-	return &st.Head.Head
 }
 
 func repoPath(r registry.Ref) string {

@@ -169,11 +169,18 @@ func (s *subject) read(ctx context.Context) error {
 	return nil
 }
 
-// attach signs a statement about s and stores the bundle beside it.
+// attach signs a statement about s and stores the bundle beside it, unless the same statement by the same key is there.
 func (s *subject) attach(ctx context.Context, k *sign.Key, predicateType string, predicate any) (artifact.Digest, error) {
 	st, err := evidence.NewStatement(predicateType, s.Name, s.Desc.Digest, predicate)
 	if err != nil {
 		return "", diag.Wrap(diag.Usage, err, "make the statement")
+	}
+	payload, err := st.Encode()
+	if err != nil {
+		return "", diag.Wrap(diag.Usage, err, "make the statement")
+	}
+	if was, err := s.attached(ctx, k, k.Public(), payload); err != nil || was != "" {
+		return was, err
 	}
 	raw, err := k.Sign(ctx, st)
 	if err != nil {
@@ -196,6 +203,8 @@ type statementJSON struct {
 	Bundle        artifact.Digest `json:"bundle,omitempty"` // absent in a dry run
 	KeyID         string          `json:"keyId"`
 	Role          trust.Role      `json:"role"`
+
+	Statement *evidence.Statement `json:"statement,omitempty"` // in a dry run: what would be signed
 }
 
 func (c *Call) printAttached(verb string, s *subject, k *sign.Key, predicateType string, bundle artifact.Digest) error {

@@ -108,6 +108,11 @@ func runGate(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	if key != nil {
+		if err := c.ready(rq.Trust, key, evidence.TypeVSA, o.Input.Model.Name, rq.Environment); err != nil {
+			return err
+		}
+	}
 	vsa, err := o.VSA()
 	if err != nil {
 		return err

@@ -241,13 +241,13 @@ func (l *arrived) judgeModel(ctx context.Context, c *Call, o *registry.Opened, e
 	certs := sigstore.With(l.root) // counts only where the trust document names its digest
 	ok, failed := verify.All(bundles, l.doc, verify.Want{Subject: e.Digest, Model: name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	for _, v := range ok {
-		l.verified = append(l.verified, verifiedJSON{v.PredicateType, v.Bundle, v.KeyID, v.KeyName, v.Role, says(v)})
+		l.verified = append(l.verified, verifiedOf(v))
 	}
 	for _, f := range failed {
 		if f.Err.Reason == verify.Altered || f.Err.Reason == verify.WrongSubject {
 			return fmt.Errorf("load: statement %s about %s: %w", f.Bundle.Short(), e.Digest.Short(), f.Err)
 		}
-		l.failed = append(l.failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
+		l.failed = append(l.failed, failedOf(f))
 	}
 	err = released(bundles, l.doc, &subject{Ref: registry.Ref{Repo: name}, Desc: e.Descriptor, Name: name}, c, certs)
 	if err == nil {

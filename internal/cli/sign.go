@@ -21,7 +21,7 @@ with the publisher's public key. Nothing of the artifact changes.`,
 			"waybill sign churn:1.0 --key publisher.key",
 			"waybill sign reg.example/ml/churn@sha256:... --key publisher.key --output json",
 		},
-		Flags: placeFlags(keyFlag("publisher"), dryRunFlag()),
+		Flags: placeFlags(keyFlag("publisher"), dryRunFlag(), trustAtHandFlag(), trustDigestFlag()),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"attest", "approve", "verify", "keys generate"},
 		Run:   runSign,
@@ -47,12 +47,24 @@ func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate
 		return err
 	}
 	defer s.Close()
+	doc, err := c.trustAtHand()
+	if err != nil {
+		return err
+	}
+	if err := c.ready(doc, k, predicateType, s.Name, ""); err != nil {
+		return err
+	}
+	if a, ok := predicate.(evidence.Approval); ok {
+		if err := c.mayApprove(doc, k, a.Role); err != nil {
+			return err
+		}
+	}
 	if c.Bool("dry-run") {
-		if _, err := evidence.NewStatement(predicateType, s.Name, s.Desc.Digest, predicate); err != nil {
+		st, err := evidence.NewStatement(predicateType, s.Name, s.Desc.Digest, predicate)
+		if err != nil {
 			return diag.Wrap(diag.Usage, err, "make the statement")
 		}
-		c.UI.Say("dry run: nothing was written")
-		return c.printAttached(verb, s, k, predicateType, "")
+		return c.printDry(verb, s, k, st)
 	}
 	b, err := s.attach(ctx, k, predicateType, predicate)
 	if err != nil {

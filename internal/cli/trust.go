@@ -24,7 +24,8 @@ func trustCommand() Command {
 and denied artifacts. People edit trust.yaml, by hand or with add and revoke; sign turns it into trust.signed, which
 commands and devices read. Its version rises with every change, and each version is signed by the roots of the one before.`,
 		Sub: []Command{
-			trustInitCommand(), trustAddCommand(), trustRevokeCommand(), trustSignCommand(), trustShowCommand(), trustVerifyCommand(),
+			trustInitCommand(), trustAddCommand(), trustRuleCommand(), trustRotateCommand(), trustRevokeCommand(), trustSignCommand(), trustShowCommand(),
+			trustVerifyCommand(),
 		},
 	}
 }
@@ -168,15 +169,16 @@ func (c *Call) editTrust(file string) (*trust.Document, error) {
 
 func trustAddCommand() Command {
 	return Command{
-		Name: "add", Summary: "name a key, or a policy, in trust.yaml",
+		Name: "add", Summary: "name a key, a policy or the environments in trust.yaml",
 		Args: "TRUST.yaml [KEY.pub]", Min: 1, Max: 2,
-		Long: `Adds a public key with a role and a scope, or pins a policy digest, in trust.yaml. Scopes are patterns (* is
-everything); a dimension without a pattern allows nothing. When the present version is signed already, this begins the
-next one. Sign it afterwards.`,
+		Long: `Adds a public key with a role and a scope, pins a policy digest, or pins the environments document that is in force, in
+trust.yaml. Scopes are patterns (* is everything); a dimension without a pattern allows nothing. When the present version
+is signed already, this begins the next one. Sign it afterwards.`,
 		Examples: []string{
 			"waybill trust add trust.yaml publisher.pub --role publisher --model churn",
 			"waybill trust add trust.yaml approver.pub --role approver --env prod --approver-role ml-lead",
 			"waybill trust add trust.yaml --policy sha256:...",
+			"waybill trust add trust.yaml --environments environments.signed",
 		},
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "role", Aliases: []string{"r"}, Usage: "`ROLE` of the key"},
@@ -186,6 +188,7 @@ next one. Sign it afterwards.`,
 			&ucli.StringSliceFlag{Name: "channel", Usage: "channel `PATTERN`; default *"},
 			&ucli.StringSliceFlag{Name: "approver-role", Usage: "approval `ROLE` that an approver may fill"},
 			&ucli.StringSliceFlag{Name: "policy", Usage: "pin a policy `DIGEST`"},
+			&ucli.StringFlag{Name: "environments", Usage: "from now on accept no older environments document than the one in this signed `FILE`"},
 			&ucli.StringFlag{Name: "expires", Usage: "let the document count for `LONG` from now"},
 			&ucli.IntFlag{Name: "threshold", Usage: "how `MANY` roots must sign from now on"},
 		},
@@ -201,8 +204,8 @@ func runTrustAdd(_ context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	if c.Arg(1) == "" && len(c.Strings("policy")) == 0 && c.String("expires") == "" && !c.IsSet("threshold") {
-		return diag.New(diag.Usage, "trust add needs a public key, --policy, --expires or --threshold").Hint("waybill trust add %s publisher.pub --role publisher", file)
+	if c.Arg(1) == "" && len(c.Strings("policy")) == 0 && c.String("environments") == "" && c.String("expires") == "" && !c.IsSet("threshold") {
+		return diag.New(diag.Usage, "trust add needs a public key, --policy, --environments, --expires or --threshold").Hint("waybill trust add %s publisher.pub --role publisher", file)
 	}
 	if f := c.Arg(1); f != "" {
 		k, err := c.publicKey(f)
@@ -242,6 +245,11 @@ func runTrustAdd(_ context.Context, c *Call) error {
 			d.Policies = append(d.Policies, digest)
 		}
 	}
+	if f := c.String("environments"); f != "" {
+		if err := c.pinEnvironments(d, f); err != nil {
+			return err
+		}
+	}
 	if e := c.String("expires"); e != "" {
 		life, err := days("expires", e)
 		if err != nil {
@@ -271,7 +279,7 @@ record of their channel.`,
 			&ucli.StringSliceFlag{Name: "deny", Usage: "`DIGEST` of an artifact"},
 		},
 		Exits: []diag.Code{diag.Verification, diag.NotFound},
-		See:   []string{"trust show", "trust sign"},
+		See:   []string{"trust rotate", "trust show", "trust sign"},
 		Run:   runTrustRevoke,
 	}
 }
@@ -286,18 +294,14 @@ func runTrustRevoke(_ context.Context, c *Call) error {
 		return err
 	}
 	for _, id := range c.Strings("key-id") {
-		var hits []string
-		for _, k := range d.Keys {
-			if len(id) >= 8 && strings.HasPrefix(k.ID, id) {
-				hits = append(hits, k.ID)
-			}
+		k, err := signerByID(d, file, id)
+		if err != nil {
+			return err
 		}
-		if len(hits) != 1 {
-			return diag.New(diag.NotFound, "%d keys of %s begin with %q", len(hits), file, id).Hint("waybill trust show")
+		if !d.IsRevoked(k.ID) {
+			d.Revoked = append(d.Revoked, k.ID)
 		}
-		if !d.IsRevoked(hits[0]) {
-			d.Revoked = append(d.Revoked, hits[0])
-		}
+		c.adviseReset(file, k)
 	}
 	for _, s := range c.Strings("deny") {
 		digest, err := artifact.ParseDigest(s)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -74,6 +75,9 @@ func runTrustSign(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	if err := mayRoot(k, d, current); err != nil {
+		return err
+	}
 	line, payload, err := trustLine(ctx, d, k)
 	if err != nil {
 		return err
@@ -118,6 +122,20 @@ func runTrustSign(ctx context.Context, c *Call) error {
 		return err
 	}
 	return c.printTrust("sign", out, d, ids)
+}
+
+// mayRoot refuses a root key whose signature neither the document nor the one before would count.
+func mayRoot(k signer, docs ...*trust.Document) error {
+	for _, d := range docs {
+		if d == nil {
+			continue
+		}
+		if e, ok := d.Lookup(k.KeyID()); ok && e.Role == trust.RoleRoot && !d.IsRevoked(e.ID) {
+			return nil
+		}
+	}
+	return diag.New(diag.Verification, "root key %s is a root neither of this document nor of the version before", k.KeyID()[:12]).
+		Line("nothing was signed").Hint("waybill trust show --role root")
 }
 
 // pendingName is where signatures gather until there are enough.
@@ -240,6 +258,8 @@ func runTrustShow(_ context.Context, c *Call) error {
 		state := "trusted"
 		if d.IsRevoked(k.ID) {
 			state = "revoked"
+		} else if k.Until != nil {
+			state = "until " + k.Until.UTC().Format(time.RFC3339)
 		}
 		rows = append(rows, []string{string(k.Role), k.ID[:12], k.Name, orDash(k.Scope.Models), orDash(k.Scope.Envs), orDash(k.Scope.Channels), state})
 	}
@@ -249,6 +269,15 @@ func runTrustShow(_ context.Context, c *Call) error {
 	}
 	for _, p := range d.Denied {
 		c.UI.Data("denied  %s", p)
+	}
+	for _, r := range d.Rules {
+		c.UI.Data("rule    %s: %s", evidence.NameOf(r.PredicateType), ruleText(r))
+	}
+	if p := d.Environments; p != nil {
+		c.UI.Data("pinned  environments version %d or later %s", p.Version, p.Digest)
+	}
+	if d.Generation > 1 {
+		c.UI.Data("channels in generation %d", d.Generation)
 	}
 	if d.Expired(c.Env.Now()) {
 		c.UI.Warn("the document has expired; nothing new verifies under it")

@@ -2,9 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -24,14 +24,20 @@ func verifyCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Reads every file of the artifact and compares its digest, then verifies every statement attached to it against the
 trust document: signature, role, scope, subject, type and time. It fails (exit code 3) unless a publisher has released
-this digest. With --env it also demands a passing, unexpired verdict of the gate for that environment (else exit
-code 4). Nothing is asked of a network but the artifact itself.`,
+this this digest, and unless as many different signers as the rules of the trust document, and --require, ask for have signed
+each type. With --env it also demands a passing, unexpired verdict of the gate for that environment (else exit
+code 4). Nothing is asked of a network but the artifact itself.
+
+For each statement it says who signed it, when and by whose word: "claimed" is the signer's own, "none" is that it names no
+time. Only a timestamp that an authority signed proves one.`,
 		Examples: []string{
 			"waybill verify reg.example/ml/churn@sha256:...",
 			"waybill verify churn:1.0 --trust trust.signed --env prod",
+			"waybill verify churn:1.0 --require evaluation --require approval=2 --output json",
 		},
 		Flags: append(trustFlags(), environmentsFlag(),
 			&ucli.StringFlag{Name: "env", Usage: "demand a verdict for environment `ENV` too"},
+			&ucli.StringSliceFlag{Name: "require", Usage: "demand a statement of `TYPE`, or TYPE=N of N different signers; may be repeated"},
 			&ucli.BoolFlag{Name: "no-content", Usage: "verify statements only, do not read the files"},
 		),
 		Exits: []diag.Code{diag.Verification, diag.Denied, diag.Registry, diag.NotFound},
@@ -52,6 +58,8 @@ type verifyJSON struct {
 	Verified []verifiedJSON   `json:"verified"`
 	Failed   []failedJSON     `json:"failed"`
 	Verdict  *artifact.Digest `json:"verdict,omitempty"`
+	Demands  []demandJSON     `json:"demands"`
+	Reason   verify.Reason    `json:"reason,omitempty"` // why not ok; empty when ok, or for a denial by the policy
 }
 
 type verifiedJSON struct {
@@ -61,6 +69,9 @@ type verifiedJSON struct {
 	KeyName       string          `json:"keyName"`
 	Role          trust.Role      `json:"role"`
 	Says          string          `json:"says"` // in short: "PASSED for prod", "as ml-lead"; "" where the type says it all
+
+	At         *time.Time        `json:"at,omitempty"` // when it was said; absent with timeSource none
+	TimeSource verify.TimeSource `json:"timeSource"`   // none, claimed, rfc3161, log
 }
 
 // says tells in a few words what a verified statement says: a denial is as well signed as a pass.
@@ -93,6 +104,7 @@ func says(e verify.Evidence) string {
 type failedJSON struct {
 	PredicateType string          `json:"predicateType"` // claimed
 	Bundle        artifact.Digest `json:"bundle"`
+	KeyID         string          `json:"keyId"` // claimed; "" when it was not read
 	Reason        verify.Reason   `json:"reason"`
 	Text          string          `json:"text"`
 }
@@ -113,11 +125,19 @@ func runVerify(ctx context.Context, c *Call) error {
 	defer s.Close()
 	out := verifyJSON{
 		Schema: schemaBase + "verify/v1", Ref: s.Pinned(), Subject: s.Desc.Digest, Model: s.Name, Version: s.Version, Trust: doc.Version,
-		Verified: []verifiedJSON{}, Failed: []failedJSON{},
+		Verified: []verifiedJSON{}, Failed: []failedJSON{}, Demands: []demandJSON{},
+	}
+	asked, err := c.required()
+	if err != nil {
+		return err
 	}
 	if !c.Bool("no-content") {
 		if out.Files, err = c.content(ctx, s); err != nil {
-			return err
+			if diag.CodeOf(err) != diag.Verification {
+				return err
+			}
+			out.Reason = verify.Altered
+			return c.endVerify(out, err)
 		}
 	}
 	bundles, err := publish.Bundles(ctx, s.Place, s.Desc.Digest)
@@ -127,14 +147,17 @@ func runVerify(ctx context.Context, c *Call) error {
 	// Where an approver or the gate may say something is asked with --env; here it matters who said it.
 	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	for _, e := range ok {
-		out.Verified = append(out.Verified, verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role, says(e)})
+		out.Verified = append(out.Verified, verifiedOf(e))
 	}
 	for _, f := range failed {
-		out.Failed = append(out.Failed, failedJSON{f.PredicateType, f.Bundle, f.Err.Reason, f.Err.Error()})
+		out.Failed = append(out.Failed, failedOf(f))
 	}
 	refusal := released(bundles, doc, s, c, certs)
 	if refusal != nil {
 		refusal = noteLegacy(ctx, s, refusal)
+	}
+	if unmet := c.demands(&out, ok, doc, s, asked); refusal == nil {
+		refusal = unmet
 	}
 	if env := c.String("env"); env != "" && refusal == nil {
 		var v artifact.Digest
@@ -142,7 +165,12 @@ func runVerify(ctx context.Context, c *Call) error {
 			out.Verdict = &v
 		}
 	}
-	out.OK = refusal == nil
+	out.OK, out.Reason = refusal == nil, verify.ReasonOf(refusal)
+	return c.endVerify(out, refusal)
+}
+
+// endVerify prints what was found, also about what is refused.
+func (c *Call) endVerify(out verifyJSON, refusal error) error {
 	if c.UI.JSON {
 		if err := c.UI.PrintJSON(out); err != nil {
 			return err
@@ -163,31 +191,19 @@ func (c *Call) printVerified(out verifyJSON) {
 		c.UI.Field("content", "%s, every digest right", ui.Plural(out.Files, "file"))
 	}
 	for _, v := range out.Verified {
-		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s (%s key %s)  %s", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.KeyName, v.Role, v.KeyID[:12], v.Says)
+		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s (%s key %s)  %s  %s", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.KeyName, v.Role, v.KeyID[:12],
+			whenSaid(v), v.Says)
 	}
 	for _, f := range out.Failed {
 		c.UI.Field(c.UI.Err.Red("refused"), "%-12s %s  %s", evidence.NameOf(f.PredicateType), f.Bundle.Short(), f.Text)
 	}
-}
-
-// released wants one release by a publisher in scope. Of several refusals, the one nearest to success is told.
-func released(bundles [][]byte, doc *trust.Document, s *subject, c *Call, certs verify.Certificates) error {
-	var best *verify.Error
-	for _, raw := range bundles {
-		_, err := verify.Bundle(raw, doc, verify.Want{PredicateType: evidence.TypeRelease, Subject: s.Desc.Digest, Model: s.Name, Now: c.Env.Now(), Certificates: certs})
-		if err == nil {
-			return nil
+	for _, d := range out.Demands {
+		met := c.UI.Err.Green("met")
+		if !d.Met {
+			met = c.UI.Err.Red("not met")
 		}
-		var e *verify.Error
-		if errors.As(err, &e) && e.Reason != verify.WrongPredicate && (best == nil || e.Reason != verify.BadBundle) {
-			best = e
-		}
+		c.UI.Field("demand", "%s: %d of %d signers, %s", evidence.NameOf(d.PredicateType), len(d.Signers), d.Require, met)
 	}
-	if best == nil {
-		return diag.Wrap(diag.Verification, errors.New("no release signature is attached"), "%s", s.Pinned()).
-			Hint("waybill sign %s --key publisher.key", s.Pinned())
-	}
-	return diag.Wrap(diag.Verification, best, "%s: release signature", s.Pinned())
 }
 
 // verdict wants the gate's verdict for an environment, whatever the channel's state is.

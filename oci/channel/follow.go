@@ -167,7 +167,9 @@ func Next(prev *Head, c Change) (*Record, error) {
 	}
 	if prev != nil {
 		r.Seq, r.Prev = prev.Record.Seq+1, prev.Bundle
-		r.Keep = keep(prev.Record, r, c.KeepMax)
+		if prev.Record.Generation == c.Generation { // what a closed generation kept is nothing to go back to
+			r.Keep = keep(prev.Record, r, c.KeepMax)
+		}
 	}
 	return r, finish(prev, r)
 }

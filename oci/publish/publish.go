@@ -52,11 +52,31 @@ type Entry struct {
 // maxAhead bounds how many records a publisher may have left behind without moving the tag.
 const maxAhead = 16
 
-// State is a channel as it is now. Head is nil for a channel without records. Tag is the manifest that the moving tag names,
-// which is behind Head after an interrupted publication.
+// State is a channel as it is now. Head is nil for a channel without records of this generation. Tag is the manifest that the
+// moving tag names, which is behind Head after an interrupted publication.
 type State struct {
 	Head *Entry
 	Tag  artifact.Digest
+	Past *Past // the newest record of a generation before, while there is none of this one
+}
+
+// Past is where a closed generation ended. Nothing of it is verified, since its keys may be the reason why it was closed: it
+// only keeps the numbers of the next generation apart from the tags that are taken.
+type Past struct {
+	Generation int
+	Seq        int64
+	Bundle     artifact.Digest
+}
+
+// Prev is what the next record is made on top of: the head, or the number of the generation before. nil: nothing.
+func (st *State) Prev() *channel.Head {
+	switch {
+	case st.Head != nil:
+		return &st.Head.Head
+	case st.Past != nil:
+		return &channel.Head{Record: &channel.Record{Generation: st.Past.Generation, Seq: st.Past.Seq}, Bundle: st.Past.Bundle}
+	}
+	return nil
 }
 
 // Read reads the state of a channel and verifies every record that it rests on. An error means that the state is not
@@ -68,6 +88,10 @@ func Read(ctx context.Context, r Reader, name string, doc *trust.Document, now t
 	st := &State{}
 	head, err := read(ctx, r, channel.Tag(name), doc, now)
 	switch {
+	case verify.ReasonOf(err) == verify.PastGeneration:
+		if st.Past, st.Tag, err = past(ctx, r, name); err != nil {
+			return nil, err
+		}
 	case err == nil:
 		if head.Record.Channel != name {
 			return nil, diag.New(diag.Verification, "tag %s leads to a record of channel %q", channel.Tag(name), head.Record.Channel)
@@ -78,12 +102,16 @@ func Read(ctx context.Context, r Reader, name string, doc *trust.Document, now t
 	}
 	for range maxAhead {
 		seq := int64(1)
-		if st.Head != nil {
-			seq = st.Head.Record.Seq + 1
+		if p := st.Prev(); p != nil {
+			seq = p.Record.Seq + 1
 		}
 		next, err := Record(ctx, r, name, seq, doc, now)
 		if errors.Is(err, fs.ErrNotExist) {
 			return st, nil
+		}
+		if st.Head == nil && st.Past != nil && verify.ReasonOf(err) == verify.PastGeneration {
+			st.Past.Seq = seq // left behind by an interrupted publication of the generation before
+			continue
 		}
 		if err != nil {
 			return nil, err
@@ -91,9 +119,46 @@ func Read(ctx context.Context, r Reader, name string, doc *trust.Document, now t
 		if _, err := channel.Follows(headOf(st.Head), &next.Head, next.Role == trust.RoleRefresher); err != nil {
 			return nil, diag.Wrap(diag.Verification, err, "channel %s: seq %d, which stands there unpublished", name, seq)
 		}
-		st.Head = next
+		st.Head, st.Past = next, nil
 	}
 	return nil, diag.New(diag.Verification, "channel %s: more than %d records beyond its tag", name, maxAhead)
+}
+
+// past reads where the generation before ended. A seq that nobody could have reached honestly, which a stolen key may have
+// signed, is not gone on from: devices refuse to follow such a jump. The numbers then begin again at the first power of
+// two that is free.
+func past(ctx context.Context, r Reader, name string) (*Past, artifact.Digest, error) {
+	raw, d, err := layer0(ctx, r, channel.Tag(name), artifact.MediaTypeChannel, 4*artifact.MaxRecord)
+	if err != nil {
+		return nil, "", err
+	}
+	b, err := evidence.ParseBundle(raw)
+	if err != nil {
+		return nil, "", diag.Wrap(diag.Verification, err, "channel %s", name)
+	}
+	s, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
+	if err != nil {
+		return nil, "", diag.Wrap(diag.Verification, err, "channel %s", name)
+	}
+	rec, err := channel.Parse(s.Predicate)
+	if err != nil {
+		return nil, "", diag.Wrap(diag.Verification, err, "channel %s", name)
+	}
+	p := &Past{Generation: rec.Generation, Seq: rec.Seq, Bundle: artifact.DigestOf(raw)}
+	if rec.Seq < channel.MaxJump/2 {
+		return p, d.Digest, nil
+	}
+	for seq := int64(2); seq < channel.MaxJump; seq *= 2 {
+		_, err := r.Resolve(ctx, channel.SeqTag(name, seq))
+		if errors.Is(err, fs.ErrNotExist) {
+			p.Seq = seq - 1
+			return p, d.Digest, nil
+		}
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	return nil, "", diag.New(diag.Verification, "channel %s: no number is free for a record of the new generation", name)
 }
 
 // Record reads and verifies one record by its fixed tag.
@@ -118,6 +183,9 @@ func History(ctx context.Context, r Reader, st *State, doc *trust.Document, now 
 			break
 		}
 		prev, err := Record(ctx, r, e.Record.Channel, e.Record.Seq-1, doc, now)
+		if verify.ReasonOf(err) == verify.PastGeneration {
+			break // the generation began with this record
+		}
 		if err != nil {
 			return out, fmt.Errorf("before seq %d: %w", e.Record.Seq, err)
 		}

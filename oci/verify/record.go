@@ -45,6 +45,10 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	if err != nil {
 		return nil, nil, refuse(BadBundle, "%w", err)
 	}
+	// A record of a generation that the roots have closed says nothing any more, whoever signed it and whatever became of the key.
+	if doc != nil && v.on("generation") && r.Generation < doc.Generation {
+		return nil, nil, refuse(PastGeneration, "record %s seq %d is of generation %d, the roots have opened generation %d since", r.Channel, r.Seq, r.Generation, doc.Generation)
+	}
 	e, fail := v.bundle(raw, doc, Want{
 		PredicateType: evidence.TypeChannel, Subject: r.Target.Digest,
 		Model: r.Target.Name, Env: r.Env, Channel: r.Channel, Now: now,
@@ -58,8 +62,6 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	case v.on("trust-version") && r.Trust.Version > doc.Version:
 		return nil, nil, refuse(TrustBehind, "record %s seq %d was made under trust document version %d, this is version %d",
 			r.Channel, r.Seq, r.Trust.Version, doc.Version)
-	case v.on("generation") && r.Generation < doc.Generation:
-		return nil, nil, refuse(PastGeneration, "record %s seq %d is of generation %d, the roots have opened generation %d since", r.Channel, r.Seq, r.Generation, doc.Generation)
 	case v.on("generation") && r.Generation > doc.Generation:
 		return nil, nil, refuse(BadTrust, "record %s seq %d is of generation %d, the trust document of %d", r.Channel, r.Seq, r.Generation, doc.Generation)
 	}

@@ -145,6 +145,18 @@ func (v verifier) enough(evs []Evidence, doc *trust.Document, subject artifact.D
 	return nil
 }
 
+// Missing is the refusal where nothing of a type is attached: no bundle at all, or only statements of other types.
+func Missing(predicateType string, others int) *Error {
+	what := name(predicateType)
+	if predicateType == evidence.TypeRelease {
+		what = "release signature"
+	}
+	if others == 0 {
+		return refuse(NoBundle, "no %s is attached", what)
+	}
+	return refuse(WrongPredicate, "no %s is attached, only %d statements of other types", what, others)
+}
+
 // Short is the refusal of a demand that is not met.
 func Short(d Demand, subject artifact.Digest) *Error {
 	of := ""

@@ -303,6 +303,10 @@ func (c *collector) champion(ctx context.Context, src Source, chans Channels) ev
 		return basis
 	}
 	rec, e, err := verify.Record(raw, c.doc, c.now)
+	if verify.ReasonOf(err) == verify.PastGeneration {
+		ch.Verified = true // the roots have reset the channel: nothing is in it yet
+		return basis
+	}
 	if err == nil {
 		err = sameChannel(rec, c.env, c.in.Model.Name)
 	}
