@@ -49,7 +49,6 @@ func Copy(ctx context.Context, dst, src Repository, ref string, o CopyOptions) (
 	d, sok := dst.(*Remote)
 	s, rok := src.(*Remote)
 	if sok && rok && d.host == s.host && d.repo != s.repo {
-		d.MountFrom(s.repo)
 		c.mount = func(ctx context.Context, b artifact.Descriptor) (bool, error) { return d.mount(ctx, b, s.repo) }
 	}
 	desc, err := src.Resolve(ctx, ref)

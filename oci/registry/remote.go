@@ -12,12 +12,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ratelimit"
@@ -28,14 +26,16 @@ import (
 // RemoteOptions configure access to registries.
 type RemoteOptions struct {
 	PlainHTTP bool              // allow http to hosts other than this machine
-	Keychain  authn.Keychain    // nil: the docker and podman configuration of the user
-	Transport http.RoundTripper // nil: NewTransport(); retries are added to it
+	Keychain  authn.Keychain    // nil: UserKeychain
+	TLS       TLSOptions        // of the transport, when Transport is nil
+	Transport http.RoundTripper // nil: NewTransport() with TLS; retries are added to it
 	UserAgent string            // nil: "waybill"
 	Retry     RetryPolicy       // zero: DefaultRetry()
 
 	Stall       time.Duration      // a download that brings no byte for so long is taken up anew; zero: 30 seconds
 	Connections int                // at a time for the ranges of blobs that are downloaded; zero: 4
 	Limit       *ratelimit.Limiter // shared by everything that is sent and received; nil: none
+	TokenHosts  []string           // token servers that may have the credentials though they are not under the registry's domain
 	Notify      func(Notice)       // hears of every repetition; called concurrently; nil: nobody does
 }
 
@@ -43,14 +43,10 @@ type RemoteOptions struct {
 type Remote struct {
 	host, repo string
 	reg        name.Registry
-	keychain   authn.Keychain
-	base       http.RoundTripper // retries, guards the scheme; no credentials
+	gate       *gate
+	http       *http.Client
 	retry      RetryPolicy
 	notify     func(Notice)
-
-	mu     sync.Mutex
-	client map[string]*http.Client // by action: "pull", "push,pull"
-	mounts []string                // repositories on this host that blobs may be mounted from
 }
 
 var _ Place = (*Remote)(nil)
@@ -68,10 +64,12 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 		return nil, diag.New(diag.Usage, "%s/%s is not a repository", host, repo)
 	}
 	if o.Keychain == nil {
-		o.Keychain = authn.DefaultKeychain
+		o.Keychain = UserKeychain{}
 	}
 	if o.Transport == nil {
-		o.Transport = NewTransport()
+		if o.Transport, err = o.TLS.transport(reg.RegistryStr()); err != nil {
+			return nil, err
+		}
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "waybill"
@@ -86,11 +84,17 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 		o.Notify = func(Notice) {}
 	}
 	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
-	base := &retrier{next: &stallGuard{next: paced, limit: o.Stall}, policy: o.Retry, notify: o.Notify}
-	return &Remote{
-		host: host, repo: repo, reg: reg, keychain: o.Keychain, retry: o.Retry, notify: o.Notify,
-		base: transport.NewUserAgent(base, o.UserAgent), client: map[string]*http.Client{},
-	}, nil
+	once := &stallGuard{next: paced, limit: o.Stall}
+	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify}
+	r.gate = &gate{
+		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, rules: strict(), tokens: map[string]token{},
+		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,
+		creds: func(ctx context.Context) (authn.AuthConfig, error) {
+			return credentials(ctx, o.Keychain, reg.Repo(repo))
+		},
+	}
+	r.http = r.gate.client()
+	return r, nil
 }
 
 // schemeGuard refuses plain http to other machines, also after a redirect and when a heuristic of the client library
@@ -112,36 +116,10 @@ const (
 	actPush = "push,pull"
 )
 
-// httpClient logs in for an action, once.
-func (r *Remote) httpClient(ctx context.Context, action string) (*http.Client, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if c := r.client[action]; c != nil {
-		return c, nil
-	}
-	repo := r.reg.Repo(r.repo)
-	auth, err := authn.Resolve(ctx, r.keychain, repo)
-	if err != nil {
-		return nil, diag.Wrap(diag.Registry, err, "read the credentials for %s", r.host).Hint("docker login %s", r.host)
-	}
-	scopes := []string{repo.Scope(action)}
-	if action == actPush {
-		for _, m := range r.mounts {
-			scopes = append(scopes, r.reg.Repo(m).Scope(actPull))
-		}
-	}
-	t, err := transport.NewWithContext(ctx, r.reg, auth, r.base, scopes)
-	if err != nil {
-		return nil, err
-	}
-	c := &http.Client{Transport: t}
-	r.client[action] = c
-	return c, nil
-}
-
 // request is one call; body may be nil. It is opened anew for each attempt.
 type request struct {
 	action string
+	from   string // a repository of this registry that must be readable too
 	method string
 	url    string // absolute, or a path below /v2/<repo>/
 	header http.Header
@@ -152,15 +130,19 @@ type request struct {
 
 // do sends a request. Without an error the caller closes the body of the response.
 func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
-	c, err := r.httpClient(ctx, q.action)
+	base, err := r.gate.ready(ctx)
 	if err != nil {
 		return nil, r.fail(q, err)
 	}
 	u := q.url
 	if !strings.Contains(u, "://") {
-		u = "https://" + r.reg.RegistryStr() + "/v2/" + r.repo + "/" + u // the ping decided about the scheme
+		u = base.String() + "/v2/" + r.repo + "/" + u
 	}
-	req, err := http.NewRequestWithContext(ctx, q.method, u, nil)
+	scopes := []string{r.reg.Repo(r.repo).Scope(q.action)}
+	if q.from != "" {
+		scopes = append(scopes, r.reg.Repo(q.from).Scope(actPull))
+	}
+	req, err := http.NewRequestWithContext(withScopes(ctx, scopes), q.method, u, nil)
 	if err != nil {
 		return nil, r.fail(q, err)
 	}
@@ -177,7 +159,7 @@ func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
 			req.Body, req.GetBody = http.NoBody, nil
 		}
 	}
-	resp, err := c.Do(req)
+	resp, err := r.http.Do(req)
 	if err != nil {
 		return nil, r.fail(q, err)
 	}
@@ -185,21 +167,12 @@ func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	err = r.fail(q, transport.CheckError(resp, q.ok...))
+	err = r.fail(q, statusError(resp))
 	var de *diag.Error
 	if wait, ok := retryAfter(resp.Header, time.Now()); ok && wait > r.retry.MaxWait && errors.As(err, &de) {
 		_ = de.Line("it asks to come back in %s; this waits %s at most", wait, r.retry.MaxWait)
 	}
 	return nil, err
-}
-
-// statusOf returns the HTTP status of an error, or 0.
-func statusOf(err error) int {
-	var te *transport.Error
-	if errors.As(err, &te) {
-		return te.StatusCode
-	}
-	return 0
 }
 
 // fail makes the error that a user reads.
@@ -214,6 +187,14 @@ func (r *Remote) fail(q request, err error) error {
 	}
 	switch statusOf(err) {
 	case 0:
+		var refused refusedError
+		if errors.As(err, &refused) {
+			return diag.Wrap(diag.Registry, trimURL(err), "%s", what).Hint("curl -sSI https://%s/v2/", r.host)
+		}
+		if untrusted(err) {
+			return diag.Wrap(diag.Registry, trimURL(err), "registry %s: its certificate is not believed", r.host).
+				Line("--ca-file FILE names the authority of a private registry").Hint("openssl s_client -connect %s -showcerts", r.gate.address())
+		}
 		e := diag.Wrap(diag.Registry, trimURL(err), "cannot reach registry %s", r.host)
 		if Loopback(r.host) {
 			return e.Hint("waybill registry serve --addr %s", r.host)
@@ -319,9 +300,9 @@ func refine(err error, repo, target string) error {
 		sep = "@"
 	}
 	why := "the registry says 404"
-	var te *transport.Error
-	if errors.As(err, &te) && len(te.Errors) == 1 {
-		why = "the registry says " + string(te.Errors[0].Code)
+	var se *StatusError
+	if errors.As(err, &se) && len(se.Codes) == 1 {
+		why = "the registry says " + se.Codes[0]
 	}
 	return diag.Wrap(diag.NotFound, notFoundError{errors.New(why)}, "%s%s%s does not exist", repo, sep, target).
 		Hint("waybill push NAME:TAG %s:TAG", repo)

@@ -77,12 +77,9 @@ func (r *Remote) upload(ctx context.Context, d artifact.Descriptor, open func() 
 
 // location is the upload URL of a session with the digest added.
 func (r *Remote) location(resp *http.Response, d artifact.Digest) (string, error) {
-	u, err := url.Parse(resp.Header.Get("Location"))
-	if err != nil || u.String() == "" {
-		return "", diag.New(diag.Registry, "registry %s, repository %s: no upload location in the answer", r.host, r.repo)
-	}
-	if resp.Request != nil && resp.Request.URL != nil {
-		u = resp.Request.URL.ResolveReference(u)
+	u, err := r.gate.resolve(resp, resp.Header.Get("Location"))
+	if err != nil {
+		return "", r.fail(request{}, err)
 	}
 	q := u.Query()
 	q.Set("digest", string(d))
@@ -90,17 +87,10 @@ func (r *Remote) location(resp *http.Response, d artifact.Digest) (string, error
 	return u.String(), nil
 }
 
-// MountFrom allows blobs to be mounted from another repository of the same registry. Call it before the first push.
-func (r *Remote) MountFrom(repo string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.mounts = append(r.mounts, repo)
-}
-
 // mount tries to take a blob from another repository of this registry without a transfer.
 func (r *Remote) mount(ctx context.Context, d artifact.Descriptor, from string) (bool, error) {
 	q := url.Values{"mount": {string(d.Digest)}, "from": {from}}
-	resp, err := r.do(ctx, request{action: actPush, method: http.MethodPost, url: "blobs/uploads/?" + q.Encode(),
+	resp, err := r.do(ctx, request{action: actPush, from: from, method: http.MethodPost, url: "blobs/uploads/?" + q.Encode(),
 		ok: []int{http.StatusCreated, http.StatusAccepted}})
 	if err != nil {
 		// A registry may refuse to mount what we may read; then the bytes are sent.

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"mime"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -115,8 +115,8 @@ func (r *Remote) apiReferrers(ctx context.Context, d artifact.Digest) (ds []arti
 			return nil, true, diag.Wrap(diag.Registry, err, "registry %s, repository %s: its list of referrers", r.host, r.repo)
 		}
 		ds = append(ds, x.Manifests...)
-		if next = nextLink(resp); next == "" || len(ds) > artifact.MaxReferrers {
-			return ds, true, nil
+		if next, err = r.nextLink(resp); err != nil || next == "" || len(ds) > artifact.MaxReferrers {
+			return ds, true, err
 		}
 	}
 	return nil, true, diag.New(diag.Registry, "registry %s, repository %s: the list of referrers does not end", r.host, r.repo)
@@ -196,7 +196,10 @@ func (r *Remote) Tags(ctx context.Context) ([]string, error) {
 			return nil, diag.Wrap(diag.Registry, err, "registry %s, repository %s: its list of tags", r.host, r.repo)
 		}
 		tags = append(tags, page.Tags...)
-		if next = nextLink(resp); next == "" {
+		if next, err = r.nextLink(resp); err != nil {
+			return nil, err
+		}
+		if next == "" {
 			slices.Sort(tags)
 			return slices.Compact(tags), nil
 		}
@@ -204,20 +207,23 @@ func (r *Remote) Tags(ctx context.Context) ([]string, error) {
 	return nil, diag.New(diag.Registry, "registry %s, repository %s: the list of tags does not end", r.host, r.repo)
 }
 
-// nextLink reads a Link header with rel="next" (RFC 5988) into an absolute URL.
-func nextLink(resp *http.Response) string {
+// nextLink reads a Link header with rel="next" (RFC 8288) into an absolute URL on the registry itself.
+func (r *Remote) nextLink(resp *http.Response) (string, error) {
 	for _, l := range resp.Header.Values("Link") {
 		for part := range strings.SplitSeq(l, ",") {
 			target, params, ok := strings.Cut(strings.TrimSpace(part), ">")
 			if !ok || !strings.HasPrefix(target, "<") || !strings.Contains(params, "next") {
 				continue
 			}
-			u, err := url.Parse(target[1:])
-			if err != nil || resp.Request == nil {
-				continue
+			u, err := r.gate.resolve(resp, target[1:])
+			if err != nil {
+				return "", r.fail(request{}, err)
 			}
-			return resp.Request.URL.ResolveReference(u).String()
+			if base, err := r.gate.ready(resp.Request.Context()); err != nil || !r.gate.rules.own(u, base) {
+				return "", r.fail(request{}, refusedError{fmt.Sprintf("the next page of a list is said to be at %s", u.Host)})
+			}
+			return u.String(), nil
 		}
 	}
-	return ""
+	return "", nil
 }

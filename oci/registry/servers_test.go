@@ -16,7 +16,7 @@ import (
 // forEachServer runs f against every registry, each way to log in, with and without TLS.
 func forEachServer(t *testing.T, f func(t *testing.T, s *servertest.Server)) {
 	for _, kind := range servertest.Kinds() {
-		for _, auth := range []servertest.Auth{servertest.Open, servertest.Basic} {
+		for _, auth := range []servertest.Auth{servertest.Open, servertest.Basic, servertest.Token} {
 			for _, tls := range []bool{false, true} {
 				o := servertest.Options{Kind: kind, Auth: auth, TLS: tls}
 				t.Run(o.String(), func(t *testing.T) { f(t, servertest.Start(t, o)) })

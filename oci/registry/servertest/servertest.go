@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/oci/registry/testca"
 	"github.com/waybill-ml/waybill/oci/server"
 )
 
@@ -80,7 +81,7 @@ type Server struct {
 	Options
 	Host   string       // 127.0.0.1:port
 	Root   string       // where it keeps its data
-	CA     *CA          // nil without TLS
+	CA     *testca.CA   // nil without TLS
 	Tokens *TokenServer // nil unless Auth is Token
 }
 
@@ -95,7 +96,7 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	s := &Server{Options: o, Root: t.TempDir()}
 	if o.TLS {
-		s.CA = NewCA(t)
+		s.CA = testca.New(t)
 	}
 	if o.Auth == Token {
 		s.Tokens = NewTokenServer(t, s.CA)
@@ -151,7 +152,7 @@ func (s *Server) embedded(t testing.TB) {
 	}
 	hs := httptest.NewUnstartedServer(h)
 	if s.TLS {
-		hs.TLS = s.CA.serverConfig(t, s.ClientTLS)
+		hs.TLS = s.CA.ServerConfig(t, s.ClientTLS)
 		hs.StartTLS()
 	} else {
 		hs.Start()

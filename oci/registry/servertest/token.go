@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -19,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/waybill-ml/waybill/oci/registry/testca"
 )
 
 const (
@@ -54,15 +57,18 @@ type access struct {
 }
 
 // NewTokenServer starts a token server, with a certificate of ca unless that is nil.
-func NewTokenServer(t testing.TB, ca *CA) *TokenServer {
+func NewTokenServer(t testing.TB, ca *testca.CA) *TokenServer {
 	t.Helper()
-	s := &TokenServer{key: newKey(t), given: map[string]granted{}, life: time.Hour}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &TokenServer{key: key, given: map[string]granted{}, life: time.Hour}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: issuer}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
-	var err error
 	if s.cert, err = x509.CreateCertificate(rand.Reader, tmpl, tmpl, s.key.Public(), s.key); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +78,7 @@ func NewTokenServer(t testing.TB, ca *CA) *TokenServer {
 	}
 	hs := httptest.NewUnstartedServer(s)
 	if ca != nil {
-		hs.TLS = ca.serverConfig(t, false)
+		hs.TLS = ca.ServerConfig(t, false)
 		hs.StartTLS()
 	} else {
 		hs.Start()

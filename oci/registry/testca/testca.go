@@ -1,4 +1,5 @@
-package servertest
+// Package testca makes certificates for tests.
+package testca
 
 import (
 	"crypto/ecdsa"
@@ -16,8 +17,8 @@ import (
 	"time"
 )
 
-// CA is a certificate authority that only the test knows, with one certificate for servers on loopback and one for a
-// client.
+// CA is a certificate authority that only the test knows, with one certificate for servers (on loopback,
+// and as registry.example and thief.test) and one for a client.
 type CA struct {
 	File string // its certificate, PEM
 	dir  string
@@ -25,8 +26,8 @@ type CA struct {
 	key  *ecdsa.PrivateKey
 }
 
-// NewCA makes an authority.
-func NewCA(t testing.TB) *CA {
+// New makes an authority.
+func New(t testing.TB) *CA {
 	t.Helper()
 	ca := &CA{dir: t.TempDir()}
 	tmpl := &x509.Certificate{
@@ -64,7 +65,7 @@ func (ca *CA) issue(t testing.TB, name string, use x509.ExtKeyUsage) {
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{use},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, DNSNames: []string{"localhost", "registry.example", "thief.test"},
 	}, ca.cert, key.Public(), ca.key)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +104,8 @@ func (ca *CA) Pool() *x509.CertPool {
 	return p
 }
 
-func (ca *CA) serverConfig(t testing.TB, clients bool) *tls.Config {
+// ServerConfig is of a server; clients makes it ask for the client certificate.
+func (ca *CA) ServerConfig(t testing.TB, clients bool) *tls.Config {
 	t.Helper()
 	c, err := tls.LoadX509KeyPair(ca.Server())
 	if err != nil {
@@ -114,4 +116,24 @@ func (ca *CA) serverConfig(t testing.TB, clients bool) *tls.Config {
 		o.ClientCAs, o.ClientAuth = ca.Pool(), tls.RequireAndVerifyClientCert
 	}
 	return o
+}
+
+// CertsDir makes a folder in docker's layout of certificates (certs.d) for one registry.
+func (ca *CA) CertsDir(t testing.TB, host string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, host), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cert, key := ca.Client()
+	for from, to := range map[string]string{ca.File: "ca.crt", cert: "client.cert", key: "client.key"} {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, host, to), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
