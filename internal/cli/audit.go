@@ -36,6 +36,7 @@ repository. A contradiction in the evidence makes the exit code 3.`,
 				&ucli.StringFlag{Name: "in", Usage: "look for a bare DIGEST in this `REPOSITORY`"},
 				&ucli.StringFlag{Name: "html", Usage: "also write the report as one page to `FILE`"},
 				&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing --html file"},
+				dryRunFlag(),
 				&ucli.StringSliceFlag{Name: "policy", Usage: "folder or tar of a `POLICY` to replay decisions with, besides the builtin one; may be repeated"},
 			),
 			Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
@@ -79,10 +80,12 @@ func runAuditShow(ctx context.Context, c *Call) error {
 		if err := r.HTML(&page); err != nil {
 			return err
 		}
-		if err := writeNew(c.Abs(f), page.Bytes(), 0o644, c.Bool("force")); err != nil {
+		if err := c.writeNew(c.Abs(f), page.Bytes(), 0o644, c.Bool("force")); err != nil {
 			return err
 		}
-		c.UI.Say("page written to %s", filepath.Base(f))
+		if !c.Bool("dry-run") {
+			c.UI.Say("page written to %s", filepath.Base(f))
+		}
 	}
 	if c.UI.JSON {
 		if err := c.UI.PrintJSON(r); err != nil {

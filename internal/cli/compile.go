@@ -39,6 +39,7 @@ plan below the graph.`,
 			&ucli.BoolFlag{Name: "inline-weights", Usage: "keep all constants in the module, however large"},
 			&ucli.BoolFlag{Name: "explain", Usage: "print the graph after each pass, memory, operations and bytes"},
 			&ucli.StringFlag{Name: "explain-svg", Usage: "`FILE` to draw the compiled graph into, as SVG"},
+			dryRunFlag(),
 		},
 		Exits: []diag.Code{diag.Unsupported, diag.NotFound},
 		See:   []string{"pack", "test"},
@@ -84,8 +85,10 @@ func runCompile(ctx context.Context, c *Call) error {
 		base := filepath.Base(path)
 		dir = c.Abs(strings.TrimSuffix(base, filepath.Ext(base)) + ".wasm.d")
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return diag.Wrap(diag.Failure, err, "compile")
+	if !c.Bool("dry-run") {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return diag.Wrap(diag.Failure, err, "compile")
+		}
 	}
 	doc, err := artifact.Canonical(m.Interface)
 	if err != nil {
@@ -99,7 +102,9 @@ func runCompile(ctx context.Context, c *Call) error {
 		if f.data == nil {
 			continue
 		}
-		if err := writeFile(filepath.Join(dir, f.name), f.data, true); err != nil {
+		if c.dry(filepath.Join(dir, f.name), f.data) {
+			// only told
+		} else if err := writeFile(filepath.Join(dir, f.name), f.data, true); err != nil {
 			return diag.Wrap(diag.Failure, err, "compile")
 		}
 		out.Files = append(out.Files, artifact.FileRef{Path: f.name, Digest: artifact.DigestOf(f.data), Size: int64(len(f.data))})
@@ -109,7 +114,9 @@ func runCompile(ctx context.Context, c *Call) error {
 		if err := explain.SVG(&b, m.Final, m.Plan); err != nil {
 			return diag.Wrap(diag.Failure, err, "draw the graph")
 		}
-		if err := writeFile(c.Abs(name), b.Bytes(), true); err != nil {
+		if c.dry(name, b.Bytes()) {
+			// only told
+		} else if err := writeFile(c.Abs(name), b.Bytes(), true); err != nil {
 			return diag.Wrap(diag.Failure, err, "draw the graph")
 		}
 	}

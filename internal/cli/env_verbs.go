@@ -35,6 +35,7 @@ licenses, approvals, device classes and the channel. gate reads only the signed 
 					&ucli.StringFlag{Name: "out", Value: environmentsYAML, Usage: "`FILE` to write"},
 					&ucli.StringFlag{Name: "namespace", Value: "ml", Usage: "`PATH` that the models' names stand under"},
 					&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"},
+					dryRunFlag(),
 				},
 				Run: runEnvInit,
 			},
@@ -58,6 +59,7 @@ each key: signatures over the same document are collected in the file, one per l
 				Flags: []ucli.Flag{
 					&ucli.StringFlag{Name: "key", Usage: "root private key `FILE`", Required: true},
 					&ucli.StringFlag{Name: "out", Value: environmentsSigned, Usage: "`FILE` to write"},
+					dryRunFlag(),
 				},
 				Exits: []diag.Code{diag.NotFound},
 				Run:   runEnvSign,
@@ -132,7 +134,7 @@ func runEnvInit(_ context.Context, c *Call) error {
 	if _, err := environments.ParseYAML(c.String("out"), buf.Bytes()); err != nil {
 		return diag.Wrap(diag.Usage, err, "env init")
 	}
-	if err := writeNew(out, buf.Bytes(), 0o644, c.Bool("force")); err != nil {
+	if err := c.writeNew(out, buf.Bytes(), 0o644, c.Bool("force")); err != nil {
 		return err
 	}
 	if c.UI.JSON {
@@ -174,7 +176,7 @@ func runEnvSign(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	if err := writeNew(out, signed, 0o644, true); err != nil {
+	if err := c.writeNew(out, signed, 0o644, true); err != nil {
 		return err
 	}
 	digest, err := d.Digest()

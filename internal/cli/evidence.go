@@ -14,6 +14,7 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -84,6 +85,16 @@ func (c *Call) readFile(name string, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
+// dry tells whether this is a dry run, and if so says that the file would be written. Every verb asks it before it writes a
+// file.
+func (c *Call) dry(name string, data []byte) bool {
+	if !c.Bool("dry-run") {
+		return false
+	}
+	c.UI.Field("dry run", "%s, %s, was not written", name, ui.Bytes(int64(len(data))))
+	return true
+}
+
 // writeFile writes a file atomically, making its folder. It refuses to replace one unless replace is set.
 func (c *Call) writeFile(name string, data []byte, perm fs.FileMode, replace bool) error {
 	p := c.Abs(name)
@@ -91,6 +102,9 @@ func (c *Call) writeFile(name string, data []byte, perm fs.FileMode, replace boo
 		if _, err := (fsx.OS{}).Stat(p); err == nil {
 			return diag.New(diag.Usage, "%s exists already", name).Hint("choose another name with --out, or move the old file away")
 		}
+	}
+	if c.dry(name, data) {
+		return nil
 	}
 	if err := (fsx.OS{}).MkdirAll(filepath.Dir(p), 0o755); err != nil {
 		return diag.Wrap(diag.Failure, err, "write %s", name)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -30,6 +31,7 @@ name, version, license and inputs and outputs as comments. Edit it, add golden v
 			&ucli.StringFlag{Name: "version", Value: "0.1.0", Usage: "`VERSION` of the model"},
 			&ucli.StringFlag{Name: "license", Value: "LicenseRef-undeclared", Usage: "SPDX `EXPRESSION`"},
 			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing waybill.yaml"},
+			dryRunFlag(),
 		},
 		Exits: []diag.Code{diag.Unsupported, diag.NotFound},
 		See:   []string{"pack"},
@@ -94,7 +96,9 @@ func runInit(ctx context.Context, c *Call) error {
 	if _, err := project.Parse(project.FileName, []byte(text)); err != nil {
 		return diag.Wrap(diag.Usage, err, "init: the file name %q does not fit into %s", out.Model, project.FileName)
 	}
-	if err := writeFile(file, []byte(text), c.Bool("force")); err != nil {
+	if c.dry(file, []byte(text)) {
+		c.UI.Say("%s", strings.TrimRight(text, "\n"))
+	} else if err := writeFile(file, []byte(text), c.Bool("force")); err != nil {
 		return diag.Wrap(diag.Failure, err, "init")
 	}
 	if c.UI.JSON {

@@ -37,6 +37,7 @@ names it: waybill trust add. No file is ever replaced.`,
 			&ucli.StringFlag{Name: "type", Aliases: []string{"t"}, Value: string(sign.ECDSA), Usage: "`TYPE`: ecdsa (P-256) or ed25519"},
 			&ucli.StringFlag{Name: "name", Usage: "`NAME` for people; default: the role"},
 			&ucli.StringFlag{Name: "out", Usage: "private key `FILE`; default: ROLE.key"},
+			dryRunFlag(),
 		},
 		See: []string{"keys import", "keys register", "trust add", "sign"},
 		Run: runKeysGenerate,
@@ -95,12 +96,17 @@ func (c *Call) writeKey(verb string, kp *sign.KeyPair, out, pub string) error {
 	if err := c.writeFile(out, kp.Private, 0o600, false); err != nil {
 		return err
 	}
+	if c.Bool("dry-run") && verb == "generate" {
+		kp.ID = "" // of a key that nobody will ever have
+	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(keyJSON{Schema: schemaBase + "keys-" + verb + "/v1", ID: kp.ID, Type: typeOf(kp.Public), Role: kp.Role, Name: kp.Name, Private: out, Public: pub})
 	}
 	c.UI.Field("private", "%s (%s, encrypted)", out, kp.Role)
 	c.UI.Field("public", "%s", pub)
-	c.UI.Data("%s", kp.ID)
+	if kp.ID != "" {
+		c.UI.Data("%s", kp.ID)
+	}
 	return nil
 }
 
@@ -131,6 +137,7 @@ where it is: delete it, so that the key cannot be used in another role.`,
 			&ucli.StringFlag{Name: "role", Aliases: []string{"r"}, Required: true, Usage: "`ROLE`: root, publisher, evaluator, approver, gate, deployer or refresher"},
 			&ucli.StringFlag{Name: "name", Usage: "`NAME` for people; default: the role"},
 			&ucli.StringFlag{Name: "out", Usage: "private key `FILE`; default: ROLE.key"},
+			dryRunFlag(),
 		},
 		Exits: []diag.Code{diag.NotFound},
 		See:   []string{"keys generate", "keys register", "trust add"},
@@ -186,6 +193,7 @@ the URI, else WAYBILL_PKCS11_PIN, else COSIGN_PKCS11_PIN, else a prompt.`,
 			&ucli.StringFlag{Name: "role", Aliases: []string{"r"}, Required: true, Usage: "`ROLE`: root, publisher, evaluator, approver, gate, deployer or refresher"},
 			&ucli.StringFlag{Name: "name", Usage: "`NAME` for people; default: the role"},
 			&ucli.StringFlag{Name: "out", Usage: "reference `FILE`; default: ROLE.key"},
+			dryRunFlag(),
 		},
 		See: []string{"keys show", "keys generate", "trust add"},
 		Run: runKeysRegister,

@@ -8,6 +8,7 @@ import (
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/store"
@@ -44,8 +45,8 @@ func (c *Call) place(ctx context.Context, ref registry.Ref) (*openPlace, error) 
 	return c.openPlace(ctx, ref, false)
 }
 
-// openPlace opens the repository of a reference; create makes a layout that does not exist. A local store that was
-// never used is an empty one.
+// openPlace opens the repository of a reference; create makes a store or layout that does not exist. To who only reads, a
+// local store that was never used is an empty one.
 func (c *Call) openPlace(ctx context.Context, ref registry.Ref, create bool) (*openPlace, error) {
 	dir, err := c.storeDir()
 	if err != nil && ref.Kind == registry.KindLocal {
@@ -55,13 +56,42 @@ func (c *Call) openPlace(ctx context.Context, ref registry.Ref, create bool) (*o
 		ref.Path = c.Abs(ref.Path)
 	}
 	p, err := registry.Open(ctx, ref, registry.Options{
-		Create: create || ref.Kind == registry.KindLocal, StoreDir: dir, References: true,
+		Create: create, StoreDir: dir, References: true,
 		Remote: registry.RemoteOptions{PlainHTTP: c.Bool("plain-http"), UserAgent: "waybill/" + version.Number},
 	})
+	if !create && diag.CodeOf(err) == diag.NotFound {
+		p, err = c.emptyPlace(ctx, ref, dir, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &openPlace{p}, nil
+}
+
+// emptyPlace stands in for a local store that was never used, so that a look makes no folder, and for a layout that a dry
+// run would make. Other things that are not there stay missing.
+func (c *Call) emptyPlace(ctx context.Context, ref registry.Ref, dir string, missing error) (registry.Place, error) {
+	switch {
+	case ref.Kind == registry.KindLayout && c.Bool("dry-run"):
+		s, err := emptyStore(ctx, ref.Path)
+		if err != nil {
+			return nil, err
+		}
+		return registry.NewLayout(s), nil
+	case ref.Kind == registry.KindLocal:
+		s, err := emptyStore(ctx, dir)
+		if err != nil {
+			return nil, err
+		}
+		return registry.NewLocal(s, ref.Repo), nil
+	}
+	return nil, missing
+}
+
+// emptyStore is a store in memory that calls itself dir.
+func emptyStore(ctx context.Context, dir string) (*store.Store, error) {
+	free := func(context.Context, string, bool) (func() error, error) { return func() error { return nil }, nil }
+	return store.Open(ctx, dir, store.Options{FS: fsx.NewMem(), Lock: free, Create: true})
 }
 
 // openArg parses a REF of the command line and opens its repository for reading.

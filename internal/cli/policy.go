@@ -77,6 +77,7 @@ func policyPackCommand() Command {
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "out", Value: "policy.tar", Usage: "`FILE` to write"},
 			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"},
+			dryRunFlag(),
 		},
 		Exits: []diag.Code{diag.NotFound}, Run: runPolicyPack,
 	}
@@ -312,7 +313,7 @@ func runPolicyPack(ctx context.Context, c *Call) error {
 		return err
 	}
 	out := c.Abs(c.String("out"))
-	if err := writeNew(out, p.Bundle().Tar(), 0o644, c.Bool("force")); err != nil {
+	if err := c.writeNew(out, p.Bundle().Tar(), 0o644, c.Bool("force")); err != nil {
 		return err
 	}
 	if c.UI.JSON {
@@ -324,9 +325,12 @@ func runPolicyPack(ctx context.Context, c *Call) error {
 }
 
 // writeNew writes a file whole or not at all. An existing one is replaced only when force says so.
-func writeNew(path string, b []byte, perm os.FileMode, force bool) error {
+func (c *Call) writeNew(path string, b []byte, perm os.FileMode, force bool) error {
 	if _, err := os.Lstat(path); err == nil && !force {
 		return diag.New(diag.Usage, "%s exists", path).Hint("--force replaces it")
+	}
+	if c.dry(path, b) {
+		return nil
 	}
 	if err := fsx.WriteFileAtomic(fsx.OS{}, path, b, perm); err != nil {
 		return diag.Wrap(diag.Failure, err, "write %s", path)

@@ -67,7 +67,14 @@ brings them again. Signatures are checked by waybill verify.`,
 
 // withStore runs f on the store of the call.
 func withStore(ctx context.Context, c *Call, f func(s *store.Store) error) error {
-	s, err := c.openStore(ctx, c.String("store") == "") // a local store that was never used is an empty one
+	s, err := c.openStore(ctx, false)
+	if diag.CodeOf(err) == diag.NotFound && c.String("store") == "" { // a local store that was never used is an empty one
+		dir, derr := c.storeDir()
+		if derr != nil {
+			return derr
+		}
+		s, err = emptyStore(ctx, dir)
+	}
 	if err != nil {
 		return err
 	}

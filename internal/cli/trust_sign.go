@@ -31,7 +31,7 @@ version must be signed by the roots of the version before and by its own; until 
 the old version and the signatures gather in trust.next.signed. The old version is kept as trust.N.signed, since devices
 walk through every version.`,
 		Examples: []string{"waybill trust sign trust.yaml --key root.key"},
-		Flags:    []ucli.Flag{keyFlag("root")},
+		Flags:    []ucli.Flag{keyFlag("root"), dryRunFlag()},
 		Exits:    []diag.Code{diag.Verification, diag.NotFound},
 		See:      []string{"trust add", "trust verify"},
 		Run:      runTrustSign,
@@ -112,7 +112,7 @@ func runTrustSign(ctx context.Context, c *Call) error {
 	if err := c.writeFile(out, gathered, 0o644, true); err != nil {
 		return err
 	}
-	if out != pending && pending != signed {
+	if out != pending && pending != signed && !c.Bool("dry-run") {
 		if err := (fsx.OS{}).Remove(c.Abs(pending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return diag.Wrap(diag.Failure, err, "remove %s", pending)
 		}
