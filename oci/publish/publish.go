@@ -63,6 +63,7 @@ type State struct {
 // Past is where a closed generation ended. Nothing of it is verified, since its keys may be the reason why it was closed: it
 // only keeps the numbers of the next generation apart from the tags that are taken.
 type Past struct {
+	Channel    string
 	Generation int
 	Seq        int64
 	Bundle     artifact.Digest
@@ -74,7 +75,7 @@ func (st *State) Prev() *channel.Head {
 	case st.Head != nil:
 		return &st.Head.Head
 	case st.Past != nil:
-		return &channel.Head{Record: &channel.Record{Generation: st.Past.Generation, Seq: st.Past.Seq}, Bundle: st.Past.Bundle}
+		return &channel.Head{Record: &channel.Record{Channel: st.Past.Channel, Generation: st.Past.Generation, Seq: st.Past.Seq}, Bundle: st.Past.Bundle}
 	}
 	return nil
 }
@@ -144,7 +145,7 @@ func past(ctx context.Context, r Reader, name string) (*Past, artifact.Digest, e
 	if err != nil {
 		return nil, "", diag.Wrap(diag.Verification, err, "channel %s", name)
 	}
-	p := &Past{Generation: rec.Generation, Seq: rec.Seq, Bundle: artifact.DigestOf(raw)}
+	p := &Past{Channel: name, Generation: rec.Generation, Seq: rec.Seq, Bundle: artifact.DigestOf(raw)}
 	if rec.Seq < channel.MaxJump/2 {
 		return p, d.Digest, nil
 	}
@@ -208,6 +209,11 @@ func read(ctx context.Context, r Reader, tag string, doc *trust.Document, now ti
 	}
 	rec, e, err := verify.Record(raw, doc, now)
 	if err != nil {
+		if verify.ReasonOf(err) == verify.Revoked {
+			return nil, diag.Wrap(diag.Verification, err, "tag %s", tag).
+				Line("a record that does not count is nothing to go on from; the roots can begin a new generation").
+				Hint("waybill trust rotate trust.yaml --reset-channels")
+		}
 		return nil, fmt.Errorf("tag %s: %w", tag, err)
 	}
 	return &Entry{
