@@ -20,6 +20,7 @@ type CopyOptions struct {
 	Jobs        int         // blobs at a time; 0: 4
 	DryRun      bool        // send nothing; the result tells what would be sent
 	Progress    func(Event) // called concurrently; may be nil
+	Bytes       func(int64) // hears of bytes that are at the destination, also of those that were; called concurrently; may be nil
 }
 
 // Event is one finished blob or manifest of a copy.
@@ -36,6 +37,7 @@ type CopyResult struct {
 	SentBytes  int64                 `json:"bytesSent"`
 	Mounted    int                   `json:"blobsMounted"`
 	Present    int                   `json:"blobsPresent"`
+	Received                         // when a registry was copied to a store
 }
 
 // Copy brings the manifest ref of src (a tag or digest), everything it needs, and everything attached to it to dst,
@@ -167,12 +169,31 @@ func (c *copier) blob(ctx context.Context, d artifact.Descriptor) error {
 			}
 		}
 	}
+	if l, ok := c.dst.(*Local); ok {
+		if r, ok := c.src.(*Remote); ok {
+			f, err := l.pull(ctx, r, d, c.o.Bytes)
+			c.mu.Lock()
+			c.res.add(f)
+			c.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			if !f.Present {
+				how = "sent"
+			}
+			c.count(d, how)
+			return nil
+		}
+	}
 	err := c.dst.PushBlob(ctx, d, func() (io.ReadCloser, error) {
 		how = "sent"
 		return c.src.Blob(ctx, d)
 	})
 	if err != nil {
 		return err
+	}
+	if c.o.Bytes != nil {
+		c.o.Bytes(d.Size)
 	}
 	c.count(d, how)
 	return nil

@@ -88,20 +88,8 @@ func (l *Local) has(_ context.Context, d artifact.Descriptor) (bool, error) {
 
 // PushBlob implements Repository.
 func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func() (io.ReadCloser, error)) error {
-	if err := l.s.Hold(ctx); err != nil { // a blob that no manifest names yet must stay until one does
+	if ok, err := l.ready(ctx, d); ok || err != nil {
 		return err
-	}
-	ok, err := l.has(ctx, d)
-	if err != nil {
-		return err
-	}
-	if ok { // a blob that was damaged here since is replaced
-		switch err := l.s.Check(ctx, d); {
-		case err == nil:
-			return nil
-		case diag.CodeOf(err) != diag.Verification && !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
 	}
 	rc, err := open()
 	if err != nil {
@@ -110,6 +98,25 @@ func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func()
 	defer rc.Close()
 	_, _, err = l.s.PutBlob(ctx, rc, d)
 	return err
+}
+
+// ready tells whether a blob is here and right; one that was damaged here since is to be replaced. It holds the store, since a
+// blob that no manifest names yet must stay until one does.
+func (l *Local) ready(ctx context.Context, d artifact.Descriptor) (bool, error) {
+	if err := l.s.Hold(ctx); err != nil {
+		return false, err
+	}
+	ok, err := l.has(ctx, d)
+	if !ok || err != nil {
+		return false, err
+	}
+	switch err := l.s.Check(ctx, d); {
+	case err == nil:
+		return true, nil
+	case diag.CodeOf(err) != diag.Verification && !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	return false, nil
 }
 
 // PushManifest implements Repository.

@@ -20,6 +20,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ratelimit"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/fetch"
 	"github.com/waybill-ml/waybill/oci/store"
 )
 
@@ -47,6 +48,7 @@ type Remote struct {
 	http       *http.Client
 	retry      RetryPolicy
 	notify     func(Notice)
+	slots      *fetch.Slots // connections for the ranges of blobs
 }
 
 var _ Place = (*Remote)(nil)
@@ -80,12 +82,15 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	if o.Stall <= 0 {
 		o.Stall = defaultStall
 	}
+	if o.Connections <= 0 {
+		o.Connections = 4
+	}
 	if o.Notify == nil {
 		o.Notify = func(Notice) {}
 	}
 	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
 	once := &stallGuard{next: paced, limit: o.Stall}
-	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify}
+	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, slots: fetch.NewSlots(o.Connections)}
 	r.gate = &gate{
 		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, rules: strict(), tokens: map[string]token{},
 		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,

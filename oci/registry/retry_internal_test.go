@@ -65,3 +65,40 @@ func TestBackoff(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestParseContentRange(t *testing.T) {
+	for s, want := range map[string][3]int64{
+		"bytes 0-0/1": {0, 1, 1}, "bytes 5-9/10": {5, 10, 10}, "Bytes 5-9/*": {5, 10, -1}, "bytes 0-99/100": {0, 100, 100},
+	} {
+		a, b, n, ok := parseContentRange(s)
+		if !ok || [3]int64{a, b, n} != want {
+			t.Errorf("%q: %d %d %d %v", s, a, b, n, ok)
+		}
+	}
+	for _, s := range []string{"", "bytes", "bytes 1-2", "bytes 2-1/5", "bytes 0-5/5", "bytes */5", "bytes -1-2/5", "bytes 0-1/-5", "bytes 0-1/5 ", "items 0-1/5",
+		"bytes 0--1/5", "bytes +0-1/5", "bytes 0-99999999999999999999/*", "bytes 0x0-1/5", "bytes 0-1/ 5", "bytes  0-1/5"} {
+		if a, b, n, ok := parseContentRange(s); ok {
+			t.Errorf("%q: %d %d %d", s, a, b, n)
+		}
+	}
+}
+
+func FuzzParseContentRange(f *testing.F) {
+	for _, s := range []string{"bytes 0-0/1", "bytes 5-9/*", "bytes */10", "bytes 9-5/10", "bytes 0-99999999999999999999/*", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		first, end, total, ok := parseContentRange(s)
+		if ok && (first < 0 || end <= first || total < -1 || total >= 0 && end > total) {
+			t.Fatalf("%q: %d %d %d", s, first, end, total)
+		}
+	})
+}
+
+func TestStrongETag(t *testing.T) {
+	for s, want := range map[string]string{`"a"`: `"a"`, `""`: `""`, `W/"a"`: "", `a`: "", ``: "", `"`: "", `"a"b"`: "", "\"a\r\nX: y\"": ""} {
+		if got := strongETag(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+}

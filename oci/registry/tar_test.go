@@ -260,7 +260,7 @@ func TestExtract(t *testing.T) {
 	}
 	outer := t.TempDir()
 	dir := filepath.Join(outer, "new", "out")
-	if err := registry.Extract(t.Context(), r, model.Layers, dir, false); err != nil {
+	if _, err := registry.Extract(t.Context(), r, model.Layers, dir, registry.ExtractOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range model.Layers {
@@ -269,11 +269,29 @@ func TestExtract(t *testing.T) {
 			t.Errorf("%s: %v", l.Path, err)
 		}
 	}
-	if err := registry.Extract(t.Context(), r, model.Layers, dir, false); diag.CodeOf(err) != diag.Usage {
-		t.Errorf("over existing files: %v", err)
+	if res, err := registry.Extract(t.Context(), r, model.Layers, dir, registry.ExtractOptions{}); err != nil || res.Present != len(model.Layers) || res.Written != 0 {
+		t.Errorf("over files that are right: %+v %v", res, err)
 	}
-	if err := registry.Extract(t.Context(), r, model.Layers, dir, true); err != nil {
+	edited := filepath.Join(dir, "interface.json")
+	was, err := os.ReadFile(edited)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.Repeat([]byte("x"), len(was)) // the size does not tell
+	if err := os.WriteFile(edited, other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := registry.Extract(t.Context(), r, model.Layers, dir, registry.ExtractOptions{}); diag.CodeOf(err) != diag.Usage {
+		t.Errorf("over a file that was edited: %v", err)
+	}
+	if now, err := os.ReadFile(edited); err != nil || !bytes.Equal(now, other) {
+		t.Errorf("the edited file was touched: %v", err)
+	}
+	if _, err := registry.Extract(t.Context(), r, model.Layers, dir, registry.ExtractOptions{Force: true}); err != nil {
 		t.Error(err)
+	}
+	if now, err := os.ReadFile(edited); err != nil || !bytes.Equal(now, was) {
+		t.Errorf("the edited file was not replaced: %v", err)
 	}
 	// An altered blob leaves no file, under no name.
 	src := model.ByRole(artifact.RoleSource)[0]
@@ -281,7 +299,7 @@ func TestExtract(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir2 := filepath.Join(outer, "two")
-	if err := registry.Extract(t.Context(), r, []artifact.Layer{src}, dir2, false); diag.CodeOf(err) != diag.Verification {
+	if _, err := registry.Extract(t.Context(), r, []artifact.Layer{src}, dir2, registry.ExtractOptions{}); diag.CodeOf(err) != diag.Verification {
 		t.Errorf("altered: %v", err)
 	}
 	if es, err := os.ReadDir(filepath.Join(dir2, "source")); err != nil || len(es) != 0 {
@@ -297,7 +315,7 @@ func TestExtract(t *testing.T) {
 	}
 	good := model.ByRole(artifact.RoleInterface)[0]
 	good.Path = "source/interface.json"
-	if err := registry.Extract(t.Context(), r, []artifact.Layer{good}, dir3, true); err == nil {
+	if _, err := registry.Extract(t.Context(), r, []artifact.Layer{good}, dir3, registry.ExtractOptions{Force: true}); err == nil {
 		t.Error("wrote through a symbolic link")
 	}
 	if _, err := os.Stat(filepath.Join(outer, "interface.json")); err == nil {

@@ -121,7 +121,7 @@ type PruneOptions struct {
 type PruneReport struct {
 	Manifests []artifact.Digest `json:"manifests"` // dropped from the index
 	Blobs     []artifact.Digest `json:"blobs"`
-	Temp      int               `json:"temporaryFiles"` // left behind by writers that died
+	Temp      int               `json:"temporaryFiles"` // left behind by writers that died, and of downloads that broke off
 	Bytes     int64             `json:"bytes"`          // of blobs
 }
 
@@ -134,7 +134,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) 
 		return rep, diag.Wrap(diag.Failure, err, "prune store %s: another process writes to it", s.dir)
 	}
 	defer release()
-	if rep.Temp, err = s.cleanTemp(o.DryRun); err != nil { // first, since the index may need the room
+	if rep.Temp, err = s.cleanTemp(o.DryRun, true); err != nil { // first, since the index may need the room
 		return rep, err
 	}
 	err = s.update(ctx, func(x *artifact.Index) error {
@@ -204,12 +204,12 @@ func (s *Store) CleanTemp(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	_, err = s.cleanTemp(false)
+	_, err = s.cleanTemp(false, false)
 	return err
 }
 
-// cleanTemp is called with the exclusive lock on useFile.
-func (s *Store) cleanTemp(dry bool) (int, error) {
+// cleanTemp is called with the exclusive lock on useFile. Downloads that could go on are removed only with partials.
+func (s *Store) cleanTemp(dry, partials bool) (int, error) {
 	n := 0
 	for _, dir := range []string{s.path(ingestDir), s.dir} {
 		es, err := s.fs.ReadDir(dir)
@@ -220,7 +220,7 @@ func (s *Store) cleanTemp(dry bool) (int, error) {
 			return n, diag.Wrap(diag.Failure, err, "prune store %s", s.dir)
 		}
 		for _, e := range es {
-			if e.IsDir() || !fsx.IsTemp(e.Name()) {
+			if e.IsDir() || !fsx.IsTemp(e.Name()) && (!partials || !isPartial(e.Name())) {
 				continue
 			}
 			n++
