@@ -238,7 +238,7 @@ func runExtract(ctx context.Context, c *Call) error {
 	out := extractJSON{Schema: schemaBase + "pull/v1", Ref: ref.WithDigest(d.Digest).String(), Digest: d.Digest, Dir: c.String("out"),
 		DryRun: c.Bool("dry-run"), Files: layerList(layers)}
 	if !out.DryRun {
-		if _, err := registry.Extract(ctx, r, layers, c.Abs(c.String("out")), registry.ExtractOptions{Force: c.Bool("force"), Jobs: c.Int("jobs")}); err != nil {
+		if _, err := registry.Extract(ctx, r.Place, layers, c.Abs(c.String("out")), registry.ExtractOptions{Force: c.Bool("force"), Jobs: c.Int("jobs")}); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	stateSchema  = "https://github.com/waybill-ml/waybill/schema/partial/v1"
 	headerLen    = 1024
-	maxBlocks    = 1024
+	maxBlocks    = 2048
 	minBlock     = 16 << 10
 	maxValidator = 256
 	maxSize      = 1 << 50

@@ -16,7 +16,7 @@ func TestBlocks(t *testing.T) {
 		if b < minBlock || b%4096 != 0 || n > maxBlocks || int64(n)*b < size || size > 0 && int64(n-1)*b >= size {
 			t.Errorf("%d bytes: %d blocks of %d", size, n, b)
 		}
-		if size > 16<<20 && b*100 > size*2 { // four connections lose less than 1 % when they are killed
+		if size > 16<<20 && b*100 > size { // four connections lose less than 1 % when they are killed
 			t.Errorf("%d bytes: a block of %d is too much to lose", size, b)
 		}
 	}
