@@ -50,6 +50,8 @@ type Call struct {
 	Args []string // positional arguments, already counted against Min and Max
 	Path string   // "channel publish"
 	ctx  *ucli.Context
+
+	moved transfers
 }
 
 // Accessors of flags, by name without dashes.

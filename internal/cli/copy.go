@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	ucli "github.com/urfave/cli/v2"
@@ -14,10 +16,9 @@ import (
 )
 
 func copyFlags(more ...ucli.Flag) []ucli.Flag {
-	return placeFlags(append(more,
+	return placeFlags(transferFlags(append(more,
 		&ucli.BoolFlag{Name: "no-evidence", Usage: "leave attached evidence (signatures, verdicts, ...) behind"},
-		&ucli.BoolFlag{Name: "dry-run", Usage: "send nothing, show what would be sent"},
-		&ucli.IntFlag{Name: "jobs", Value: 4, Usage: "transfers at a time"})...)
+		&ucli.BoolFlag{Name: "dry-run", Usage: "send nothing, show what would be sent"})...)...)
 }
 
 func pushCommand() Command {
@@ -76,12 +77,16 @@ func pullCommand() Command {
 		Name: "pull", Group: Ship, Summary: "bring an artifact and its evidence here: to the store, or files to a folder",
 		Args: "REF [NAME]", Min: 1, Max: 2,
 		Long: `Into the local store the artifact goes as NAME, by default the last part of the repository's name with the same
-tag. With --out its files go into a folder instead, --role picks which. Everything is hashed; what does not have its
-digest is refused and leaves no file. Signatures are checked by waybill verify.`,
+tag. With --out its files go into a folder instead, and only there; --role, given once or more often, picks which.
+Everything is hashed, also what is there already and therefore not fetched; what does not have its digest is refused
+and leaves no file. A pull that broke off goes on where it stopped when it is run again: until then its parts lie
+beside their files, as .NAME.partial, or in the store, where store prune removes them. Every repetition is shown with
+its reason. Signatures are checked by waybill verify.`,
 		Examples: []string{
 			"waybill pull reg.example/ml/churn:1.0",
 			"waybill pull reg.example/ml/churn:1.0 candidate:1.0",
 			"waybill pull reg.example/ml/churn:1.0 --out ./churn --role module --role interface",
+			"waybill pull reg.example/ml/churn:1.0 --limit-rate 10M --jobs 8",
 		},
 		Flags: copyFlags(
 			&ucli.StringFlag{Name: "out", Usage: "write the files into `DIR`, not into the store"},
@@ -135,6 +140,8 @@ type copyJSON struct {
 	SentBytes int64           `json:"bytesSent"`
 	Mounted   int             `json:"blobsMounted"`
 	Present   int             `json:"blobsPresent"`
+	registry.Received
+	Retries int64 `json:"retries"`
 }
 
 type evidenceJSON struct {
@@ -171,16 +178,17 @@ func runCopy(ctx context.Context, c *Call, verb, srcArg string, dstRef registry.
 	p := c.UI.Progress(verb, 0, c.Env.Now)
 	res, err := registry.Copy(ctx, dst.Place, src.Place, srcRef.Target(), registry.CopyOptions{
 		Tag: dstRef.Tag, NoReferrers: c.Bool("no-evidence"), Jobs: c.Int("jobs"), DryRun: c.Bool("dry-run"),
-		Progress: func(e registry.Event) { p.Add(e.Descriptor.Size) },
+		Bytes: p.Add,
 	})
 	p.Done()
 	if err != nil {
-		return err
+		return c.again(err)
 	}
 	out := copyJSON{
 		Schema: schemaBase + verb + "/v1", Ref: dstRef.WithDigest(res.Descriptor.Digest).String(), Digest: res.Descriptor.Digest, Tag: dstRef.Tag,
 		DryRun: c.Bool("dry-run"), Referrers: evidenceList(res.Referrers),
 		Sent: res.Sent, SentBytes: res.SentBytes, Mounted: res.Mounted, Present: res.Present,
+		Received: res.Received, Retries: c.moved.retries.Load(),
 	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(out)
@@ -197,6 +205,9 @@ func runCopy(ctx context.Context, c *Call, verb, srcArg string, dstRef registry.
 	if res.Present > 0 {
 		parts = append(parts, ui.Count(int64(res.Present))+" already there")
 	}
+	if res.Resumed > 0 {
+		parts = append(parts, ui.Bytes(res.Resumed)+" of an earlier run")
+	}
 	c.UI.Field("content", "%s", strings.Join(parts, "; "))
 	if !c.Bool("no-evidence") {
 		c.UI.Field("evidence", "%s attached", ui.Plural(len(res.Referrers), "statement"))
@@ -212,6 +223,8 @@ type extractJSON struct {
 	Dir    string          `json:"dir"`
 	DryRun bool            `json:"dryRun"`
 	Files  []layerJSON     `json:"files"`
+	registry.ExtractResult
+	Retries int64 `json:"retries"`
 }
 
 func runExtract(ctx context.Context, c *Call) error {
@@ -226,27 +239,47 @@ func runExtract(ctx context.Context, c *Call) error {
 	}
 	layers := m.Layers
 	if roles := c.Strings("role"); len(roles) > 0 {
-		layers = nil
 		for _, role := range roles {
-			found := m.ByRole(artifact.Role(role))
-			if len(found) == 0 {
+			if !slices.ContainsFunc(artifact.Roles(), func(i artifact.RoleInfo) bool { return string(i.Role) == role }) {
+				return diag.New(diag.Usage, "pull: %q is no role", role).Hint("waybill pull --help")
+			}
+			if len(m.ByRole(artifact.Role(role))) == 0 {
 				return diag.New(diag.NotFound, "%s has no file of role %s", ref, role).Hint("waybill inspect %s", c.Args[0])
 			}
-			layers = append(layers, found...)
 		}
+		layers = slices.DeleteFunc(slices.Clone(layers), func(l artifact.Layer) bool { return !slices.Contains(roles, string(l.Role)) })
+	}
+	var total int64
+	for _, l := range layers {
+		total += l.Size
 	}
 	out := extractJSON{Schema: schemaBase + "pull/v1", Ref: ref.WithDigest(d.Digest).String(), Digest: d.Digest, Dir: c.String("out"),
 		DryRun: c.Bool("dry-run"), Files: layerList(layers)}
 	if !out.DryRun {
-		if _, err := registry.Extract(ctx, r.Place, layers, c.Abs(c.String("out")), registry.ExtractOptions{Force: c.Bool("force"), Jobs: c.Int("jobs")}); err != nil {
-			return err
+		p := c.UI.Progress("pull", total, c.Env.Now)
+		out.ExtractResult, err = registry.Extract(ctx, r.Place, layers, c.Abs(c.String("out")),
+			registry.ExtractOptions{Force: c.Bool("force"), Jobs: c.Int("jobs"), Bytes: p.Add})
+		p.Done()
+		if err != nil {
+			return c.again(err)
 		}
+		out.Retries = c.moved.retries.Load()
 	}
 	if c.UI.JSON {
 		return c.UI.PrintJSON(out)
 	}
 	for _, l := range layers {
 		c.UI.Field(string(l.Role), "%s  %s", l.Path, ui.Bytes(l.Size))
+	}
+	if !out.DryRun {
+		line := fmt.Sprintf("%s written, %s fetched", ui.Plural(out.Written, "file"), ui.Bytes(out.Fetched))
+		if out.Present > 0 {
+			line += fmt.Sprintf("; %d already there", out.Present)
+		}
+		if out.Resumed > 0 {
+			line += "; " + ui.Bytes(out.Resumed) + " of an earlier run"
+		}
+		c.UI.Field("content", "%s", line)
 	}
 	c.UI.Data("%s", out.Ref)
 	return nil

@@ -9,7 +9,6 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
-	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/store"
 )
@@ -55,9 +54,12 @@ func (c *Call) openPlace(ctx context.Context, ref registry.Ref, create bool) (*o
 	if ref.Path != "" {
 		ref.Path = c.Abs(ref.Path)
 	}
+	remote, err := c.remoteOptions()
+	if err != nil {
+		return nil, err
+	}
 	p, err := registry.Open(ctx, ref, registry.Options{
-		Create: create, StoreDir: dir, References: true,
-		Remote: registry.RemoteOptions{PlainHTTP: c.Bool("plain-http"), UserAgent: "waybill/" + version.Number},
+		Create: create, StoreDir: dir, References: true, Remote: remote,
 	})
 	if !create && diag.CodeOf(err) == diag.NotFound {
 		p, err = c.emptyPlace(ctx, ref, dir, err)

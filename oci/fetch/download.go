@@ -91,6 +91,9 @@ func (dl *download) run(ctx context.Context, anew bool) (got artifact.Digest, ke
 	have := dl.have()
 	dl.close()
 	var de *diag.Error
+	if errors.Is(err, context.Canceled) && !errors.As(err, &de) {
+		err = diag.Wrap(diag.Interrupted, err, "%s", dl.what)
+	}
 	if errors.As(err, &de) {
 		_ = de.Line("%d of %d bytes of %s are kept; the next run goes on from there", have, dl.d.Size, dl.d.Digest.Short())
 	}
