@@ -200,7 +200,7 @@ func dryRuns() map[string][]string {
 // looks are lines of commands that only read.
 func looks() []string {
 	return []string{
-		"inspect breast-cancer:1.0.0", "inspect {REG}/ml/breast-cancer:1.0.0 --output json", "inspect fresh/model.onnx",
+		"inspect breast-cancer:1.0.0", "inspect {REG}/ml/breast-cancer:1.0.0 --output json", "inspect saved.tar", "inspect fresh/model.onnx",
 		"verify breast-cancer:1.0.0", "verify {REG}/ml/breast-cancer:2.0.0 --env prod", "facts {NOW} --env prod",
 		"channel show prod {REG}/ml/breast-cancer", "channel history prod {REG}/ml/breast-cancer", "channel verify prod {REG}/ml/breast-cancer",
 		"env show", "env verify", "keys show publisher.pub", "trust show", "trust verify trust.signed",

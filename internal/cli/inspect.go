@@ -9,32 +9,43 @@ import (
 	"path/filepath"
 	"strings"
 
+	ucli "github.com/urfave/cli/v2"
+
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
-	"github.com/waybill-ml/waybill/oci/store"
+	"github.com/waybill-ml/waybill/oci/verify"
 	"github.com/waybill-ml/waybill/packager/build"
 	"github.com/waybill-ml/waybill/packager/project"
 )
 
 func inspectCommand() Command {
 	return Command{
-		Name: "inspect", Group: Ship, Summary: "show what is in an artifact: interface, files, attached evidence",
-		Args: "[MODEL|PROJECT|REF]", Max: 1,
-		Long: `Of a model file or a project it shows what the compiled model would be. Of an artifact: its inputs and outputs,
-its files with roles and digests, and what is attached. Everything read is hashed, but nobody's signature is checked:
-that is waybill verify.`,
+		Name: "inspect", Group: Ship, Summary: "show what is in an artifact: interface, files, verified evidence",
+		Args: "[MODEL|PROJECT|REF|FILE.tar]", Max: 1,
+		Long: `Of a model file or a project it shows what the compiled model would be. Of an artifact, also of the one that a file made
+by save is about: its inputs and outputs, its files with roles and digests, what is attached, and, where that is at hand,
+the tags and channels that lead to it. Everything read is hashed. With --trust every statement is verified too, and shown as
+proven or refused with the reason; without it nobody's signature is checked. Whether all that is needed is there is a
+question for waybill verify.`,
 		Examples: []string{
 			"waybill inspect churn:1.0",
+			"waybill inspect reg.example/ml/churn:1.0 --trust trust.signed",
 			"waybill inspect reg.example/ml/churn@sha256:7c1f... --output json",
+			"waybill inspect site.tar",
 			"waybill inspect model.onnx",
 		},
-		Flags: placeFlags(),
+		Flags: placeFlags(optionalTrustFlag(), trustDigestFlag(), trustedRootFlag()),
 		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.Registry, diag.NotFound},
-		See:   []string{"verify", "predict"},
+		See:   []string{"verify", "diff", "predict"},
 		Run:   runInspect,
 	}
+}
+
+// optionalTrustFlag names an anchor of verbs that work without one.
+func optionalTrustFlag() ucli.Flag {
+	return &ucli.StringFlag{Name: "trust", Usage: "verify statements under this signed trust document `FILE`", EnvVars: []string{"WAYBILL_TRUST"}}
 }
 
 type inspectJSON struct {
@@ -53,7 +64,12 @@ type inspectJSON struct {
 	Interface    *artifact.Interface  `json:"interface,omitempty"`
 	Layers       []layerJSON          `json:"layers"`
 	Evidence     []attachedJSON       `json:"evidence"`
+	TrustVersion int                  `json:"trustVersion"` // that the evidence was verified under; 0: it was not
 	Subject      *artifact.Descriptor `json:"subject,omitempty"`
+	Tags         []string             `json:"tags,omitempty"`     // that lead here; local places only
+	Channels     []pointerJSON        `json:"channels,omitempty"` // whose newest record leads here; local places only
+
+	proven []verify.Evidence
 }
 
 type layerJSON struct {
@@ -66,13 +82,6 @@ type layerJSON struct {
 	PersonalData string          `json:"personalData,omitempty"`
 }
 
-// attachedJSON is one piece of evidence. Nothing about it is verified.
-type attachedJSON struct {
-	evidenceJSON
-	Bundle artifact.Digest `json:"bundle,omitempty"` // digest of the bundle itself
-	Size   int64           `json:"size"`
-}
-
 func layerList(ls []artifact.Layer) []layerJSON {
 	out := []layerJSON{}
 	for _, l := range ls {
@@ -82,15 +91,7 @@ func layerList(ls []artifact.Layer) []layerJSON {
 }
 
 func runInspect(ctx context.Context, c *Call) error {
-	var out *inspectJSON
-	var err error
-	if local, lerr := isLocalModel(c); lerr != nil {
-		return lerr
-	} else if local {
-		out, err = inspectModel(ctx, c)
-	} else {
-		out, err = inspectRef(ctx, c, c.Args[0])
-	}
+	out, err := c.look(ctx, c.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -101,9 +102,8 @@ func runInspect(ctx context.Context, c *Call) error {
 	return nil
 }
 
-// isLocalModel tells whether the argument is a file, a project or nothing, rather than a reference.
-func isLocalModel(c *Call) (bool, error) {
-	arg := c.Arg(0)
+// isLocalModel tells whether an argument is a file, a project or nothing, rather than a reference.
+func isLocalModel(c *Call, arg string) (bool, error) {
 	if arg == "" {
 		return true, nil
 	}
@@ -120,8 +120,8 @@ func isLocalModel(c *Call) (bool, error) {
 	return false, nil
 }
 
-func inspectModel(ctx context.Context, c *Call) (*inspectJSON, error) {
-	t, err := openTarget(ctx, c, c.Arg(0))
+func inspectModel(ctx context.Context, c *Call, arg string) (*inspectJSON, error) {
+	t, err := openTarget(ctx, c, arg)
 	if err != nil {
 		return nil, err
 	}
@@ -135,66 +135,7 @@ func inspectModel(ctx context.Context, c *Call) (*inspectJSON, error) {
 	}, nil
 }
 
-func inspectRef(ctx context.Context, c *Call, arg string) (*inspectJSON, error) {
-	ref, p, err := c.openArg(ctx, arg)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	d, err := p.Resolve(ctx, ref.Target())
-	if err != nil {
-		return nil, err
-	}
-	b, d, err := p.Manifest(ctx, d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := store.ParseDoc(b, d.MediaType)
-	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "inspect %s", arg)
-	}
-	out := &inspectJSON{
-		Schema: schemaBase + "inspect/v1", Target: arg, Ref: ref.WithDigest(d.Digest).String(), Digest: d.Digest,
-		MediaType: d.MediaType, ArtifactType: d.ArtifactType, Bytes: d.Size, Layers: []layerJSON{}, Evidence: []attachedJSON{},
-	}
-	for _, bl := range doc.Blobs {
-		out.Bytes += bl.Size
-	}
-	switch m, err := artifact.ParseModel(b); {
-	case err == nil:
-		if err := describeModel(ctx, p, m, out); err != nil {
-			return nil, err
-		}
-	default:
-		out.Reason = err.Error()
-		for _, l := range append(doc.Blobs, doc.Children...) {
-			out.Layers = append(out.Layers, layerJSON{Role: artifact.Role(l.Annotations[artifact.AnnotationRole]),
-				Path: l.Annotations[artifact.AnnotationTitle], MediaType: l.MediaType, Digest: l.Digest, Size: l.Size})
-		}
-		if m, err := artifact.ParseManifest(b); err == nil {
-			out.Subject = m.Subject
-		}
-	}
-	refs, err := p.Referrers(ctx, d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	list := evidenceList(refs)
-	for i, r := range refs {
-		a := attachedJSON{evidenceJSON: list[i], Size: r.Size}
-		rb, _, err := p.Manifest(ctx, r.Digest)
-		if err != nil {
-			return nil, err
-		}
-		if m, err := artifact.ParseManifest(rb); err == nil && m.ArtifactType == artifact.MediaTypeBundle && len(m.Layers) == 1 {
-			a.Bundle, a.Size = m.Layers[0].Digest, m.Layers[0].Size
-		}
-		out.Evidence = append(out.Evidence, a)
-	}
-	return out, nil
-}
-
-func describeModel(ctx context.Context, p registry.Repository, m *artifact.Model, out *inspectJSON) error {
+func describeModel(ctx context.Context, p blobReader, m *artifact.Model, out *inspectJSON) error {
 	cb, err := registry.ReadBlob(ctx, p, m.Manifest.Config, artifact.MaxConfig)
 	if err != nil {
 		return err
@@ -269,47 +210,19 @@ func printInspect(c *Call, o *inspectJSON) {
 		}
 		field("memory", "%s", mem)
 	}
-	if len(o.Layers) > 0 {
-		u.Data("")
-		rows := [][]string{{"  ROLE", "SIZE", "DIGEST", "FILE"}}
-		for _, l := range o.Layers {
-			role, file := string(l.Role), l.Path
-			if role == "" {
-				role = "-"
-			}
-			if file == "" {
-				file = l.MediaType
-			}
-			if l.Target != "" {
-				role += " (" + l.Target + ")"
-			}
-			if l.PersonalData == artifact.PersonalYes {
-				file += "  personal data"
-			}
-			rows = append(rows, []string{"  " + role, ui.Bytes(l.Size), "sha256:" + l.Digest.Short(), file})
-		}
-		ui.Table(u.Out, true, rows)
-	}
+	printFiles(u, o)
 	if o.Ref == "" {
 		return
 	}
-	u.Data("")
-	if len(o.Evidence) == 0 {
-		u.Data("  no evidence attached")
-	} else {
-		rows := [][]string{{"  EVIDENCE (not verified)", "SIZE", "BUNDLE"}}
-		for _, e := range o.Evidence {
-			kind := e.PredicateType
-			if kind == "" {
-				kind = shortType(e.ArtifactType)
-			}
-			dig := e.Bundle
-			if dig == "" {
-				dig = e.Digest
-			}
-			rows = append(rows, []string{"  " + kind, ui.Bytes(e.Size), "sha256:" + dig.Short()})
-		}
-		ui.Table(u.Out, true, rows)
+	printEvidence(u, o)
+	if len(o.Tags)+len(o.Channels) > 0 {
+		u.Data("")
+	}
+	if len(o.Tags) > 0 {
+		field("tags", "%s", strings.Join(o.Tags, ", "))
+	}
+	for i, p := range o.Channels {
+		field([]string{"channels", ""}[min(i, 1)], "%s", p.text())
 	}
 	u.Data("")
 	u.Data("%s", o.Ref)

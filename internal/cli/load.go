@@ -206,15 +206,15 @@ func (c *Call) older(ctx context.Context, s *store.Store, o *registry.Opened, l 
 	if err != nil {
 		return false, err
 	}
-	a, err := seqOf(ctx, o, theirs)
+	_, a, err := recordIn(ctx, o, theirs)
 	if err != nil {
 		return false, diag.Wrap(diag.Verification, err, "load: %s", l.Ref)
 	}
-	b, err := seqOf(ctx, s, ours)
+	_, b, err := recordIn(ctx, s, ours)
 	if err != nil {
 		return false, diag.Wrap(diag.Verification, err, "load: %s in the store", l.Ref)
 	}
-	return a < b, nil
+	return a.Seq < b.Seq, nil
 }
 
 func (l *arrived) trustVersion() int {

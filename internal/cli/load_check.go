@@ -292,36 +292,29 @@ func channelTag(tag string) (name string, ok bool) {
 	return name, ok && channel.ValidName(name) == nil && !strings.Contains(name, ".")
 }
 
-// seqOf reads, without believing it, the sequence number of the record in a manifest.
-func seqOf(ctx context.Context, r blobReader, manifest []byte) (int64, error) {
+// recordIn reads, without believing it, the channel record in a manifest, and the bundle that holds it.
+func recordIn(ctx context.Context, r blobReader, manifest []byte) ([]byte, *channel.Record, error) {
 	m, err := artifact.ParseManifest(manifest)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	if m.ArtifactType != artifact.MediaTypeChannel || len(m.Layers) == 0 {
-		return 0, errors.New("it is no channel record")
+		return nil, nil, errors.New("it is no channel record")
 	}
-	rc, err := r.Blob(ctx, m.Layers[0])
+	raw, err := registry.ReadBlob(ctx, r, m.Layers[0], 4*artifact.MaxRecord)
 	if err != nil {
-		return 0, err
-	}
-	raw, err := store.ReadAll(rc, m.Layers[0], 4*artifact.MaxRecord)
-	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	b, err := evidence.ParseBundle(raw)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	st, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	rec, err := channel.Parse(st.Predicate)
-	if err != nil {
-		return 0, err
-	}
-	return rec.Seq, nil
+	return raw, rec, err
 }
 
 // papersOf are the verified documents of an archive under the names that other verbs look for, for the folder dir, where

@@ -114,7 +114,9 @@ func PushBytes(ctx context.Context, r Repository, mediaType string, b []byte) (a
 }
 
 // ReadBlob reads a whole blob of at most max bytes.
-func ReadBlob(ctx context.Context, r Repository, d artifact.Descriptor, max int64) ([]byte, error) {
+func ReadBlob(ctx context.Context, r interface {
+	Blob(ctx context.Context, d artifact.Descriptor) (io.ReadCloser, error)
+}, d artifact.Descriptor, max int64) ([]byte, error) {
 	if d.Size > max {
 		return nil, diag.New(diag.Verification, "%s has %d bytes, more than the limit of %d", d.Digest, d.Size, max)
 	}
