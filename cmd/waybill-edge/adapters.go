@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -90,6 +91,9 @@ func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) 
 		case artifact.RoleInterface:
 			if err := strictjson.DecodeOpen(raw, &iface); err != nil {
 				return nil, fmt.Errorf("interface document: %w", err)
+			}
+			if iface.Schema == artifact.BundledSchema {
+				return nil, errors.New("it was bundled as it is (compile: false): it has no module to run")
 			}
 		case artifact.RoleGolden:
 			if err := json.Unmarshal(raw, &golden); err != nil {

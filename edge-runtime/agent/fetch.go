@@ -139,7 +139,11 @@ func (f *follower) manifest(s state.Slot) (*artifact.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return verify.Manifest(raw, s.Digest)
+	m, err := verify.Manifest(raw, s.Digest)
+	if err == nil && !m.Compiled() {
+		return nil, fmt.Errorf("%s was bundled as it is (compile: false): it has no module that a device could run", s.Digest)
+	}
+	return m, err
 }
 
 // deviceLayers are the layers that this runtime needs: those for devices, without the module for browsers.

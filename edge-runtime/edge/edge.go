@@ -73,6 +73,9 @@ type Model struct {
 	golden func() ([]byte, error) // nil without a golden layer
 }
 
+// ErrNotCompiled says that an artifact was bundled as it is (compile: false): there is no module in it, so no device runs it.
+var ErrNotCompiled = errors.New("the artifact was bundled as it is (compile: false): it has no module to run")
+
 // Load reads, checks and compiles an artifact for this machine (target any).
 func (r *Runtime) Load(ctx context.Context, f Files) (*Model, error) {
 	var iface artifact.Interface
@@ -109,6 +112,9 @@ func (r *Runtime) Load(ctx context.Context, f Files) (*Model, error) {
 		case artifact.RoleGolden:
 			golden = func() ([]byte, error) { return read(f, l) }
 		}
+	}
+	if iface.Schema == artifact.BundledSchema {
+		return nil, ErrNotCompiled
 	}
 	if iface.Schema != artifact.InterfaceSchema {
 		return nil, fmt.Errorf("the artifact has no interface document of schema %s", artifact.InterfaceSchema)

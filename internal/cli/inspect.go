@@ -62,6 +62,7 @@ type inspectJSON struct {
 	Bytes        int64                `json:"bytes"`
 	Config       *artifact.Config     `json:"config,omitempty"`
 	Interface    *artifact.Interface  `json:"interface,omitempty"`
+	Bundled      *artifact.Bundled    `json:"bundled,omitempty"` // instead of the interface, when it was not compiled
 	Layers       []layerJSON          `json:"layers"`
 	Evidence     []attachedJSON       `json:"evidence"`
 	TrustVersion int                  `json:"trustVersion"` // that the evidence was verified under; 0: it was not
@@ -152,11 +153,14 @@ func describeModel(ctx context.Context, p blobReader, m *artifact.Model, out *in
 	if err != nil {
 		return err
 	}
-	in, err := build.ParseInterface(ib)
-	if err != nil {
+	if m.Compiled() {
+		if out.Interface, err = build.ParseInterface(ib); err != nil {
+			return diag.Wrap(diag.Failure, err, "inspect %s: interface document", out.Target)
+		}
+	} else if out.Bundled, err = artifact.ParseBundled(ib, m); err != nil {
 		return diag.Wrap(diag.Failure, err, "inspect %s: interface document", out.Target)
 	}
-	out.Model, out.Config, out.Interface = true, &cfg, in
+	out.Model, out.Config = true, &cfg
 	out.Name, out.Version, out.Layers = cfg.Descriptor.Name, cfg.Descriptor.Version, layerList(m.Layers)
 	return nil
 }
@@ -178,6 +182,24 @@ func printInspect(c *Call, o *inspectJSON) {
 	}
 	if o.Config != nil && len(o.Config.Descriptor.Licenses) > 0 {
 		field("license", "%s", strings.Join(o.Config.Descriptor.Licenses, ", "))
+	}
+	if b := o.Bundled; b != nil {
+		field("bundled", "%s, as it is: no module, so nothing runs it here", b.Packer)
+		facts := []string{b.Format}
+		for _, s := range []string{b.Architecture, o.Config.Model.ParamSize, strings.Join(b.Precision, ", "), b.Quantization} {
+			if s != "" {
+				facts = append(facts, s)
+			}
+		}
+		field("weights", "%s", strings.Join(facts, ", "))
+		if b.Parameters > 0 {
+			field("parameters", "%s", ui.Count(b.Parameters))
+		}
+		for _, f := range b.Files {
+			if f.Pickle != "" {
+				field("careful", "%s %s", f.Path, f.Pickle)
+			}
+		}
 	}
 	if in := o.Interface; in != nil {
 		field("compiled", "%s, ABI %d, needs waybill-edge %s", in.Compiler, in.ABI, in.MinRuntime)

@@ -3,12 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
-	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ui"
+	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/build"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/project"
@@ -20,18 +20,23 @@ func packCommand() Command {
 		Args: "[PROJECT]", Max: 1,
 		Long: `Reads waybill.yaml, compiles the model, runs the golden vectors through the compiled module, and compares the answers
 bit for bit with the reference interpreter and within a tolerance with the framework that trained the model. The
-bundle is tagged name:version in the local store. The same input gives the same digest, in any folder, on any machine.`,
+bundle is tagged name:version in the local store. The same input gives the same digest, in any folder, on any machine.
+With compile: false in waybill.yaml the files of the model, a GGUF, safetensors, a TensorRT engine or a whole folder, are
+bundled as they are: nothing runs them here, and no device will, but signing, the gate and transfer are the same. A Python
+pickle, whatever it is wrapped in, is refused unless allow_pickle names it, and a Git LFS pointer always.`,
 		Examples: []string{
 			"waybill pack                        # the project in this folder",
 			"waybill pack models/churn --tag 1.4.0-rc1",
 			"waybill pack --without-source       # leave the model as trained out of the bundle",
+			"waybill pack --check sha256:7c1f... # does this project still give that digest?",
 		},
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "tag", Usage: "`TAG` in the local store instead of the version"},
 			&ucli.BoolFlag{Name: "without-source", Usage: "leave the model as trained out of the bundle"},
 			&ucli.BoolFlag{Name: "dry-run", Usage: "do everything but write to the store"},
+			&ucli.StringFlag{Name: "check", Usage: "write nothing, and fail unless the project gives this `DIGEST` of a manifest"},
 		},
-		Exits: []diag.Code{diag.Unsupported, diag.NotFound},
+		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.NotFound},
 		See:   []string{"init", "test", "sign", "push"},
 		Run:   runPack,
 	}
@@ -53,6 +58,11 @@ type packJSON struct {
 	Golden     packGolden       `json:"golden"`
 	Seconds    float64          `json:"seconds"`
 	Comparison []packComparison `json:"comparison"`
+	Compiled   bool             `json:"compiled"`
+	Layers     []layerJSON      `json:"layers"`
+	LeftOut    []string         `json:"left_out,omitempty"` // files of the model's folder, without compiling
+	// Facts are what the headers of the weights say, without compiling.
+	Facts *artifact.ModelConfig `json:"facts,omitempty"`
 }
 
 type packNodes struct {
@@ -87,7 +97,14 @@ func runPack(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	check, err := checkFlag(c)
+	if err != nil {
+		return err
+	}
 	c.UI.Say("%s %s  from %s", c.UI.Err.Bold(p.Name), p.Version, p.File)
+	if !p.Compile {
+		return packBundle(ctx, c, p, check, start)
+	}
 	in, err := build.Read(ctx, p)
 	if err != nil {
 		return err
@@ -126,6 +143,7 @@ func runPack(ctx context.Context, c *Call) error {
 	out := packJSON{
 		Schema: schemaBase + "pack/v1", Name: p.Name, Version: p.Version, Kind: m.Kind,
 		Nodes: packNodes{m.Imported, m.Compiled}, Module: len(m.Code), Weights: len(m.Weights), Comparison: []packComparison{},
+		Compiled: true,
 	}
 	var rec *build.Recorded
 	v, err := in.Vectors()
@@ -160,34 +178,10 @@ func runPack(ctx context.Context, c *Call) error {
 	} else {
 		c.UI.Warn("no golden vectors: a device can't prove the model and will refuse it")
 	}
-	if c.Bool("dry-run") {
-		out.Seconds = c.Env.Now().Sub(start).Seconds()
-		if c.UI.JSON {
-			return c.UI.PrintJSON(out)
-		}
-		c.UI.Field("bundle", "not written (--dry-run)")
-		return nil
-	}
-	st, err := c.openStore(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	clock = c.Env.Now()
 	o := build.PackOptions{WithoutSource: c.Bool("without-source"), Tag: c.String("tag")}
-	packed, err := build.Pack(ctx, in, m, rec.Doc(), st, o)
-	if err != nil {
-		return err
-	}
-	c.UI.Field("bundle", "%s, %s, hashed once   %s", ui.Plural(packed.Files, "file"), ui.Bytes(packed.Bytes), ui.Duration(c.Env.Now().Sub(clock)))
-	c.UI.Field("tagged", "%s", packed.Ref)
-	out.Ref, out.Tag, out.Digest = p.Name+"@"+string(packed.Digest), packed.Ref, string(packed.Digest)
-	out.Files, out.Bytes, out.Seconds = packed.Files, packed.Bytes, c.Env.Now().Sub(start).Round(time.Microsecond).Seconds()
-	if c.UI.JSON {
-		return c.UI.PrintJSON(out)
-	}
-	c.UI.Data("%s", out.Ref)
-	return nil
+	return finishPack(ctx, c, p, &out, check, start, func(st build.Store) (*build.Packed, error) {
+		return build.Pack(ctx, in, m, rec.Doc(), st, o)
+	})
 }
 
 func tolText(atol, rtol float64) string {

@@ -16,9 +16,13 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript runs testdata/script/*.txtar. Each script has a home of its own ($WAYBILL_HOME) and the folder
-// $EXAMPLES with the examples of the repository; cmpenv, exitcode and the like are in scriptCommands.
+// $EXAMPLES with the examples of the repository, $BUNDLES with projects that are bundled as they are; cmpenv, exitcode and the like are in scriptCommands.
 func TestScript(t *testing.T) {
 	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundles, err := filepath.Abs("../../packager/build/testdata/bundle")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,6 +33,7 @@ func TestScript(t *testing.T) {
 			e.Setenv("WAYBILL_HOME", filepath.Join(e.WorkDir, ".waybill"))
 			e.Setenv("WAYBILL_PASSWORD", "correct horse battery staple")
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("BUNDLES", bundles)
 			return nil
 		},
 		Cmds: scriptCommands(),

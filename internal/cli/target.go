@@ -66,10 +66,13 @@ func openFile(ctx context.Context, path, name string) (*target, error) {
 	return &target{Module: m.Module, Name: name, Model: m}, nil
 }
 
-func openProject(ctx context.Context, _ *Call, dir string) (*target, error) {
+func openProject(ctx context.Context, c *Call, dir string) (*target, error) {
 	p, err := project.Load(dir)
 	if err != nil {
 		return nil, err
+	}
+	if !p.Compile {
+		return nil, notCompiled(c, p.Name+" "+p.Version).Hint("waybill pack --dry-run")
 	}
 	in, err := build.Read(ctx, p)
 	if err != nil {
@@ -98,6 +101,9 @@ func openRef(ctx context.Context, c *Call, arg string) (*target, error) {
 	m, d, err := registry.ReadModel(ctx, place, ref.Target())
 	if err != nil {
 		return nil, err
+	}
+	if !m.Compiled() {
+		return nil, notCompiled(c, arg).Hint("waybill pull %s --out DIR", arg)
 	}
 	t := &target{Name: arg, Digest: d.Digest}
 	read := func(l artifact.Layer, limit int64) ([]byte, error) {
@@ -141,4 +147,10 @@ func openRef(ctx context.Context, c *Call, arg string) (*target, error) {
 		}
 	}
 	return t, nil
+}
+
+// notCompiled refuses what needs a module to run.
+func notCompiled(c *Call, what string) *diag.Error {
+	return diag.New(diag.Unsupported, "%s: %s was bundled as it is (compile: false): it has no module to run", c.Path, what).
+		Line("its files are for the program that loads them")
 }

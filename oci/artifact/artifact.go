@@ -51,13 +51,15 @@ type Role string
 
 // Roles, and how many layers of each a manifest may have (docs/format.md).
 const (
-	RoleModule    Role = "module"    // 1 per target
+	RoleModule    Role = "module"    // 1 per target; none when the files were bundled as they are
 	RoleWeights   Role = "weights"   // 0-1
 	RoleInterface Role = "interface" // exactly 1
 	RoleStep      Role = "step"      // any
 	RoleGolden    Role = "golden"    // 0-1
 	RoleBaseline  Role = "baseline"  // 0-1
 	RoleSource    Role = "source"    // any
+	RoleConfig    Role = "config"    // any: configuration and tokenizer of a model that was not compiled
+	RoleCode      Role = "code"      // any: its code
 	RoleDoc       Role = "doc"       // any
 )
 
@@ -73,13 +75,15 @@ type RoleInfo struct {
 // Roles is the closed table of roles.
 func Roles() []RoleInfo {
 	return []RoleInfo{
-		{RoleModule, MediaTypeCode, 1, true, true},
+		{RoleModule, MediaTypeCode, 1, false, true},
 		{RoleWeights, MediaTypeWeight, 1, false, true},
 		{RoleInterface, MediaTypeWeightConfig, 1, true, true},
 		{RoleStep, MediaTypeCode, 0, false, true},
 		{RoleGolden, MediaTypeDataset, 1, false, true},
 		{RoleBaseline, MediaTypeDataset, 1, false, true},
 		{RoleSource, MediaTypeWeight, 0, false, false},
+		{RoleConfig, MediaTypeWeightConfig, 0, false, false},
+		{RoleCode, MediaTypeCode, 0, false, false},
 		{RoleDoc, MediaTypeDoc, 0, false, false},
 	}
 }

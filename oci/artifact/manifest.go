@@ -341,7 +341,7 @@ func checkLayers(ls []Layer) error {
 			return fmt.Errorf("no layer of role %s", info.Role)
 		}
 	}
-	return nil
+	return checkBundled(ls)
 }
 
 // CheckPath checks that p names a file below a directory on every platform: relative, slash-separated, no dot

@@ -117,7 +117,7 @@ func TestBuildRefuses(t *testing.T) {
 		"doubled module":       {add(layer(artifact.RoleModule, "m2.wasm", "x")), "more than 1 layer of role module for target any"},
 		"doubled path":         {add(layer(artifact.RoleDoc, "README.md", "x")), "unique path"},
 		"case collision":       {add(layer(artifact.RoleDoc, "readme.MD", "x")), "differ in case only"},
-		"no module":            {drop(artifact.RoleModule), "no layer of role module"},
+		"no module":            {drop(artifact.RoleModule), "without one of role module"},
 		"no interface":         {drop(artifact.RoleInterface), "no layer of role interface"},
 		"path leaves":          {add(layer(artifact.RoleDoc, "../x", "x")), "not a relative"},
 		"absolute path":        {add(layer(artifact.RoleDoc, "/x", "x")), "not a relative"},

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/store"
 	"github.com/waybill-ml/waybill/packager/codegen"
@@ -19,6 +22,7 @@ const AnnotationEpoch = "dev.waybill.epoch"
 
 // Store is where Pack writes to; *store.Store is one.
 type Store interface {
+	Import(ctx context.Context, f fsx.File, path string, o store.ImportOptions) (store.Imported, error)
 	PutBytes(ctx context.Context, mediaType string, b []byte) (artifact.Descriptor, error)
 	PutManifest(ctx context.Context, b []byte, mediaType string, o store.PutOptions) (artifact.Descriptor, error)
 }
@@ -27,6 +31,15 @@ type Store interface {
 type PackOptions struct {
 	WithoutSource bool   // leave the model as trained out of the bundle
 	Tag           string // of the local store, instead of the project's version
+	// Progress is told of each further n bytes that were read, by several goroutines at once. It may be nil.
+	Progress func(n int64)
+}
+
+func (o PackOptions) progress() func(int64) {
+	if o.Progress == nil {
+		return func(int64) {}
+	}
+	return o.Progress
 }
 
 // Packed is a bundle in the store.
@@ -35,6 +48,20 @@ type Packed struct {
 	Ref    string // name:tag
 	Files  int
 	Bytes  int64
+
+	Bundled *artifact.Bundled // of a project with compile: false; else nil
+	Desc    artifact.Descriptor
+	Config  artifact.Config
+	Layers  []artifact.Layer
+
+	inputs []input
+}
+
+// input is one file of the project that went into the bundle, or was looked at for it.
+type input struct {
+	name   string
+	digest artifact.Digest
+	size   int64
 }
 
 // Input is a project whose files have been read, each once.
@@ -175,7 +202,6 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 	for _, d := range p.Docs {
 		files = append(files, file{artifact.Layer{Role: artifact.RoleDoc, Path: path.Join("docs", d)}, in.docs[d]})
 	}
-	out := &Packed{Files: len(files)}
 	layers := make([]artifact.Layer, len(files))
 	for i, f := range files {
 		d, err := st.PutBytes(ctx, f.layer.Descriptor().MediaType, f.data)
@@ -184,11 +210,19 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 		}
 		layers[i] = f.layer
 		layers[i].Digest, layers[i].Size = d.Digest, d.Size
-		out.Bytes += d.Size
 	}
+	packed, err := put(ctx, st, p, artifact.ModelConfig{Format: "wasm"}, layers, o)
+	if err != nil {
+		return nil, err
+	}
+	return packed, nil
+}
+
+// put writes config and manifest of layers that are in the store, and sets the tag.
+func put(ctx context.Context, st Store, p *project.Project, model artifact.ModelConfig, layers []artifact.Layer, o PackOptions) (*Packed, error) {
 	cfg := artifact.Config{
 		Descriptor: artifact.ModelDescriptor{Name: p.Name, Version: p.Version, Licenses: []string{p.License}},
-		Model:      artifact.ModelConfig{Format: "wasm"},
+		Model:      model,
 	}
 	if p.Owner != "" {
 		cfg.Descriptor.Authors = []string{p.Owner}
@@ -208,12 +242,16 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 	if tag == "" {
 		tag = p.Version
 	}
-	out.Ref = p.Name + ":" + tag
-	d, err := st.PutManifest(ctx, manifest, artifact.MediaTypeManifest, store.PutOptions{Ref: out.Ref})
-	if err != nil {
+	layers = slices.Clone(layers)
+	slices.SortFunc(layers, func(a, b artifact.Layer) int { return strings.Compare(a.Path, b.Path) })
+	out := &Packed{Ref: p.Name + ":" + tag, Files: len(layers), Config: cfg, Layers: layers}
+	if out.Desc, err = st.PutManifest(ctx, manifest, artifact.MediaTypeManifest, store.PutOptions{Ref: out.Ref}); err != nil {
 		return nil, fmt.Errorf("store the manifest: %w", err)
 	}
-	out.Digest = d.Digest
-	out.Bytes += int64(len(config)) + int64(len(manifest))
+	out.Digest = out.Desc.Digest
+	out.Bytes = int64(len(config)) + int64(len(manifest))
+	for _, l := range layers {
+		out.Bytes += l.Size
+	}
 	return out, nil
 }

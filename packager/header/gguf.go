@@ -35,7 +35,9 @@ type ggufReader struct {
 	buf   [8]byte
 }
 
-func bad(format string, args ...any) error { return &FormatError{gguf, fmt.Errorf(format, args...)} }
+func bad(format string, args ...any) error {
+	return &FormatError{gguf, false, fmt.Errorf(format, args...)}
+}
 
 func (g *ggufReader) read(size int64) (Facts, error) {
 	f := Facts{Format: gguf}

@@ -35,6 +35,7 @@ type Facts struct {
 // FormatError says that a file is not what its first bytes promise, or is damaged.
 type FormatError struct {
 	Format string
+	Short  bool // the content ended inside the header
 	Err    error
 }
 
@@ -158,7 +159,7 @@ func add(a, b int64) (int64, bool) {
 // short turns the end of the file into a clear error; other read errors stay what they are.
 func short(format string, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &FormatError{format, errors.New("the file ends inside it")}
+		return &FormatError{format, true, errors.New("the file ends inside it")}
 	}
 	return err
 }

@@ -19,7 +19,7 @@ const safetensors = "safetensors"
 func SafeTensors(r io.Reader, size int64) (Facts, error) {
 	f := Facts{Format: safetensors}
 	fail := func(format string, args ...any) (Facts, error) {
-		return Facts{}, &FormatError{safetensors, fmt.Errorf(format, args...)}
+		return Facts{}, &FormatError{safetensors, false, fmt.Errorf(format, args...)}
 	}
 	var head [8]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

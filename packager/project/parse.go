@@ -14,22 +14,22 @@ import (
 func keys() []string {
 	return []string{
 		"name", "version", "license", "model", "golden", "personal_data", "owner", "epoch", "steps", "features",
-		"metrics", "datasets", "state", "docs", "limits",
+		"metrics", "datasets", "state", "docs", "limits", "compile", "config", "code", "allow_pickle", "considerations",
 	}
 }
 
 // Parse reads the bytes of a project file; file is how messages call it. It opens nothing.
 func Parse(file string, b []byte) (*Project, error) {
 	r := &reader{file: file}
-	p := &Project{File: file}
+	p := &Project{File: file, Compile: true}
 	root := r.document(b)
 	if r.err != nil {
 		return nil, r.err
 	}
 	personal := ""
-	set := map[string]bool{}
+	set := map[string]ast.Node{}
 	r.mapping(root, "the project", keys(), func(key string, v ast.Node) {
-		set[key] = true
+		set[key] = v
 		switch key {
 		case "name":
 			p.Name = r.checked(v, key, false, CheckName)
@@ -78,20 +78,38 @@ func Parse(file string, b []byte) (*Project, error) {
 			})
 		case "limits":
 			p.Limits = r.limits(v)
+		case "compile":
+			p.Compile = r.boolean(v, key)
+		case "config":
+			p.Config = r.filesOf(v, key)
+			p.files = append(p.files, p.Config...)
+		case "code":
+			p.Code = r.filesOf(v, key)
+			p.files = append(p.files, p.Code...)
+		case "allow_pickle":
+			p.AllowPickle = r.filesOf(v, key)
+			p.files = append(p.files, p.AllowPickle...)
+		case "considerations":
+			p.Considerations = r.considerations(v)
 		}
 	})
+	if r.err == nil {
+		r.modes(p, set)
+	}
 	if r.err != nil {
 		return nil, r.err
 	}
 	for _, k := range []string{"name", "version", "license", "model"} {
-		if !set[k] {
+		if set[k] == nil {
 			return nil, diag.New(diag.Usage, "key %q is missing", k).At(diag.Loc{File: file, Line: 1, Col: 1})
 		}
 	}
 	if p.Model.PersonalData == "" {
 		p.Model.PersonalData = personal
 	}
-	p.files = append(p.files, p.Model)
+	if p.Compile {
+		p.files = append(p.files, p.Model)
+	}
 	if p.Golden != nil {
 		if p.Golden.PersonalData == "" {
 			p.Golden.PersonalData = personal

@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -31,9 +32,9 @@ type Project struct {
 	File string // how messages name the file
 
 	Name    string
-	Version string // as written; also the tag in the local store
-	License string // canonical SPDX expression
-	Model   File
+	Version string  // as written; also the tag in the local store
+	License string  // canonical SPDX expression
+	Model   File    // without Compile it may be a folder
 	Golden  *Golden // nil when the project has none
 
 	Owner    string
@@ -41,11 +42,17 @@ type Project struct {
 	Steps    []Step
 	Features []string    // names of the columns of the model's only two-dimensional input
 	Mapping  *FeatureMap // nil, or what turns records into that input; then Features is empty
-	Metrics  string      // file with the evaluation/v1 predicate, for waybill attest
-	Datasets string      // file with the dataset/v1 predicate, for waybill attest
+	Metrics  string      // file with the evaluation/v1 predicate, for the bill of materials and waybill attest
+	Datasets string      // file with the dataset/v1 predicate, likewise
 	State    []State
 	Docs     []string
 	Limits   Limits
+
+	Compile        bool   // false: the files are bundled as they are
+	Config         []File // without Compile: configuration and tokenizer files outside the model's folder
+	Code           []File // without Compile
+	AllowPickle    []File // files that may be Python pickles
+	Considerations *Considerations
 
 	files []File // all that it names, for Load
 }
@@ -87,6 +94,7 @@ type DimBound struct {
 
 var (
 	nameRE    = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+	driveRE   = regexp.MustCompile(`^[A-Za-z]:`)
 	versionRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 )
 
@@ -149,7 +157,19 @@ func Load(p string) (*Project, error) {
 			return nil, err
 		}
 	}
+	if !pr.Compile {
+		return pr, pr.checkModel(root)
+	}
 	return pr, nil
+}
+
+// checkModel demands a file or a folder inside the project folder.
+func (p *Project) checkModel(root *os.Root) error {
+	info, err := root.Stat(filepath.FromSlash(p.Model.Path))
+	if err == nil && info.IsDir() {
+		return nil
+	}
+	return checkFile(root, p.Model)
 }
 
 // checkFile demands a regular file inside the project folder. os.Root refuses links that lead out of it.
@@ -195,9 +215,11 @@ func readBounded(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// clean brings a path of the file into slash form and refuses what leaves the folder.
+// clean brings a path of the file into slash form and refuses what leaves the folder. A backslash separates too, on every
+// system: a project written on Windows means the same everywhere, and no name in an artifact may have one.
 func clean(s string) (string, error) {
-	if path.IsAbs(s) || filepath.IsAbs(s) {
+	s = strings.ReplaceAll(s, `\`, "/")
+	if path.IsAbs(s) || filepath.IsAbs(s) || driveRE.MatchString(s) {
 		return "", fmt.Errorf("%s is an absolute path: files must lie in the project folder", s)
 	}
 	c := path.Clean(s)

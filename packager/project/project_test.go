@@ -23,7 +23,7 @@ func TestMinimal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Project{File: "waybill.yaml", Name: "churn", Version: "1.10", License: "Apache-2.0",
-		Model: File{Path: "model.onnx", Loc: diag.Loc{File: "waybill.yaml", Line: 4, Col: 8}}}
+		Model: File{Path: "model.onnx", Loc: diag.Loc{File: "waybill.yaml", Line: 4, Col: 8}}, Compile: true}
 	p.files = nil
 	if !reflect.DeepEqual(*p, want) {
 		t.Errorf("got %+v", p)
@@ -166,7 +166,17 @@ func TestErrors(t *testing.T) {
 		{minimal + "features: {input: X}\n", `key "columns" is missing`},
 		{minimal + "docs: [../secret]\n", "../secret leaves the project folder"},
 		{minimal + "docs: [/etc/passwd]\n", "/etc/passwd is an absolute path"},
-		{minimal + "docs: ['a\\b']\n", "docs entry"},
+		{minimal + "docs: ['C:\\docs\\a']\n", "docs entry: C:/docs/a is an absolute path"},
+		{minimal + "docs: ['..\\a']\n", "docs entry: ../a leaves the project folder"},
+		{minimal + "compile: no\n", "compile must be true or false, not text"},
+		{minimal + "config: [a.json]\n", "waybill.yaml:5:9: config goes with compile: false"},
+		{minimal + "compile: false\ngolden: g.json\n", "waybill.yaml:6:9: golden goes with a compiled model"},
+		{minimal + "compile: false\nconfig: []\n", "config is empty"},
+		{minimal + "compile: false\nconfig: [a, a]\n", "config: a is given twice"},
+		{minimal + "compile: false\nconfig: [a]\ncode: [a]\n", "waybill.yaml:7:8: a is given twice: in line 6 too"},
+		{minimal + "allow_pickle: model.pkl\n", "allow_pickle must be a list, not text"},
+		{minimal + "considerations: {risk: [x]}\n", "unknown key \"risk\""},
+		{minimal + "considerations: {risks: [{mitigation: x}]}\n", "risk: key \"name\" is missing"},
 		{minimal + "owner: &a x\n", "anchors are not allowed"},
 		{minimal + "owner: !!str x\n", "tags are not allowed"},
 		{strings.Replace(minimal, "apache-2.0", "Apache2.0", 1), `3:10: license: "Apache2.0" is not in the SPDX license list`},

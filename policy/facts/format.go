@@ -44,6 +44,8 @@ func format(head []byte, last byte, size int64) string {
 		return "tar"
 	case has("GGUF"):
 		return "gguf"
+	case has("ftrt"):
+		return "tensorrt"
 	case len(head) >= 8 && string(head[4:8]) == "TFL3":
 		return "tflite"
 	case has("#!"):

@@ -69,7 +69,11 @@ func (c *collector) artifact(ctx context.Context, src Source, m *artifact.Model,
 			c.card(l)
 		}
 	}
-	c.iface(m, docs[artifact.RoleInterface])
+	if c.in.Build.Compiled = m.Compiled(); c.in.Build.Compiled {
+		c.iface(m, docs[artifact.RoleInterface])
+	} else {
+		c.bundled(m, docs[artifact.RoleInterface])
+	}
 	c.golden(m, docs[artifact.RoleGolden])
 	return nil
 }
@@ -233,6 +237,24 @@ func (c *collector) iface(m *artifact.Model, b []byte) {
 		return
 	}
 	bd.InterfaceOK = true
+}
+
+// bundled reads the interface document of an artifact whose files were bundled as they are.
+func (c *collector) bundled(m *artifact.Model, b []byte) {
+	bd := &c.in.Build
+	if b == nil {
+		bd.InterfaceNote = "it could not be read"
+		return
+	}
+	x, err := artifact.ParseBundled(b, m)
+	if err == nil && (x.Name != c.in.Model.Name || orUnknown(x.Version) != c.in.Model.Version) {
+		err = fmt.Errorf("it describes %s %s, the model config %s %s", x.Name, x.Version, c.in.Model.Name, c.in.Model.Version)
+	}
+	if err != nil {
+		bd.InterfaceNote = err.Error()
+		return
+	}
+	bd.Compiler, bd.InterfaceOK = x.Packer, true
 }
 
 // matches checks that the interface document speaks of this artifact's files and of this model.

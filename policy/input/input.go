@@ -195,6 +195,7 @@ type Model struct {
 
 // Build is what is known about the compiled code.
 type Build struct {
+	Compiled      bool     `json:"compiled"` // false: the files were bundled as they are, there is no module
 	Compiler      string   `json:"compiler"`
 	ABI           int      `json:"abi"`
 	MinRuntime    string   `json:"minRuntime"`

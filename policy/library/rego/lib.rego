@@ -13,6 +13,13 @@ in_force(x) if {
 	now < ns(x.expires)
 }
 
+# The files were bundled as they are, and no device is to run them: there is no module, and none is missed.
+files_only if {
+	input.build.compiled == false
+	count(input.build.modules) == 0
+	count(input.environment.deviceClasses) == 0
+}
+
 # Verified releases of this digest by keys that trust calls publishers.
 releases contains s if {
 	some s in input.signatures

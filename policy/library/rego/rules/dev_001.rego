@@ -11,6 +11,8 @@
 #     - "NIST AI RMF MEASURE 2.3"
 package waybill.rules.dev_001
 
+import data.waybill.lib
+
 default pass := false
 
 pass if {
@@ -21,11 +23,19 @@ pass if {
 	}
 }
 
+pass if lib.files_only
+
 fits(c) if input.build.memoryBytes <= c.memoryBytes
 
-fail contains {"msg": "the environment names no device class", "evidence": [input.environment.digest]} if count(input.environment.deviceClasses) == 0
+fail contains {"msg": "the environment names no device class", "evidence": [input.environment.digest]} if {
+	count(input.environment.deviceClasses) == 0
+	not lib.files_only
+}
 
-fail contains {"msg": "the interface document does not state the memory needed", "evidence": []} if input.build.memoryBytes == 0
+fail contains {"msg": "the interface document does not state the memory needed", "evidence": []} if {
+	input.build.memoryBytes == 0
+	not lib.files_only
+}
 
 fail contains {"msg": sprintf("needs %d bytes of linear memory, class %s gives %d", [input.build.memoryBytes, c.name, c.memoryBytes]), "evidence": [input.environment.digest]} if {
 	some c in input.environment.deviceClasses

@@ -10,6 +10,8 @@
 #     - "EU AI Act Annex IV 1(c)"
 package waybill.rules.dev_002
 
+import data.waybill.lib
+
 default pass := false
 
 pass if {
@@ -20,6 +22,8 @@ pass if {
 	}
 }
 
+pass if lib.files_only
+
 current(c) if c.runtime == ""
 
 current(c) if {
@@ -27,7 +31,10 @@ current(c) if {
 	semver.compare(c.runtime, input.build.minRuntime) >= 0
 }
 
-fail contains {"msg": sprintf("ABI %d, or minimum runtime %q, is not known", [input.build.abi, input.build.minRuntime]), "evidence": []} if not known
+fail contains {"msg": sprintf("ABI %d, or minimum runtime %q, is not known", [input.build.abi, input.build.minRuntime]), "evidence": []} if {
+	not known
+	not lib.files_only
+}
 
 known if {
 	input.build.abi == 1

@@ -21,7 +21,9 @@ allowed := {
 	"golden": {"json"},
 	"baseline": {"json"},
 	"weights": {"binary", "empty"} | data_formats,
-	"source": data_formats,
+	"source": data_formats | {"tensorrt"},
+	"config": {"json", "text", "binary", "empty"},
+	"code": {"text", "json", "empty"},
 	"doc": {"text", "json", "empty"},
 }
 

@@ -13,7 +13,7 @@
 #     - "OWASP ML06 AI supply chain attacks"
 package waybill.rules.id_002
 
-roles := {"module", "weights", "interface", "step", "golden", "baseline", "source", "doc"}
+roles := {"module", "weights", "interface", "step", "golden", "baseline", "source", "config", "code", "doc"}
 
 default pass := false
 
@@ -25,10 +25,21 @@ pass if {
 		l.role in roles
 		l.path != ""
 	}
-	some m in input.artifact.layers
-	m.role == "module"
+	whole
 	some i in input.artifact.layers
 	i.role == "interface"
+}
+
+whole if {
+	some m in input.artifact.layers
+	m.role == "module"
+}
+
+# Bundled as it is: what the model is made of instead.
+whole if {
+	input.build.compiled == false
+	some s in input.artifact.layers
+	s.role == "source"
 }
 
 fail contains {"msg": sprintf("layer %s (%s) could not be verified against its digest", [l.path, l.digest]), "evidence": []} if {
