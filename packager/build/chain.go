@@ -29,17 +29,17 @@ type stepSource struct {
 }
 
 // stepCode reads the module of a user's step, or configures a built-in one.
-func stepCode(p *project.Project, s project.Step) (stepSource, error) {
+func (in *Input) stepCode(ctx context.Context, s project.Step) (stepSource, error) {
 	if s.Tokenizer != "" {
-		t, err := tokenizer(p, s)
+		t, err := in.tokenizer(ctx, s)
 		return stepSource{tokenizer: t}, err
 	}
-	code, err := moduleOf(p, s)
+	code, err := in.moduleOf(ctx, s)
 	return stepSource{code: code}, err
 }
 
-func tokenizer(p *project.Project, s project.Step) (*steps.Tokenizer, error) {
-	j, err := readFile(p, s.Tokenizer, maxStep)
+func (in *Input) tokenizer(ctx context.Context, s project.Step) (*steps.Tokenizer, error) {
+	j, err := in.file(ctx, s.Tokenizer, maxStep)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func configured(list []project.Step, from []stepSource, model []artifact.Port) (
 }
 
 // moduleOf is the code of a step that the project alone determines.
-func moduleOf(p *project.Project, s project.Step) ([]byte, error) {
+func (in *Input) moduleOf(ctx context.Context, s project.Step) ([]byte, error) {
 	if s.Image != nil {
 		b, err := steps.Image(*s.Image)
 		if err != nil {
@@ -102,11 +102,11 @@ func moduleOf(p *project.Project, s project.Step) ([]byte, error) {
 		return b, nil
 	}
 	if s.TopK == nil {
-		return readFile(p, s.File, maxStep)
+		return in.file(ctx, s.File, maxStep)
 	}
 	labels := s.TopK.Labels
 	if s.TopK.LabelsFile != "" {
-		b, err := readFile(p, s.TopK.LabelsFile, maxDoc)
+		b, err := in.file(ctx, s.TopK.LabelsFile, maxDoc)
 		if err != nil {
 			return nil, err
 		}

@@ -98,7 +98,7 @@ func Import(s Source) (*ir.Graph, error) {
 		}
 		return nil, diag.New(diag.Usage, "%s is not a model: its content is of no known format", s.Path).Hint("export the model to ONNX, then: waybill init model.onnx")
 	case frontend.LFSPointer:
-		return nil, diag.New(diag.Usage, "%s is a Git LFS pointer, not the model itself", s.Path).Hint("git lfs pull --include %s", s.Path)
+		return nil, diag.New(diag.Usage, "%s is a Git LFS pointer, not the model itself", s.Path).Hint("%s", lfsPull(filepath.Dir(s.Path), filepath.Base(s.Path)))
 	default:
 		return nil, diag.New(diag.Unsupported, "%s is a %s file, and this version compiles ONNX, XGBoost and LightGBM models", s.Path, format).Hint("export the model to ONNX, then: waybill init model.onnx")
 	}
@@ -106,6 +106,14 @@ func Import(s Source) (*ir.Graph, error) {
 		return nil, modelError(s.Path, err)
 	}
 	return g, nil
+}
+
+// Beside lists the files beside a model in which its tensors lie, relative to the model's folder, with slashes.
+func Beside(s Source) []string {
+	if frontend.Detect(s.Data[:min(len(s.Data), frontend.HeadSize)], filepath.Base(s.Path)) != frontend.ONNX {
+		return nil
+	}
+	return onnx.ExternalFiles(s.Data)
 }
 
 // modelError gives errors of the stages an exit code and a hint.

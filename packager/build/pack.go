@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +56,7 @@ type Packed struct {
 	Layers  []artifact.Layer
 
 	inputs []input
+	model  *Model // of a compiled project
 }
 
 // input is one file of the project that went into the bundle, or was looked at for it.
@@ -72,41 +74,46 @@ type Input struct {
 	docs    map[string][]byte
 	steps   []stepSource      // in the order of Project.Steps
 	state   map[string][]byte // first values of streaming state, by file
+
+	inputs   []input // every file that was read
+	identity fsx.Identity
+	beside   []beside
 }
 
 // Read reads all files of a project that go into its bundle.
 func Read(ctx context.Context, p *project.Project) (*Input, error) {
 	in := &Input{Project: p, docs: map[string][]byte{}, state: map[string][]byte{}}
-	f, err := p.Open(p.Model.Path)
-	if err != nil {
-		return nil, fmt.Errorf("read model: %w", err)
-	}
-	defer f.Close()
-	if in.Source, err = ReadSource(ctx, p.Model.Path, p.Dir, f); err != nil {
+	if err := in.model(ctx); err != nil {
 		return nil, err
 	}
+	var err error
 	if p.Golden != nil {
-		if in.golden, err = readFile(p, p.Golden.Path, artifact.MaxGolden); err != nil {
+		if in.golden, err = in.file(ctx, p.Golden.Path, artifact.MaxGolden); err != nil {
 			return nil, err
 		}
 	}
 	for _, s := range p.State {
 		if s.File != "" {
-			if in.state[s.File], err = readFile(p, s.File, maxState); err != nil {
+			if in.state[s.File], err = in.file(ctx, s.File, maxState); err != nil {
 				return nil, err
 			}
 		}
 	}
 	for _, s := range p.Steps {
-		c, err := stepCode(p, s)
+		c, err := in.stepCode(ctx, s)
 		if err != nil {
 			return nil, err
 		}
 		in.steps = append(in.steps, c)
 	}
 	for _, d := range p.Docs {
-		if in.docs[d], err = readFile(p, d, maxDoc); err != nil {
+		if in.docs[d], err = in.file(ctx, d, maxDoc); err != nil {
 			return nil, err
+		}
+	}
+	for _, f := range p.AllowPickle {
+		if !slices.ContainsFunc(in.inputs, func(i input) bool { return i.name == f.Path }) {
+			return nil, diag.New(diag.Usage, "allow_pickle: %s is not packed", f.Path).At(f.Loc)
 		}
 	}
 	return in, nil
@@ -114,20 +121,82 @@ func Read(ctx context.Context, p *project.Project) (*Input, error) {
 
 const maxDoc = 64 << 20
 
-func readFile(p *project.Project, name string, limit int64) ([]byte, error) {
+// model reads the model, and finds the files beside it in which its tensors lie.
+func (in *Input) model(ctx context.Context) error {
+	p := in.Project
+	f, err := p.Open(p.Model.Path)
+	if err != nil {
+		return fmt.Errorf("read model: %w", err)
+	}
+	defer f.Close()
+	if in.identity, err = fsx.Identify(f); err != nil {
+		return fmt.Errorf("read model: %w", err)
+	}
+	dir := path.Dir(p.Model.Path)
+	if in.Source, err = ReadSource(ctx, p.Model.Path, filepath.Join(p.Dir, filepath.FromSlash(dir)), f); err != nil {
+		return err
+	}
+	if err := unchanged(p, p.Model.Path, f, in.identity, int64(len(in.Source.Data))); err != nil {
+		return err
+	}
+	if _, err := check(ctx, p, p.Model.Path, p.Model.Loc, in.Source.Data); err != nil {
+		return err
+	}
+	in.inputs = append(in.inputs, input{name: p.Model.Path, size: int64(len(in.Source.Data))}) // its digest is worked out by Pack
+	for _, e := range Beside(in.Source) {
+		name := path.Join(dir, e)
+		x, err := p.Open(name)
+		if err != nil {
+			continue // the compiler says what is wrong with it
+		}
+		id, err := fsx.Identify(x)
+		_ = x.Close() // only looked at
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		in.beside = append(in.beside, beside{name, id})
+	}
+	return nil
+}
+
+// beside is a file of tensors, as it was before the model was compiled.
+type beside struct {
+	name     string
+	identity fsx.Identity
+}
+
+// file reads a file of the project that is no model. It is refused when it is a pickle or a pointer, and when it changes
+// meanwhile.
+func (in *Input) file(ctx context.Context, name string, limit int64) ([]byte, error) {
+	b, err := readFile(ctx, in.Project, name, limit)
+	if err == nil {
+		in.inputs = append(in.inputs, input{name, artifact.DigestOf(b), int64(len(b))})
+	}
+	return b, err
+}
+
+func readFile(ctx context.Context, p *project.Project, name string, limit int64) ([]byte, error) {
 	f, err := p.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	defer f.Close()
+	before, err := fsx.Identify(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, diag.New(diag.Usage, "%s has more than %d bytes", name, limit)
+		return nil, diag.New(diag.Usage, "%s has more than %d bytes", name, limit).At(p.Loc(name))
 	}
-	return b, nil
+	if err := unchanged(p, name, f, before, int64(len(b))); err != nil {
+		return nil, err
+	}
+	_, err = check(ctx, p, name, p.Loc(name), b)
+	return b, err
 }
 
 // Vectors parses the project's golden file; nil when it has none.
@@ -196,12 +265,10 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 		}
 		files = append(files, file{artifact.Layer{Role: artifact.RoleGolden, Path: pathGolden, Personal: p.Golden.PersonalData}, b})
 	}
-	if !o.WithoutSource {
-		files = append(files, file{artifact.Layer{Role: artifact.RoleSource, Path: path.Join("source", p.Model.Path), Personal: p.Model.PersonalData}, in.Source.Data})
-	}
 	for _, d := range p.Docs {
 		files = append(files, file{artifact.Layer{Role: artifact.RoleDoc, Path: path.Join("docs", d)}, in.docs[d]})
 	}
+	inputs := slices.Clone(in.inputs)
 	layers := make([]artifact.Layer, len(files))
 	for i, f := range files {
 		d, err := st.PutBytes(ctx, f.layer.Descriptor().MediaType, f.data)
@@ -211,11 +278,83 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 		layers[i] = f.layer
 		layers[i].Digest, layers[i].Size = d.Digest, d.Size
 	}
+	source, err := in.source(ctx, st, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range source {
+		if i := slices.IndexFunc(inputs, func(i input) bool { return i.name == s.name }); i >= 0 {
+			inputs[i] = s.input
+		} else {
+			inputs = append(inputs, s.input)
+		}
+		if !o.WithoutSource {
+			layers = append(layers, s.layer)
+		}
+	}
 	packed, err := put(ctx, st, p, artifact.ModelConfig{Format: "wasm"}, layers, o)
 	if err != nil {
 		return nil, err
 	}
+	packed.inputs, packed.model = inputs, m
 	return packed, nil
+}
+
+// sourceFile is a file of the model as trained.
+type sourceFile struct {
+	input
+	layer artifact.Layer
+}
+
+// source stores the model as trained and the files of tensors beside it; without it in the bundle they are only hashed. A
+// large model is not written a second time: the store takes its file, which must have the content that was compiled.
+func (in *Input) source(ctx context.Context, st Store, o PackOptions) ([]sourceFile, error) {
+	p := in.Project
+	if o.WithoutSource {
+		st = DryStore{}
+	}
+	layer := func(name string) artifact.Layer {
+		return artifact.Layer{Role: artifact.RoleSource, Path: path.Join("source", name), Personal: p.Model.PersonalData}
+	}
+	var out []sourceFile
+	take := func(name string, was fsx.Identity, want artifact.Digest) error {
+		f, err := p.Open(name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		defer f.Close()
+		in, err := st.Import(ctx, f, filepath.Join(p.Dir, filepath.FromSlash(name)), store.ImportOptions{Want: want, Progress: o.Progress})
+		if err != nil {
+			return err
+		}
+		if err := unchanged(p, name, f, was, in.Size); err != nil {
+			return err
+		}
+		l := layer(name)
+		l.Digest, l.Size = in.Digest, in.Size
+		out = append(out, sourceFile{input{name, in.Digest, in.Size}, l})
+		return nil
+	}
+	name := p.Model.Path
+	if int64(len(in.Source.Data)) >= store.MinReference {
+		if err := take(name, in.identity, artifact.DigestOf(in.Source.Data)); err != nil {
+			return nil, err
+		}
+	} else {
+		l := layer(name)
+		d, err := st.PutBytes(ctx, l.Descriptor().MediaType, in.Source.Data)
+		if err != nil {
+			return nil, fmt.Errorf("store %s: %w", l.Path, err)
+		}
+		l.Digest, l.Size = d.Digest, d.Size
+		out = append(out, sourceFile{input{name, d.Digest, d.Size}, l})
+	}
+	for _, b := range in.beside {
+		if err := take(b.name, b.identity, ""); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // put writes config and manifest of layers that are in the store, and sets the tag.

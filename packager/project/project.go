@@ -199,6 +199,16 @@ func (p *Project) Open(name string) (*os.File, error) {
 	return root.Open(filepath.FromSlash(name))
 }
 
+// Loc tells where the project file names a file; the zero Loc when it does not.
+func (p *Project) Loc(name string) diag.Loc {
+	for _, f := range p.files {
+		if f.Path == name {
+			return f.Loc
+		}
+	}
+	return diag.Loc{}
+}
+
 func readBounded(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
