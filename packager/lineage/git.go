@@ -23,6 +23,9 @@ type Commit struct {
 
 // Root gives the folder of the Git working tree around dir, or "".
 func Root(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
 	for {
 		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
 			return dir
