@@ -23,6 +23,7 @@ import (
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/server"
+	"github.com/waybill-ml/waybill/oci/store"
 )
 
 // trial is a copy of a folder with keys, documents, a store and a registry, in which commands run.
@@ -177,6 +178,7 @@ func dryRuns() map[string][]string {
 		"load":             {"load saved.tar --name loaded:1", "load saved.tar --trust trust.signed --require-evidence --papers papers"},
 		"store rm":         {"store rm " + v1},
 		"store prune":      {"store prune --untagged"},
+		"store own":        {"store own referring:1", "store own"},
 		"keys generate":    {"keys generate --role approver", "keys generate --role approver --out deep/er.key"},
 		"keys import":      {"keys import elsewhere.pem --role approver --out imported.key"},
 		"trust init":       {"trust init --root root.pub --out other.yaml"},
@@ -304,6 +306,37 @@ func TestDryRun(t *testing.T) {
 // untried are commands with --dry-run that need a service that is not here; the tests of that service try the flag.
 func untried() []string { return []string{"keys register"} }
 
+// refer puts an artifact into the trial's store whose only layer is a file elsewhere.
+func refer(t *testing.T, x *trial, path string) {
+	t.Helper()
+	s, err := store.Open(t.Context(), filepath.Join(x.home, "store"), store.Options{Create: true, References: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	in, err := s.Import(t.Context(), f, path, store.ImportOptions{How: store.HowReference})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.PutBytes(t.Context(), artifact.MediaTypeEmpty, []byte(artifact.EmptyConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := artifact.Canonical(artifact.Manifest{SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, ArtifactType: "application/x-test",
+		Config: c, Layers: []artifact.Descriptor{{MediaType: "application/octet-stream", Digest: in.Digest, Size: in.Size}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutManifest(t.Context(), b, artifact.MediaTypeManifest, store.PutOptions{Ref: "referring:1"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // furnish fills a trial: two models with evidence, one of them on the registry and in a channel, keys, trust document,
 // environments, an archive.
 func furnish(t *testing.T, x *trial) map[string]string {
@@ -326,6 +359,11 @@ func furnish(t *testing.T, x *trial) map[string]string {
 		t.Fatal(err)
 	}
 	line := func(s string) string { return x.must(strings.Fields(s)...) }
+	weights := filepath.Join(x.dir, "weights.bin")
+	if err := os.WriteFile(weights, []byte("no other file is like this one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refer(t, x, weights)
 	line("pack v1")
 	line("pack v2")
 	for _, r := range []string{"root", "publisher", "evaluator", "gate", "deployer"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -39,17 +40,19 @@ prune.`,
 			},
 			{
 				Name: "prune", Summary: "delete what nothing in the store needs",
-				Long: `Deletes blobs that no listed artifact needs and what interrupted commands left behind. It waits a few seconds for
-other commands that write to the store, then gives up.`,
+				Long: `Deletes blobs that no listed artifact needs and what interrupted commands left behind. What commands that run
+now count on stays. Of files that the store refers to, only the references go.`,
 				Examples: []string{"waybill store prune --dry-run", "waybill store prune --untagged"},
 				Flags: dir(&ucli.BoolFlag{Name: "untagged", Usage: "also artifacts without a tag that are attached to nothing kept"},
+					&ucli.DurationFlag{Name: "partial-age", Value: 24 * time.Hour, Usage: "keep downloads that broke off less than `TIME` ago"},
 					&ucli.BoolFlag{Name: "dry-run", Usage: "delete nothing, show what would go"}),
 				Run: runStorePrune,
 			},
 			{
 				Name: "verify", Summary: "hash everything in the store again",
-				Long: `Finds blobs that were altered or lost. With --repair, altered blobs are deleted, so that the next pull or push
-brings them again. Signatures are checked by waybill verify.`,
+				Long: `Finds blobs that were altered or lost, and files that the store refers to and that were changed since. With
+--repair, altered blobs and useless references are deleted, so that the next pull or pack brings them again. Signatures
+are checked by waybill verify.`,
 				Examples: []string{"waybill store verify", "waybill store verify --repair"},
 				Flags:    dir(&ucli.BoolFlag{Name: "repair", Usage: "delete altered blobs, and entries whose manifest is lost"}),
 				Exits:    []diag.Code{diag.Verification},
@@ -61,6 +64,7 @@ brings them again. Signatures are checked by waybill verify.`,
 				Flags:    dir(),
 				Run:      runStoreStat,
 			},
+			storeOwnCommand(),
 		},
 	}
 }
@@ -87,7 +91,8 @@ type storeEntryJSON struct {
 	Digest       artifact.Digest `json:"digest"`
 	MediaType    string          `json:"mediaType"`
 	ArtifactType string          `json:"artifactType"`
-	Bytes        int64           `json:"bytes"` // of all that it needs
+	Bytes        int64           `json:"bytes"`          // of all that it needs
+	Referred     int64           `json:"referenceBytes"` // of these, in files that the store refers to
 	Evidence     int             `json:"evidence"`
 }
 
@@ -96,6 +101,14 @@ func runStoreLs(ctx context.Context, c *Call) error {
 		es, err := s.Entries(ctx)
 		if err != nil {
 			return err
+		}
+		refs, err := s.References(ctx)
+		if err != nil {
+			return err
+		}
+		outside := map[artifact.Digest]bool{}
+		for _, r := range refs {
+			outside[r.Digest] = true
 		}
 		list := []storeEntryJSON{}
 		for _, e := range es {
@@ -110,15 +123,18 @@ func runStoreLs(ctx context.Context, c *Call) error {
 			if err != nil {
 				return diag.Wrap(diag.Failure, err, "read %s", e.Digest)
 			}
-			size := d.Size
+			size, referred := d.Size, int64(0)
 			for _, bl := range doc.Blobs {
 				size += bl.Size
+				if outside[bl.Digest] {
+					referred += bl.Size
+				}
 			}
 			refs, err := s.Referrers(ctx, e.Digest)
 			if err != nil {
 				return err
 			}
-			list = append(list, storeEntryJSON{e.Ref, e.Digest, d.MediaType, d.ArtifactType, size, len(refs)})
+			list = append(list, storeEntryJSON{e.Ref, e.Digest, d.MediaType, d.ArtifactType, size, referred, len(refs)})
 		}
 		if c.UI.JSON {
 			return c.UI.PrintJSON(struct {
@@ -220,7 +236,7 @@ func runStoreRm(ctx context.Context, c *Call) error {
 
 func runStorePrune(ctx context.Context, c *Call) error {
 	return withStore(ctx, c, func(s *store.Store) error {
-		rep, err := s.Prune(ctx, store.PruneOptions{Untagged: c.Bool("untagged"), DryRun: c.Bool("dry-run")})
+		rep, err := s.Prune(ctx, store.PruneOptions{Untagged: c.Bool("untagged"), DryRun: c.Bool("dry-run"), Partials: c.Duration("partial-age"), Now: c.Env.Now})
 		if err != nil {
 			return err
 		}
@@ -235,7 +251,10 @@ func runStorePrune(ctx context.Context, c *Call) error {
 		if c.Bool("dry-run") {
 			verb = "would free"
 		}
-		c.UI.Say("%s %s: %s, %s, %s", verb, ui.Bytes(rep.Bytes), ui.Plural(len(rep.Manifests), "artifact"), ui.Plural(len(rep.Blobs), "blob"), ui.Plural(rep.Temp, "temporary file"))
+		c.UI.Say("%s %s: %s, %s, %s", verb, ui.Bytes(rep.Bytes), ui.Plural(len(rep.Manifests), "artifact"), ui.Plural(len(rep.Blobs), "blob"), ui.Plural(rep.Temp+rep.Partials, "temporary file"))
+		if len(rep.InUse) > 0 {
+			c.UI.Say("kept %s that other commands count on now", ui.Plural(len(rep.InUse), "blob"))
+		}
 		for _, d := range rep.Blobs {
 			c.UI.Data("%s", d)
 		}
@@ -245,7 +264,13 @@ func runStorePrune(ctx context.Context, c *Call) error {
 
 func runStoreVerify(ctx context.Context, c *Call) error {
 	return withStore(ctx, c, func(s *store.Store) error {
-		rep, err := s.Verify(ctx, c.Bool("repair"))
+		u, err := s.Stat(ctx)
+		if err != nil {
+			u = store.Usage{} // a manifest cannot be read, which verify says better
+		}
+		bar := c.UI.Progress("verify", u.Bytes+u.ReferenceBytes, c.Env.Now)
+		rep, err := s.Verify(ctx, c.Bool("repair"), bar.Add)
+		bar.Done()
 		if err != nil {
 			return err
 		}
@@ -261,16 +286,25 @@ func runStoreVerify(ctx context.Context, c *Call) error {
 			c.UI.Say("%s in %s, %s in all", ui.Plural(rep.Manifests, "artifact"), ui.Plural(rep.Blobs, "blob"), ui.Bytes(rep.Bytes))
 			for _, p := range rep.Problems {
 				c.UI.Data("%s  %s", p.Digest, p.What)
+				if p.Path != "" {
+					c.UI.Say("  file       %s", p.Path)
+				}
+				if p.Got != "" {
+					c.UI.Say("  it is now  %s", p.Got)
+				}
+				if len(p.Names) > 0 {
+					c.UI.Say("  needed by  %s", strings.Join(p.Names, ", "))
+				}
 			}
 		}
 		if len(rep.Problems) == 0 {
 			return nil
 		}
 		e := diag.New(diag.Verification, "store %s: %s", s.Dir(), ui.Plural(len(rep.Problems), "problem"))
-		if c.Bool("repair") {
-			return e.Hint("waybill pull REF")
+		if !c.Bool("repair") {
+			return e.Hint("waybill store verify --repair")
 		}
-		return e.Hint("waybill store verify --repair")
+		return e.Hint("waybill pull REF, or waybill pack, brings what is missing again")
 	})
 }
 
@@ -291,9 +325,19 @@ func runStoreStat(ctx context.Context, c *Call) error {
 			{"tags", ui.Count(int64(u.Tags))},
 			{"artifacts", ui.Count(int64(u.Manifests))},
 			{"blobs", ui.Count(int64(u.Blobs)) + ", " + ui.Bytes(u.Bytes)},
+			{"elsewhere", elsewhere(u)},
 			{"unused", ui.Bytes(u.Unused)},
 			{"free", ui.Bytes(int64(u.Free))},
 		})
 		return nil
 	})
+}
+
+// elsewhere tells of files that the store refers to.
+func elsewhere(u store.Usage) string {
+	s := ui.Plural(u.References, "file") + ", " + ui.Bytes(u.ReferenceBytes)
+	if u.Changed > 0 {
+		s += fmt.Sprintf("; %d changed or gone (waybill store verify)", u.Changed)
+	}
+	return s
 }

@@ -103,11 +103,8 @@ func (l *Local) PushBlob(ctx context.Context, d artifact.Descriptor, open func()
 // ready tells whether a blob is here and right; one that was damaged here since is to be replaced. It holds the store, since a
 // blob that no manifest names yet must stay until one does.
 func (l *Local) ready(ctx context.Context, d artifact.Descriptor) (bool, error) {
-	if err := l.s.Hold(ctx); err != nil {
-		return false, err
-	}
-	ok, err := l.has(ctx, d)
-	if !ok || err != nil {
+	size, ok, err := l.s.Keep(ctx, d.Digest)
+	if err != nil || !ok || size != d.Size {
 		return false, err
 	}
 	switch err := l.s.Check(ctx, d); {

@@ -244,7 +244,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = registry.Load(t.Context(), bytes.NewReader(b), dst, "")
-		if rep, err := dst.Verify(t.Context(), false); err != nil || len(rep.Problems) > 0 {
+		if rep, err := dst.Verify(t.Context(), false, nil); err != nil || len(rep.Problems) > 0 {
 			t.Fatalf("%+v %v", rep, err)
 		}
 	})

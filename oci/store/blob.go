@@ -41,10 +41,14 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 
 // temp makes a temporary file.
 func (s *Store) temp() (fsx.File, error) {
-	f, err := fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
+	base := s.leaseName() // tells prune whose it is
+	if base == "" {
+		return nil, diag.New(diag.Failure, "store %s was closed while it was written to", s.dir)
+	}
+	f, err := fsx.CreateTemp(s.fs, s.path(ingestDir), base, 0o644)
 	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
 		if err = s.mkdir(s.path(ingestDir)); err == nil {
-			f, err = fsx.CreateTemp(s.fs, s.path(ingestDir), "blob", 0o644)
+			f, err = fsx.CreateTemp(s.fs, s.path(ingestDir), base, 0o644)
 		}
 	}
 	if err != nil {
@@ -136,7 +140,12 @@ func (w *Writer) Commit(want artifact.Digest) (artifact.Digest, int64, error) {
 // name gives the temporary file tmp, whose content is durable and has the digest d, its place. On an error it is removed.
 func (s *Store) name(tmp string, d artifact.Digest) error {
 	// Over an existing blob of that name too: this one was hashed just now, that one may have been damaged since.
-	err := s.fs.Rename(tmp, s.BlobPath(d))
+	err := s.pin(d) // before the blob has its name
+	if err != nil {
+		_ = s.fs.Remove(tmp)
+		return err
+	}
+	err = s.fs.Rename(tmp, s.BlobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = s.mkdir(s.path("blobs", "sha256")); err == nil {
 			err = s.fs.Rename(tmp, s.BlobPath(d))

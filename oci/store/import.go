@@ -268,5 +268,10 @@ func (s *Store) importReference(src *source, path string) (Imported, error) {
 	if err := s.sameFile(src.f, path, path); err != nil {
 		return Imported{}, err
 	}
-	return Imported{d, n, HowReference}, s.putReference(reference{Digest: d, Path: path, Identity: after})
+	if err := s.pin(d); err != nil { // before the blob is there
+		return Imported{}, err
+	}
+	return Imported{d, n, HowReference}, s.locked(src.ctx, false, func() error {
+		return s.putReference(reference{Digest: d, Path: path, Identity: after})
+	})
 }

@@ -13,13 +13,16 @@ const partialMark = ".partial"
 
 // Partial prepares the download of a blob: it names, below Dir, the file in which the blob may grow over several processes
 // and the place that it takes when all of it is there and has been hashed. Files with the first name and any suffix belong to
-// the download too. Prune removes them when no process writes; until then they stay, so that a download that broke off can
-// go on. The store is held until Close, as by Hold.
+// the download too. Prune removes them when no process counts on the blob and they have not been written to for a while
+// (PruneOptions.Partials); until then they stay, so that a download that broke off can go on. The store is held until Close, as by Hold.
 func (s *Store) Partial(ctx context.Context, d artifact.Digest) (partial, final string, err error) {
 	if err := checkDigest(d); err != nil {
 		return "", "", err
 	}
 	if err := s.Hold(ctx); err != nil {
+		return "", "", err
+	}
+	if err := s.pin(d); err != nil { // before the blob has its name
 		return "", "", err
 	}
 	for _, dir := range []string{s.path("blobs", "sha256"), s.path(ingestDir)} {
@@ -30,9 +33,9 @@ func (s *Store) Partial(ctx context.Context, d artifact.Digest) (partial, final 
 	return filepath.Join(ingestDir, d.Hex()+partialMark), filepath.Join("blobs", "sha256", d.Hex()), nil
 }
 
-// isPartial tells whether the base name is one that Partial gave, with or without a suffix.
-func isPartial(base string) bool {
+// partialOf tells which blob a file that Partial named, with or without a suffix, belongs to.
+func partialOf(base string) (artifact.Digest, bool) {
 	hex, _, ok := strings.Cut(base, partialMark)
-	_, err := artifact.ParseDigest("sha256:" + hex)
-	return ok && err == nil
+	d, err := artifact.ParseDigest("sha256:" + hex)
+	return d, ok && err == nil
 }

@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
@@ -32,6 +34,7 @@ func (s *Store) referencePath(d artifact.Digest) string {
 	return s.path(referenceDir, d.Hex()+".json")
 }
 
+// putReference is called under the index lock, so that a temporary file beside the records is always a dead process's.
 func (s *Store) putReference(r reference) error {
 	r.Schema = referenceSchema
 	b, err := artifact.Canonical(r)
@@ -67,6 +70,8 @@ func (s *Store) reference(d artifact.Digest) (*reference, error) {
 	return parseReference(b, d)
 }
 
+var errDamaged = errors.New("damaged record")
+
 func parseReference(b []byte, d artifact.Digest) (*reference, error) {
 	var r reference
 	err := strictjson.Decode(b, &r)
@@ -82,7 +87,7 @@ func parseReference(b []byte, d artifact.Digest) (*reference, error) {
 		err = errors.New("it has a negative size")
 	}
 	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "the reference to the file of blob %s is damaged", d).Hint("waybill store verify --repair")
+		return nil, diag.Wrap(diag.Failure, fmt.Errorf("%w: %w", errDamaged, err), "the reference to the file of blob %s", d).Hint("waybill store verify --repair")
 	}
 	return &r, nil
 }
@@ -145,24 +150,64 @@ func (s *Store) recheck(ctx context.Context, f fsx.File, r *reference, id fsx.Id
 	}
 	now := *r
 	now.Identity = id
-	_ = s.putReference(now) // only saves the next reader the work; the store may be read-only
+	// It only saves the next reader the work: the store may be read-only, or somebody may hold the lock.
+	once, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = s.locked(once, false, func() error { return s.putReference(now) })
 	return nil
+}
+
+// Reference is a blob that is a file elsewhere.
+type Reference struct {
+	Digest  artifact.Digest `json:"digest"`
+	Size    int64           `json:"size"`
+	Path    string          `json:"path"`
+	Current bool            `json:"current"` // the file is there and has the identity that was recorded
+}
+
+// References lists the blobs that are files elsewhere, by digest. It does not hash.
+func (s *Store) References(context.Context) ([]Reference, error) {
+	out := []Reference{}
+	names, err := s.referenceNames()
+	if err != nil {
+		return out, err
+	}
+	for _, d := range names {
+		if _, err := s.fs.Stat(s.BlobPath(d)); !errors.Is(err, fs.ErrNotExist) {
+			continue // it is here too, or cannot be looked for, which a read will say
+		}
+		r, err := s.reference(d)
+		if err != nil {
+			return out, err
+		}
+		if r != nil {
+			out = append(out, Reference{d, r.Identity.Size, r.Path, s.current(r)})
+		}
+	}
+	return out, nil
 }
 
 // Own copies files that the store refers to into it, so that they may be moved or deleted; only those among digests,
 // or all when there are none. It returns what it took in.
 func (s *Store) Own(ctx context.Context, digests ...artifact.Digest) ([]artifact.Descriptor, error) {
 	out := []artifact.Descriptor{}
-	refs, err := s.referenceList()
+	names, err := s.referenceNames()
 	if err != nil {
 		return out, err
 	}
-	for _, r := range refs {
-		if !wanted(digests, r.Digest) {
+	for _, name := range names {
+		if !wanted(digests, name) {
 			continue
 		}
-		if _, err := s.fs.Stat(s.BlobPath(r.Digest)); errors.Is(err, fs.ErrNotExist) {
-			d := artifact.Descriptor{Digest: r.Digest, Size: r.Identity.Size}
+		r, err := s.reference(name)
+		if err != nil {
+			return out, err
+		}
+		if r == nil { // pruned meanwhile
+			continue
+		}
+		if _, err := s.fs.Stat(s.BlobPath(name)); errors.Is(err, fs.ErrNotExist) {
+			d := artifact.Descriptor{Digest: name, Size: r.Identity.Size}
 			rc, err := s.Blob(ctx, d)
 			if err != nil {
 				return out, err
@@ -177,8 +222,8 @@ func (s *Store) Own(ctx context.Context, digests ...artifact.Digest) ([]artifact
 			}
 			out = append(out, d)
 		}
-		if err := s.fs.Remove(s.referencePath(r.Digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return out, s.writeError(err, "write to store")
+		if err := s.removeReference(ctx, name); err != nil {
+			return out, err
 		}
 	}
 	return out, nil
@@ -193,31 +238,20 @@ func wanted(list []artifact.Digest, d artifact.Digest) bool {
 	return len(list) == 0
 }
 
-// referenceList reads all records; damaged ones are errors.
-func (s *Store) referenceList() ([]*reference, error) {
+// referenceNames lists the blobs for which there are records.
+func (s *Store) referenceNames() ([]artifact.Digest, error) {
 	if !s.references {
 		return nil, nil
 	}
 	es, err := s.fs.ReadDir(s.path(referenceDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, diag.Wrap(diag.Failure, err, "list the references of store %s", s.dir)
 	}
-	var out []*reference
+	var out []artifact.Digest
 	for _, e := range es {
 		hex, ok := strings.CutSuffix(e.Name(), ".json")
-		d, err := artifact.ParseDigest("sha256:" + hex)
-		if !ok || err != nil {
-			continue
-		}
-		r, err := s.reference(d)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
-			out = append(out, r)
+		if d, err := artifact.ParseDigest("sha256:" + hex); ok && err == nil {
+			out = append(out, d)
 		}
 	}
 	return out, nil

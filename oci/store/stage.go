@@ -70,6 +70,9 @@ func (g *Staged) Commit() error {
 	if err := s.mkdir(s.path("blobs", "sha256")); err != nil {
 		return s.writeError(err, "write to store")
 	}
+	if err := s.pin(g.desc.Digest); err != nil { // before it has its name
+		return err
+	}
 	if err := s.fs.Rename(g.w.f.Name(), s.BlobPath(g.desc.Digest)); err != nil {
 		return s.writeError(err, "write blob %s to store", g.desc.Digest)
 	}

@@ -1,5 +1,5 @@
 // Package store is the local content store: an OCI image layout (image-spec 1.1, image-layout) that several processes
-// may use at once and that survives a crash at any moment.
+// may use at once and that survives a crash at any moment. Only locks of the kernel are used, which end with their process (lease.go).
 //
 // A blob is written to a file of its own below .ingest, hashed on the way, synced and renamed to its digest, so a name
 // below blobs/ always had the right content once. index.json is replaced atomically under a file lock. Nothing that is
@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,8 +30,7 @@ const (
 	layoutFile = "oci-layout"
 	layoutJSON = `{"imageLayoutVersion":"1.0.0"}`
 	indexFile  = "index.json"
-	lockFile   = ".waybill.lock" // exclusive: while index.json is changed
-	useFile    = ".waybill.use"  // shared: while a process writes; exclusive: while prune deletes
+	lockFile   = ".waybill.lock" // exclusive: while index.json is changed and while prune runs
 	ingestDir  = ".ingest"
 	maxIndex   = 64 << 20
 )
@@ -59,8 +57,10 @@ type Store struct {
 
 	references bool
 
+	leaseMu sync.Mutex
+	lease   *lease // nil when nothing is held
+
 	mu   sync.Mutex
-	use  func() error            // releases the shared lock on useFile; nil when not held
 	info map[artifact.Digest]Doc // of manifests, which never change; content was hashed before it got here
 }
 
@@ -164,33 +164,9 @@ func (s *Store) Dir() string { return s.dir }
 
 // Close lets go of what the Store holds. It may be used again afterwards.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dropUse()
-}
-
-func (s *Store) dropUse() error {
-	if s.use == nil {
-		return nil
-	}
-	err := s.use()
-	s.use = nil
-	return err
-}
-
-// Hold keeps prune away from blobs that no manifest names yet, until Close.
-func (s *Store) Hold(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.use != nil {
-		return nil
-	}
-	release, err := s.lock(ctx, s.path(useFile), true)
-	if err != nil {
-		return fmt.Errorf("store %s: %w", s.dir, err)
-	}
-	s.use = release
-	return nil
+	s.leaseMu.Lock()
+	defer s.leaseMu.Unlock()
+	return s.dropLease()
 }
 
 func (s *Store) path(elem ...string) string {
@@ -271,20 +247,17 @@ func (s *Store) writeIndex(x artifact.Index) error {
 
 // update changes the index under the lock: read, change, replace. When change fails, nothing is written.
 func (s *Store) update(ctx context.Context, change func(x *artifact.Index) error) error {
-	release, err := s.lock(ctx, s.path(lockFile), false)
-	if err != nil {
-		return fmt.Errorf("store %s: %w", s.dir, err)
-	}
-	defer release()
-	x, err := s.readIndex()
-	if err != nil {
-		return err
-	}
-	if err := change(&x); err != nil {
-		return err
-	}
-	if err := s.writeIndex(x); err != nil {
-		return s.writeError(err, "update the index of store")
-	}
-	return nil
+	return s.locked(ctx, false, func() error {
+		x, err := s.readIndex()
+		if err != nil {
+			return err
+		}
+		if err := change(&x); err != nil {
+			return err
+		}
+		if err := s.writeIndex(x); err != nil {
+			return s.writeError(err, "update the index of store")
+		}
+		return nil
+	})
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
@@ -83,7 +84,7 @@ func open(t *testing.T, dir string) *store.Store {
 
 func mustClean(t *testing.T, s *store.Store) store.VerifyReport {
 	t.Helper()
-	rep, err := s.Verify(context.Background(), false)
+	rep, err := s.Verify(context.Background(), false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +237,7 @@ func TestPowerCut(t *testing.T) {
 					continue
 				}
 				bad := ""
-				if rep, err := s.Verify(ctx, false); err != nil {
+				if rep, err := s.Verify(ctx, false, nil); err != nil {
 					bad = err.Error()
 				} else if len(rep.Problems) > 0 {
 					bad = fmt.Sprint(rep.Problems)
@@ -322,6 +323,7 @@ func TestFullDisk(t *testing.T) {
 	if _, err := put(ctx, s, "a:1", make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
+	s.Close()
 	used := mem.Used()
 	mem.SetCapacity(used + 5000)
 	_, err = put(ctx, s, "a:2", bytes.Repeat([]byte("x"), 9000))
@@ -376,8 +378,8 @@ func TestAlteredBlob(t *testing.T) {
 		t.Fatalf("%q %v", got, err)
 	}
 	raw.Close()
-	rep, err := s.Verify(ctx, true)
-	if err != nil || len(rep.Problems) != 2 { // altered, and needed by the manifest
+	rep, err := s.Verify(ctx, true, nil)
+	if err != nil || len(rep.Problems) != 1 || !rep.Problems[0].Repair || len(rep.Problems[0].Names) != 1 {
 		t.Fatalf("%+v %v", rep, err)
 	}
 	if _, ok, _ := s.Has(layer.Digest); ok {
@@ -399,7 +401,7 @@ func TestAlteredBlob(t *testing.T) {
 	if refs, err := s2.Referrers(ctx, layer.Digest); err == nil {
 		t.Fatalf("Referrers over an altered manifest: %v", refs)
 	}
-	if _, err := s2.Verify(ctx, true); err != nil {
+	if _, err := s2.Verify(ctx, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	if refs, err := s2.Referrers(ctx, layer.Digest); err != nil || len(refs) != 0 {
@@ -462,6 +464,7 @@ func TestTagsRemovePrune(t *testing.T) {
 	if _, _, err := s.Untag(ctx, "a:1"); diag.CodeOf(err) != diag.NotFound {
 		t.Fatalf("%v", err)
 	}
+	s.Close() // what this process put is its no more
 	dry, err := s.Prune(ctx, store.PruneOptions{DryRun: true})
 	if err != nil || len(dry.Blobs) != 6 { // manifest, layer, 2 bundles with their manifests; the empty config is in use
 		t.Fatalf("%+v %v", dry, err)
@@ -476,23 +479,78 @@ func TestTagsRemovePrune(t *testing.T) {
 	}
 }
 
-// Prune does not take away what another process is about to name.
-func TestPruneWaitsForWriters(t *testing.T) {
+// Prune does not take away what a running writer counts on: what it wrote, what it found there, and manifests without a
+// tag yet. When the writer is gone, all of it goes.
+func TestPruneBesideWriters(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
+	p := open(t, dir)
+	old, err := p.PutBytes(ctx, "x/y", []byte("a layer from before"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
 	w := open(t, dir)
 	if _, err := w.PutBytes(ctx, "x/y", []byte("a layer whose manifest comes later")); err != nil {
 		t.Fatal(err)
 	}
-	short, cancel := context.WithCancel(ctx)
-	cancel()
-	p := open(t, dir)
-	if _, err := p.Prune(short, store.PruneOptions{}); err == nil {
-		t.Fatal("pruned under a writer")
+	if _, ok, err := w.Keep(ctx, old.Digest); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if _, err := put(ctx, w, "", []byte("not tagged yet")); err != nil {
+		t.Fatal(err)
+	}
+	half, err := w.NewWriter(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := half.Write([]byte("half a blob")); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := p.Prune(ctx, store.PruneOptions{Untagged: true})
+	if err != nil || len(rep.Blobs) != 0 || rep.Temp != 0 || len(rep.Manifests) != 0 || len(rep.InUse) != 2 {
+		t.Fatalf("%+v %v", rep, err)
+	}
+	if _, _, err := half.Commit(""); err != nil {
+		t.Fatal(err)
 	}
 	w.Close()
-	if rep, err := p.Prune(ctx, store.PruneOptions{}); err != nil || len(rep.Blobs) != 1 {
+	if rep, err = p.Prune(ctx, store.PruneOptions{Untagged: true}); err != nil || len(rep.Blobs) != 6 || len(rep.Manifests) != 1 || len(rep.InUse) != 0 {
 		t.Fatalf("%+v %v", rep, err)
+	}
+	if es, err := os.ReadDir(filepath.Join(dir, ".leases")); err != nil || len(es) != 0 {
+		t.Fatalf("%v %v", es, err)
+	}
+	if _, ok, err := w.Keep(ctx, old.Digest); ok || err != nil {
+		t.Fatal(ok, err)
+	}
+}
+
+// Downloads that broke off stay for as long as is said.
+func TestPrunePartials(t *testing.T) {
+	ctx := t.Context()
+	s := open(t, t.TempDir())
+	for i, hours := range []int{1, 30} {
+		p := filepath.Join(s.Dir(), ".ingest", artifact.DigestOf([]byte{byte(i)}).Hex()+".partial")
+		if err := os.WriteFile(p, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		when := time.Now().Add(-time.Duration(hours) * time.Hour)
+		if err := os.Chtimes(p, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.CleanTemp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		age time.Duration
+		n   int
+	}{{48 * time.Hour, 0}, {24 * time.Hour, 1}, {0, 1}} {
+		rep, err := s.Prune(ctx, store.PruneOptions{Partials: want.age})
+		if err != nil || rep.Partials != want.n || rep.Bytes != int64(4*want.n) {
+			t.Fatalf("%s: %+v %v", want.age, rep, err)
+		}
 	}
 }
 
