@@ -184,7 +184,7 @@ func (s *subject) read(ctx context.Context) error {
 }
 
 // attach signs a statement about s and stores the bundle beside it, unless the same statement by the same key is there.
-func (s *subject) attach(ctx context.Context, k *sign.Key, predicateType string, predicate any) (artifact.Digest, error) {
+func (s *subject) attach(ctx context.Context, k author, predicateType string, predicate any) (artifact.Digest, error) {
 	st, err := evidence.NewStatement(predicateType, s.Name, s.Desc.Digest, predicate)
 	if err != nil {
 		return "", diag.Wrap(diag.Usage, err, "make the statement")
@@ -193,8 +193,10 @@ func (s *subject) attach(ctx context.Context, k *sign.Key, predicateType string,
 	if err != nil {
 		return "", diag.Wrap(diag.Usage, err, "make the statement")
 	}
-	if was, err := s.attached(ctx, k, k.Public(), payload); err != nil || was != "" {
-		return was, err
+	if key, ok := k.(*sign.Key); ok {
+		if was, err := s.attached(ctx, key, key.Public(), payload); err != nil || was != "" {
+			return was, err
+		}
 	}
 	raw, err := k.Sign(ctx, st)
 	if err != nil {
@@ -215,22 +217,30 @@ type statementJSON struct {
 	Version       string          `json:"version"`
 	PredicateType string          `json:"predicateType"`
 	Bundle        artifact.Digest `json:"bundle,omitempty"` // absent in a dry run
-	KeyID         string          `json:"keyId"`
+	KeyID         string          `json:"keyId"`            // or the identity's; empty when no trust document told it
 	Role          trust.Role      `json:"role"`
+	Identity      *identityJSON   `json:"identity,omitempty"` // of a signature without a key
 
 	Statement *evidence.Statement `json:"statement,omitempty"` // in a dry run: what would be signed
 }
 
-func (c *Call) printAttached(verb string, s *subject, k *sign.Key, predicateType string, bundle artifact.Digest) error {
+type identityJSON struct {
+	Issuer  string   `json:"issuer"`
+	Subject string   `json:"subject"`
+	Hosts   []string `json:"hosts"` // what is contacted
+}
+
+func (c *Call) printAttached(verb string, s *subject, k author, predicateType string, bundle artifact.Digest) error {
 	if c.UI.JSON {
 		return c.UI.PrintJSON(statementJSON{
-			Schema: schemaBase + verb + "/v1", Ref: s.Pinned(), Subject: s.Desc.Digest, Model: s.Name, Version: s.Version,
+			Identity: identityOf(k),
+			Schema:   schemaBase + verb + "/v1", Ref: s.Pinned(), Subject: s.Desc.Digest, Model: s.Name, Version: s.Version,
 			PredicateType: predicateType, Bundle: bundle, KeyID: k.KeyID(), Role: k.Role(),
 		})
 	}
 	c.UI.Field("model", "%s %s", s.Name, s.Version)
 	c.UI.Field("statement", "%s", evidence.NameOf(predicateType))
-	c.UI.Field("signed by", "%s key %s", k.Role(), k.KeyID()[:12])
+	c.UI.Field("signed by", "%s", signedBy(k))
 	if bundle != "" {
 		c.UI.Field("attached", "%s", bundle)
 	}

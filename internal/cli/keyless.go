@@ -12,7 +12,7 @@ import (
 func trustedRootFlag() ucli.Flag {
 	return &ucli.StringFlag{
 		Name: "trusted-root", EnvVars: []string{"WAYBILL_TRUSTED_ROOT"},
-		Usage: "sigstore trusted_root.json `FILE`, when the trust document names its digest only",
+		Usage: "sigstore trusted root `FILE`, if trust names its digest only",
 	}
 }
 

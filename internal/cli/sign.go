@@ -16,12 +16,19 @@ func signCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Signs the digest of the artifact with a publisher key and stores the signature, a sigstore bundle, beside the artifact.
 It says "built by us", not "approved": approval is waybill approve, the verdict is waybill gate. Stock cosign verifies it
-with the publisher's public key. Nothing of the artifact changes.`,
+with the publisher's public key. Nothing of the artifact changes.
+
+With --keyless a CI job's OIDC identity signs in place of a key: a certificate authority (Fulcio) names it in a certificate
+for a key that lives for this one signature, an RFC 3161 authority says when, a transparency log (Rekor) that it happened. The
+result is verified against the trusted root, and against the trust document's identities where there is one, before it is
+attached. The services are those of --signing-config or of the --*-url flags; without any, the public ones of the Sigstore
+project. What will be contacted is said first.`,
 		Examples: []string{
 			"waybill sign churn:1.0 --key publisher.key",
 			"waybill sign reg.example/ml/churn@sha256:... --key publisher.key --output json",
+			"waybill sign reg.example/ml/churn@sha256:... --keyless --signing-config signing_config.json",
 		},
-		Flags: placeFlags(keyFlag("publisher"), dryRunFlag(), trustAtHandFlag(), trustDigestFlag()),
+		Flags: placeFlags(append(authorFlags("publisher"), dryRunFlag())...),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"attest", "approve", "verify", "keys generate"},
 		Run:   runSign,
@@ -38,7 +45,7 @@ func runSign(ctx context.Context, c *Call) error {
 
 // attest is the common run of sign, attest and approve: load the key, resolve the subject, sign, store.
 func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate any, roles ...trust.Role) error {
-	k, err := c.key(ctx, roles...)
+	k, err := c.author(ctx, roles...)
 	if err != nil {
 		return err
 	}
@@ -51,12 +58,14 @@ func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate
 	if err != nil {
 		return err
 	}
-	if err := c.ready(doc, k, predicateType, s.Name, ""); err != nil {
-		return err
-	}
-	if a, ok := predicate.(evidence.Approval); ok {
-		if err := c.mayApprove(doc, k, a.Role); err != nil {
+	if _, ok := k.(*guest); !ok { // who that is stands in the certificate; it is asked before the signature is attached
+		if err := c.ready(doc, k, predicateType, s.Name, ""); err != nil {
 			return err
+		}
+		if a, ok := predicate.(evidence.Approval); ok {
+			if err := c.mayApprove(doc, k, a.Role); err != nil {
+				return err
+			}
 		}
 	}
 	if c.Bool("dry-run") {

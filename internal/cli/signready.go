@@ -106,7 +106,7 @@ func trustAtHandFlag() ucli.Flag {
 }
 
 // printDry prints the statement that would be signed.
-func (c *Call) printDry(verb string, s *subject, k signer, st *evidence.Statement) error {
+func (c *Call) printDry(verb string, s *subject, k author, st *evidence.Statement) error {
 	if _, err := st.Encode(); err != nil {
 		return diag.Wrap(diag.Usage, err, "make the statement")
 	}
@@ -114,12 +114,12 @@ func (c *Call) printDry(verb string, s *subject, k signer, st *evidence.Statemen
 	if c.UI.JSON {
 		return c.UI.PrintJSON(statementJSON{
 			Schema: schemaBase + verb + "/v1", Ref: s.Pinned(), Subject: s.Desc.Digest, Model: s.Name, Version: s.Version,
-			PredicateType: st.PredicateType, KeyID: k.KeyID(), Role: k.Role(), Statement: st,
+			PredicateType: st.PredicateType, KeyID: k.KeyID(), Role: k.Role(), Identity: identityOf(k), Statement: st,
 		})
 	}
 	c.UI.Field("model", "%s %s", s.Name, s.Version)
 	c.UI.Field("statement", "%s", evidence.NameOf(st.PredicateType))
-	c.UI.Field("signed by", "%s key %s", k.Role(), k.KeyID()[:12])
+	c.UI.Field("signed by", "%s", signedBy(k))
 	pretty, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return err

@@ -126,6 +126,29 @@ func EncodeBundle(keyID string, payload, sig []byte) ([]byte, error) {
 	})
 }
 
+// Stamped writes the bundle with one more RFC 3161 response over its signature. Equal arguments give equal bytes.
+func (b *Bundle) Stamped(response []byte) ([]byte, error) {
+	type stamp struct {
+		SignedTimestamp artifact.Base64 `json:"signedTimestamp"`
+	}
+	var data struct {
+		Rfc3161Timestamps []stamp `json:"rfc3161Timestamps"`
+	}
+	c := *b
+	if old := c.VerificationMaterial.TimestampVerificationData; old != nil {
+		if err := strictjson.Decode(old, &data); err != nil {
+			return nil, fmt.Errorf("timestamps of the bundle: %w", err)
+		}
+	}
+	data.Rfc3161Timestamps = append(data.Rfc3161Timestamps, stamp{response})
+	raw, err := json.Marshal(data)
+	if err != nil {
+		return nil, fmt.Errorf("encode timestamps: %w", err)
+	}
+	c.VerificationMaterial.TimestampVerificationData = raw
+	return json.Marshal(c)
+}
+
 // PAE is the pre-authentication encoding of DSSE v1: the bytes that are signed.
 func PAE(payloadType string, payload []byte) []byte {
 	b := make([]byte, 0, len(payload)+len(payloadType)+32)
