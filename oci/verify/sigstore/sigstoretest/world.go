@@ -105,30 +105,59 @@ func (a *Authority) issue(t T, tpl *x509.Certificate, pub crypto.PublicKey) *x50
 // TrustedRoot is the trusted_root.json of the deployment.
 func (w *World) TrustedRoot(t T) []byte {
 	t.Helper()
-	valid := map[string]string{"start": w.Now.Add(-24 * time.Hour).UTC().Format(time.RFC3339)}
-	chain := func(cs ...*x509.Certificate) map[string]any {
+	return Parts{
+		Start: w.Now.Add(-24 * time.Hour), FulcioURL: "https://fulcio.test", CA: []*x509.Certificate{w.CA.Root},
+		TSAURL: URITSA, TSA: []*x509.Certificate{w.TSA.Leaf, w.TSA.Root},
+		Logs: []Log{{"https://" + HostV1, w.LogV1.Public()}, {"https://" + HostV2, w.LogV2.Public()}},
+	}.TrustedRoot(t)
+}
+
+// Parts are what a trusted root names. Chains go from the leaf to the root.
+type Parts struct {
+	Start             time.Time // of everything's validity
+	FulcioURL, TSAURL string
+	CA, TSA           []*x509.Certificate
+	Logs              []Log
+}
+
+// Log is a transparency log: ECDSA P-256, or Ed25519, whose id then depends on the host.
+type Log struct {
+	URL string
+	Key crypto.PublicKey
+}
+
+// TrustedRoot writes the trusted_root.json.
+func (p Parts) TrustedRoot(t T) []byte {
+	t.Helper()
+	valid := map[string]string{"start": p.Start.UTC().Format(time.RFC3339)}
+	chain := func(cs []*x509.Certificate) map[string]any {
 		var list []map[string]string
 		for _, c := range cs {
 			list = append(list, map[string]string{"rawBytes": b64(c.Raw)})
 		}
 		return map[string]any{"certificates": list}
 	}
-	log := func(host, details string, pub crypto.PublicKey, id []byte) map[string]any {
-		der, err := x509.MarshalPKIXPublicKey(pub)
+	var logs []any
+	for _, l := range p.Logs {
+		der, err := x509.MarshalPKIXPublicKey(l.Key)
 		must(t, err)
-		return map[string]any{
-			"baseUrl": "https://" + host, "hashAlgorithm": "SHA2_256", "logId": map[string]string{"keyId": b64(id)},
-			"publicKey": map[string]any{"rawBytes": b64(der), "keyDetails": details, "validFor": valid},
+		u, err := url.Parse(l.URL)
+		must(t, err)
+		sum := sha256.Sum256(der)
+		id, details := sum[:], "PKIX_ECDSA_P256_SHA_256"
+		if k, ok := l.Key.(ed25519.PublicKey); ok {
+			id, details = noteID(u.Hostname(), k), "PKIX_ED25519"
 		}
+		logs = append(logs, map[string]any{
+			"baseUrl": l.URL, "hashAlgorithm": "SHA2_256", "logId": map[string]string{"keyId": b64(id)},
+			"publicKey": map[string]any{"rawBytes": b64(der), "keyDetails": details, "validFor": valid},
+		})
 	}
 	raw, err := json.MarshalIndent(map[string]any{
 		"mediaType":              "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-		"certificateAuthorities": []any{map[string]any{"uri": "https://fulcio.test", "certChain": chain(w.CA.Root), "validFor": valid}},
-		"timestampAuthorities":   []any{map[string]any{"uri": URITSA, "certChain": chain(w.TSA.Leaf, w.TSA.Root), "validFor": valid}},
-		"tlogs": []any{
-			log(HostV1, "PKIX_ECDSA_P256_SHA_256", w.LogV1.Public(), w.idV1(t)),
-			log(HostV2, "PKIX_ED25519", w.LogV2.Public(), w.idV2()),
-		},
+		"certificateAuthorities": []any{map[string]any{"uri": p.FulcioURL, "certChain": chain(p.CA), "validFor": valid}},
+		"timestampAuthorities":   []any{map[string]any{"uri": p.TSAURL, "certChain": chain(p.TSA), "validFor": valid}},
+		"tlogs":                  logs,
 	}, "", "  ")
 	must(t, err)
 	return raw
@@ -275,7 +304,7 @@ func (w *World) entryV2(t T, leaf *x509.Certificate, payload, sig []byte, s Sign
 	}
 	leafHash := sha256.Sum256(append([]byte{0}, body...))
 	text := fmt.Sprintf("%s\n1\n%s\n", host, b64(leafHash[:]))
-	return entry(w.idV2(), "hashedrekord", "0.0.2", body, leafHash[:], note(text, host, keyHash(host, w.LogV2), ed25519.Sign(w.LogV2, []byte(text))))
+	return entry(w.idV2(), "hashedrekord", "0.0.2", body, leafHash[:], note(text, host, noteID(host, w.LogV2.Public().(ed25519.PublicKey))[:4], ed25519.Sign(w.LogV2, []byte(text))))
 }
 
 // entryV1 is a dsse entry of Rekor v1, the first of its log, with the log's promise and time.
@@ -321,17 +350,13 @@ func note(text, name string, hash, sig []byte) string {
 	return text + "\n\u2014 " + name + " " + b64(append(bytes.Clone(hash), sig...)) + "\n"
 }
 
-// keyHash is the first four bytes of the id of an Ed25519 note key.
-func keyHash(name string, k ed25519.PrivateKey) []byte {
-	return noteID(name, k)[:4]
-}
-
-func noteID(name string, k ed25519.PrivateKey) []byte {
-	h := sha256.Sum256(append([]byte(name+"\n\x01"), k.Public().(ed25519.PublicKey)...))
+// noteID is the id of an Ed25519 note key; its first four bytes stand before a signature.
+func noteID(name string, k ed25519.PublicKey) []byte {
+	h := sha256.Sum256(append([]byte(name+"\n\x01"), k...))
 	return h[:]
 }
 
-func (w *World) idV2() []byte { return noteID(HostV2, w.LogV2) }
+func (w *World) idV2() []byte { return noteID(HostV2, w.LogV2.Public().(ed25519.PublicKey)) }
 
 func (w *World) derV1(t T) []byte {
 	t.Helper()
