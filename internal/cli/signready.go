@@ -102,7 +102,7 @@ func (s *subject) attached(ctx context.Context, k interface{ KeyID() string }, p
 
 func trustAtHandFlag() ucli.Flag {
 	return &ucli.StringFlag{Name: "trust", Value: defaultTrustFile, EnvVars: []string{"WAYBILL_TRUST"},
-		Usage: "trust document `FILE` to check key and scope against, if there"}
+		Usage: "trust document `FILE` to check the signer against, if there"}
 }
 
 // printDry prints the statement that would be signed.

@@ -134,7 +134,7 @@ func (c *Call) printTrust(verb, file string, d *trust.Document, signed []string)
 		}
 		return c.UI.PrintJSON(trustJSON{schemaBase + "trust-" + verb + "/v1", file, d.Version, digest, signed, d})
 	}
-	c.UI.Field("trust", "%s version %d, %d keys, expires %s", file, d.Version, len(d.Keys), d.Expires.Format(time.DateOnly))
+	c.UI.Field("trust", "%s version %d, %d keys%s, expires %s", file, d.Version, len(d.Keys), identityCount(d), d.Expires.Format(time.DateOnly))
 	c.UI.Data("%s", digest)
 	return nil
 }
@@ -174,12 +174,17 @@ func trustAddCommand() Command {
 		Args: "TRUST.yaml [KEY.pub]", Min: 1, Max: 2,
 		Long: `Adds a public key with a role and a scope, pins a policy digest, or pins the environments document that is in force, in
 trust.yaml. Scopes are patterns (* is everything); a dimension without a pattern allows nothing. When the present version
-is signed already, this begins the next one. Sign it afterwards.`,
+is signed already, this begins the next one. Sign it afterwards.
+
+--identity adds who signs without a key: by the issuer of the token and the subject of the certificate. In a subject, *
+stands for any characters but / and @, and the host, or the domain of an address, must be literal. The certificates count
+under the trusted root that --trusted-root takes in.`,
 		Examples: []string{
 			"waybill trust add trust.yaml publisher.pub --role publisher --model churn",
 			"waybill trust add trust.yaml approver.pub --role approver --env prod --approver-role ml-lead",
 			"waybill trust add trust.yaml --policy sha256:...",
 			"waybill trust add trust.yaml --environments environments.signed",
+			"waybill trust add trust.yaml --trusted-root root.json --identity ci@example.com --issuer https://id.example --role publisher",
 		},
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "role", Aliases: []string{"r"}, Usage: "`ROLE` of the key"},
@@ -190,6 +195,13 @@ is signed already, this begins the next one. Sign it afterwards.`,
 			&ucli.StringSliceFlag{Name: "approver-role", Usage: "approval `ROLE` that an approver may fill"},
 			&ucli.StringSliceFlag{Name: "policy", Usage: "pin a policy `DIGEST`"},
 			&ucli.StringFlag{Name: "environments", Usage: "from now on accept no older environments document than the one in this signed `FILE`"},
+			&ucli.StringSliceFlag{Name: "identity", Usage: "add who signs without a key: certificate `SUBJECT`; with * a pattern"},
+			&ucli.StringFlag{Name: "issuer", Usage: "OIDC issuer `URL` of --identity, compared exactly"},
+			&ucli.StringFlag{Name: "trusted-root", Usage: "take a sigstore trusted_root.json `FILE` into the document"},
+			&ucli.BoolFlag{Name: "root-by-digest", Usage: "name only the digest of --trusted-root; the file travels on its own"},
+			&ucli.IntFlag{Name: "logs", Value: 1, Usage: "with --trusted-root: `MANY` transparency logs must hold a signature without a key"},
+			&ucli.IntFlag{Name: "scts", Usage: "with --trusted-root: `MANY` certificate transparency logs must know its certificate"},
+			&ucli.IntFlag{Name: "timestamps", Value: 1, Usage: "with --trusted-root: `MANY` RFC 3161 authorities; 0: one, or a Rekor v1 time"},
 			&ucli.StringFlag{Name: "expires", Usage: "let the document count for `LONG` from now"},
 			&ucli.IntFlag{Name: "threshold", Usage: "how `MANY` roots must sign from now on"},
 			dryRunFlag(),
@@ -206,8 +218,11 @@ func runTrustAdd(_ context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	if c.Arg(1) == "" && len(c.Strings("policy")) == 0 && c.String("environments") == "" && c.String("expires") == "" && !c.IsSet("threshold") {
-		return diag.New(diag.Usage, "trust add needs a public key, --policy, --environments, --expires or --threshold").Hint("waybill trust add %s publisher.pub --role publisher", file)
+	if c.Arg(1) == "" && len(c.Strings("policy")) == 0 && c.String("environments") == "" && c.String("expires") == "" && len(c.Strings("identity")) == 0 && c.String("trusted-root") == "" && !c.IsSet("threshold") {
+		return diag.New(diag.Usage, "trust add needs a public key, --identity, --trusted-root, --policy, --environments, --expires or --threshold").Hint("waybill trust add %s publisher.pub --role publisher", file)
+	}
+	if err := c.addIdentities(d); err != nil {
+		return err
 	}
 	if f := c.Arg(1); f != "" {
 		k, err := c.publicKey(f)

@@ -263,7 +263,10 @@ func runTrustShow(_ context.Context, c *Call) error {
 		}
 		rows = append(rows, []string{string(k.Role), k.ID[:12], k.Name, orDash(k.Scope.Models), orDash(k.Scope.Envs), orDash(k.Scope.Channels), state})
 	}
-	ui.Table(c.UI.Out, true, rows)
+	ui.Table(c.UI.Out, true, append(rows, identityRows(d, c.String("role"))...))
+	if k := d.Keyless; k != nil {
+		c.UI.Data("root    %s for certificates: %d logs, %d certificate logs, %d timestamp authorities", k.TrustedRoot, k.Logs, k.SCTs, k.Timestamps)
+	}
 	for _, p := range d.Policies {
 		c.UI.Data("policy  %s", p)
 	}

@@ -430,6 +430,11 @@ func helpSigner(e *Error, doc *trust.Document, want Want) *Error {
 				ids = append(ids, short(k.ID)+" ("+k.Name+")")
 			}
 		}
+		for _, i := range doc.Identities {
+			if i.Role == r && !doc.IsRevoked(i.ID) && (want.Model == "" || i.Key().InScope(want.Model, "", "") == nil) {
+				ids = append(ids, short(i.ID)+" ("+i.Subject+i.SubjectPattern+" of "+i.Issuer+")")
+			}
+		}
 		of := ""
 		if want.Model != "" {
 			of = fmt.Sprintf(" for %q", want.Model)
