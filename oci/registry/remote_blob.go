@@ -49,6 +49,10 @@ func (r *Remote) BlobFrom(ctx context.Context, d artifact.Descriptor, offset int
 	return b, nil
 }
 
+// gotOn is how much must come between two failures for the second to count as the first: else a registry that gives a byte
+// at a time would be asked for ever.
+const gotOn = 64 << 10
+
 // resuming reads a blob over as many connections as it takes.
 type resuming struct {
 	ctx       context.Context // of the Blob call that this reader serves
@@ -57,8 +61,9 @@ type resuming struct {
 	body      io.ReadCloser
 	validator string
 	at        int64
-	whole     bool // ranges do not work here
-	failures  int  // since bytes came last
+	whole     bool  // ranges do not work here
+	failures  int   // since so much came that the transfer got on
+	came      int64 // since the last failure
 }
 
 func (b *resuming) open() error {
@@ -89,11 +94,8 @@ func (b *resuming) Read(p []byte) (int, error) {
 	for {
 		n, err := b.body.Read(p)
 		b.at += int64(n)
-		if n > 0 {
-			b.failures = 0
-			if err != nil && b.at < b.d.Size {
-				err = nil // the error comes again on the next read
-			}
+		if b.came += int64(n); n > 0 && err != nil && b.at < b.d.Size {
+			err = nil // the error comes again on the next read
 		}
 		switch {
 		case err == nil:
@@ -109,7 +111,11 @@ func (b *resuming) Read(p []byte) (int, error) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
+		if b.came >= gotOn {
+			b.failures = 0
+		}
 		b.failures++
+		b.came = 0
 		what := fmt.Sprintf("blob %s at %d of %d bytes", b.d.Digest.Short(), b.at, b.d.Size)
 		if aerr := (blobs{b.r}).Again(b.ctx, what, err, b.failures); aerr != nil {
 			return 0, aerr

@@ -64,7 +64,9 @@ func (b blobs) Open(ctx context.Context, d artifact.Descriptor, from, to int64, 
 				resp.Header.Get("Content-Range"), resp.ContentLength))
 		}
 		p.From, p.To = first, end
-	default: // a range of nothing, or one that was not asked for
+	case !ranged: // what was asked for cannot be answered so
+		return bad(diag.New(diag.Registry, "%s: it answers %s to a request for all of %s", b.Where(), resp.Status, d.Digest))
+	default:
 		return bad(fmt.Errorf("%w: status %d to bytes %d-%d of %d", fetch.ErrRange, resp.StatusCode, from, to-1, d.Size))
 	}
 	return p, nil
