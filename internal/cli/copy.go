@@ -182,7 +182,7 @@ func runCopy(ctx context.Context, c *Call, verb, srcArg string, dstRef registry.
 	})
 	p.Done()
 	if err != nil {
-		return c.again(err)
+		return c.again(ctx, err)
 	}
 	out := copyJSON{
 		Schema: schemaBase + verb + "/v1", Ref: dstRef.WithDigest(res.Descriptor.Digest).String(), Digest: res.Descriptor.Digest, Tag: dstRef.Tag,
@@ -261,7 +261,7 @@ func runExtract(ctx context.Context, c *Call) error {
 			registry.ExtractOptions{Force: c.Bool("force"), Jobs: c.Int("jobs"), Bytes: p.Add})
 		p.Done()
 		if err != nil {
-			return c.again(err)
+			return c.again(ctx, err)
 		}
 		out.Retries = c.moved.retries.Load()
 	}

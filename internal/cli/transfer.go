@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,9 +72,13 @@ func (c *Call) notice(n registry.Notice) {
 	c.UI.Say("%s  %-10s %s", clear, label, n)
 }
 
-// again adds the command that goes on where this one stopped, when the registry is why it stopped.
-func (c *Call) again(err error) error {
-	if code := diag.CodeOf(err); code != diag.Registry && code != diag.Interrupted || !strings.Contains(diag.Render(err), "the next run goes on") {
+// again adds the command that goes on where this one stopped, when the registry or the user is why it stopped.
+func (c *Call) again(ctx context.Context, err error) error {
+	code := diag.CodeOf(err)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		code = diag.Interrupted
+	}
+	if code != diag.Interrupted && (code != diag.Registry || !strings.Contains(diag.Render(err), "the next run goes on")) {
 		return err
 	}
 	words := append([]string{"waybill", c.Path}, c.Args...)
@@ -89,5 +95,5 @@ func (c *Call) again(err error) error {
 			words = append(words, "--"+f)
 		}
 	}
-	return diag.Wrap(diag.CodeOf(err), err, "%s", c.Path).Hint("%s", strings.Join(words, " "))
+	return diag.Wrap(code, err, "%s", c.Path).Hint("%s   # goes on with what is missing", strings.Join(words, " "))
 }

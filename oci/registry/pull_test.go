@@ -64,7 +64,7 @@ func bigModel(t testing.TB, size int) (m model, big artifact.Layer) {
 func blocksDone(t testing.TB, path string) (bytes_ int64) {
 	t.Helper()
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) < 1024 { // a process is just making it
 		return 0
 	}
 	if err != nil {
