@@ -151,6 +151,11 @@ func (a *auditor) open(raw []byte, d, subject artifact.Digest) item {
 	x.PredicateType, x.Name = s.PredicateType, evidence.NameOf(s.PredicateType)
 	x.KeyID, _ = b.KeyID()
 	w := verify.Want{PredicateType: s.PredicateType, Subject: subject, Model: a.in.Model.Name, Now: a.at, Certificates: a.o.Certificates}
+	if s.PredicateType == evidence.TypeOMS && subject == a.digest {
+		for _, l := range a.in.Artifact.Layers {
+			w.Layers = append(w.Layers, artifact.Layer{Path: l.Path, Digest: artifact.Digest(l.Digest)})
+		}
+	}
 	_, env, ch := trust.Dimensions(s.PredicateType)
 	switch {
 	case s.PredicateType == evidence.TypeVSA:

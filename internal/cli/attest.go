@@ -22,7 +22,7 @@ func attestCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Signs a JSON document about the artifact's digest and stores it beside the artifact. The document is checked against
 the rules of its type before anything is signed. Types of an evaluator key: evaluation, dataset, test-result. Types of a
-publisher key: provenance, cyclonedx, oms. Types of an approver key: approval, exception (waybill approve makes them from
+publisher key: provenance, cyclonedx. Types of an approver key: approval, exception (waybill approve makes them from
 flags). Verdicts are made by waybill gate.
 
 Any other document goes with --type custom --predicate-type URI, or with the URI as --type. The trust document must let the
@@ -48,7 +48,7 @@ A statement that the same key has signed before is not attached a second time.`,
 }
 
 func attestable() []string {
-	return []string{"evaluation", "dataset", "test-result", "provenance", "cyclonedx", "oms", "approval", "exception"}
+	return []string{"evaluation", "dataset", "test-result", "provenance", "cyclonedx", "approval", "exception"}
 }
 
 func runAttest(ctx context.Context, c *Call) error {
@@ -100,6 +100,8 @@ func (c *Call) predicateType() (string, error) {
 	switch typ {
 	case evidence.TypeRelease:
 		e.Hint("waybill sign %s --key publisher.key", c.Args[0])
+	case evidence.TypeOMS:
+		e.Hint("waybill sign %s --oms --key publisher.key", c.Args[0])
 	case evidence.TypeVSA, evidence.TypeDecision:
 		e.Hint("waybill gate %s --env ENV --key gate.key", c.Args[0])
 	default:

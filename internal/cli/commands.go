@@ -43,6 +43,7 @@ func shipCommands() []Command {
 func trustCommands() []Command {
 	return []Command{
 		keysCommand(),
+		omsCommand(),
 		trustCommand(),
 		signCommand(),
 		attestCommand(),

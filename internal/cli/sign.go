@@ -16,7 +16,8 @@ func signCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Signs the digest of the artifact with a publisher key and stores the signature, a sigstore bundle, beside the artifact.
 It says "built by us", not "approved": approval is waybill approve, the verdict is waybill gate. Stock cosign verifies it
-with the publisher's public key. Nothing of the artifact changes.
+with the publisher's public key. Nothing of the artifact changes. --oms adds the list of the files with their digests, signed
+as OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files; nothing is downloaded for it.
 
 With --keyless a CI job's OIDC identity signs in place of a key: a certificate authority (Fulcio) names it in a certificate
 for a key that lives for this one signature, an RFC 3161 authority says when, a transparency log (Rekor) that it happened. The
@@ -26,11 +27,12 @@ project. What will be contacted is said first.`,
 		Examples: []string{
 			"waybill sign churn:1.0 --key publisher.key",
 			"waybill sign reg.example/ml/churn@sha256:... --key publisher.key --output json",
+			"waybill sign reg.example/ml/churn:1.0 --key publisher.key --oms",
 			"waybill sign reg.example/ml/churn@sha256:... --keyless --signing-config signing_config.json",
 		},
-		Flags: placeFlags(append(authorFlags("publisher"), dryRunFlag())...),
+		Flags: placeFlags(append(authorFlags("publisher"), omsFlag(), dryRunFlag())...),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
-		See:   []string{"attest", "approve", "verify", "keys generate"},
+		See:   []string{"attest", "approve", "verify", "oms export", "keys generate"},
 		Run:   runSign,
 	}
 }
@@ -40,6 +42,9 @@ func dryRunFlag() ucli.Flag {
 }
 
 func runSign(ctx context.Context, c *Call) error {
+	if c.Bool("oms") {
+		return c.signOMS(ctx)
+	}
 	return c.attest(ctx, "sign", evidence.TypeRelease, struct{}{}, trust.RolePublisher)
 }
 

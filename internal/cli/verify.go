@@ -145,7 +145,7 @@ func runVerify(ctx context.Context, c *Call) error {
 		return err
 	}
 	// Where an approver or the gate may say something is asked with --env; here it matters who said it.
-	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
+	ok, failed := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Layers: s.Model.Layers, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	for _, e := range ok {
 		out.Verified = append(out.Verified, verifiedOf(e))
 	}

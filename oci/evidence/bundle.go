@@ -85,7 +85,7 @@ func OpenBundle(raw []byte) (*Bundle, error) {
 	case len(b.DSSEEnvelope.Signatures) != 1:
 		return nil, fmt.Errorf("bundle has %d signatures, %w", len(b.DSSEEnvelope.Signatures), ErrSignatures)
 	}
-	if !b.Certified() {
+	if _, oms := b.PEMHint(); !oms && !b.Certified() {
 		if _, err := b.KeyID(); err != nil {
 			return nil, err
 		}
@@ -95,6 +95,16 @@ func OpenBundle(raw []byte) (*Bundle, error) {
 
 // Certified tells whether the bundle holds a certificate instead of a hint to a key.
 func (b *Bundle) Certified() bool { return b.VerificationMaterial.Certificate != nil }
+
+// PEMHint gives the hint of an OMS bundle, which is not the key id but the hex SHA-256 of the key in PEM; false for others.
+func (b *Bundle) PEMHint() (string, bool) {
+	if b.VerificationMaterial.PublicKey == nil {
+		return "", false
+	}
+	h := b.VerificationMaterial.PublicKey.Hint
+	_, err := artifact.ParseDigest("sha256:" + h)
+	return h, err == nil
+}
 
 // KeyID gives the key id that the hint stands for: lower-case hex of the SHA-256 of the DER SubjectPublicKeyInfo.
 func (b *Bundle) KeyID() (string, error) {
@@ -115,9 +125,14 @@ func EncodeBundle(keyID string, payload, sig []byte) ([]byte, error) {
 	if err != nil || len(d) != 32 {
 		return nil, fmt.Errorf("key id %q is not hex of a SHA-256", keyID)
 	}
+	return EncodeHinted(base64.StdEncoding.EncodeToString(d), payload, sig)
+}
+
+// EncodeHinted is EncodeBundle with a hint of another kind, as OMS has one.
+func EncodeHinted(hint string, payload, sig []byte) ([]byte, error) {
 	return json.Marshal(Bundle{
 		MediaType:            artifact.MediaTypeBundle,
-		VerificationMaterial: VerificationMaterial{PublicKey: &PublicKeyHint{Hint: base64.StdEncoding.EncodeToString(d)}},
+		VerificationMaterial: VerificationMaterial{PublicKey: &PublicKeyHint{Hint: hint}},
 		DSSEEnvelope: Envelope{
 			Payload:     payload,
 			PayloadType: PayloadType,

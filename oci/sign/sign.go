@@ -62,20 +62,26 @@ func (k *Key) Sign(ctx context.Context, s *evidence.Statement) ([]byte, error) {
 	if roles := trust.MaySign(s.PredicateType); !slices.Contains(roles, k.role) {
 		return nil, diag.New(diag.Usage, "%s key can't sign a %s statement; only %v keys can", k.role.Article(), evidence.NameOf(s.PredicateType), roles)
 	}
-	payload, err := s.Encode()
+	payload, sig, err := k.sign(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	sig, err := k.raw(ctx, evidence.PAE(evidence.PayloadType, payload))
-	if err != nil {
-		return nil, err
+	return evidence.EncodeBundle(k.id, payload, sig)
+}
+
+func (k *Key) sign(ctx context.Context, s *evidence.Statement) (payload, sig []byte, err error) {
+	if payload, err = s.Encode(); err != nil {
+		return nil, nil, err
+	}
+	if sig, err = k.raw(ctx, evidence.PAE(evidence.PayloadType, payload)); err != nil {
+		return nil, nil, err
 	}
 	// A service that signed with another version of the key, or in another algorithm, is found here and not by those who verify.
 	if !verify.Signature(k.key, evidence.PayloadType, payload, sig) {
-		return nil, diag.New(diag.Failure, "the signature that %s made does not fit public key %s", k.place(), k.id[:12]).
+		return nil, nil, diag.New(diag.Failure, "the signature that %s made does not fit public key %s", k.place(), k.id[:12]).
 			Line("the service may have changed the key, or signs in another algorithm than ECDSA P-256 with SHA-256 or Ed25519")
 	}
-	return evidence.EncodeBundle(k.id, payload, sig)
+	return payload, sig, nil
 }
 
 // raw signs bytes. Services that do not look at ctx are left behind when it ends.

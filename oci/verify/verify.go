@@ -95,6 +95,10 @@ type Want struct {
 	AnyScope      bool            // audit only: prove who said it, without asking where the key may say so
 	Now           time.Time       // must be set
 
+	// Layers are those of the subject's manifest. An OMS statement, which lists files, must list exactly these; without them
+	// none verifies.
+	Layers []artifact.Layer
+
 	// Stamp verifies the timestamps in a bundle and gives the time that they prove and who proves it; "" as the source when
 	// the bundle has none. nil: what Certificates says; nothing on the light path can prove a time.
 	Stamp func(raw []byte) (at time.Time, source TimeSource, err error)
@@ -239,7 +243,7 @@ func (v verifier) bundle(raw []byte, doc *trust.Document, want Want) (*Evidence,
 // Altered, WrongSigner, WrongRole or Revoked always rests on what the key's owner really said.
 func (v verifier) signed(b *evidence.Bundle, s *evidence.Statement, doc *trust.Document, want Want) (*Evidence, *Error) {
 	what := name(want.PredicateType)
-	id, err := b.KeyID()
+	id, err := signerOf(b, s, doc)
 	if err != nil {
 		return nil, refuse(BadBundle, "%w", err)
 	}
@@ -264,14 +268,15 @@ func (v verifier) said(b *evidence.Bundle, s *evidence.Statement, doc *trust.Doc
 	if v.on("predicate") && s.PredicateType != want.PredicateType {
 		return nil, refuse(WrongPredicate, "a %s statement, not a %s", name(s.PredicateType), what)
 	}
-	if v.on("subject") && (want.Subject == "" || s.SubjectDigest() != want.Subject) {
-		return nil, refuse(WrongSubject, "%s is about %s, not about %s", what, s.SubjectDigest().Short(), want.Subject.Short())
+	subject, fail := v.about(s, want)
+	if fail != nil {
+		return nil, fail
 	}
 	if fail := v.allowed(s, doc, key, want); fail != nil {
 		return nil, fail
 	}
-	if v.on("denied") && doc.IsDenied(s.SubjectDigest()) {
-		return nil, refuse(Revoked, "trust document version %d denies %s", doc.Version, s.SubjectDigest().Short())
+	if v.on("denied") && doc.IsDenied(subject) {
+		return nil, refuse(Revoked, "trust document version %d denies %s", doc.Version, subject.Short())
 	}
 	if err := evidence.ValidatePredicate(s.PredicateType, s.Predicate); err != nil {
 		return nil, refuse(BadBundle, "%w", err)
@@ -281,7 +286,7 @@ func (v verifier) said(b *evidence.Bundle, s *evidence.Statement, doc *trust.Doc
 	}
 	return &Evidence{
 		PredicateType: s.PredicateType,
-		Subject:       s.SubjectDigest(),
+		Subject:       subject,
 		SubjectName:   s.Subject[0].Name,
 		Predicate:     s.Predicate,
 		Payload:       artifact.DigestOf(b.DSSEEnvelope.Payload),

@@ -73,7 +73,7 @@ func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Resu
 	if err := trustFacts(&in, rq); err != nil {
 		return nil, err
 	}
-	c := &collector{in: &in, doc: rq.Trust, now: rq.Context.Time, env: rq.Environment, certs: rq.Certificates}
+	c := &collector{in: &in, doc: rq.Trust, now: rq.Context.Time, env: rq.Environment, certs: rq.Certificates, layers: model.Layers}
 	if err := c.artifact(ctx, src, model, rq); err != nil {
 		return nil, err
 	}
@@ -109,13 +109,14 @@ func trustFacts(in *input.Input, rq Request) error {
 
 // collector fills one document. It is used by one goroutine.
 type collector struct {
-	in    *input.Input
-	doc   *trust.Document
-	now   time.Time
-	env   input.Environment
-	certs verify.Certificates
-	used  []artifact.Digest
-	past  []evidence.Verdict // on this digest for this environment
+	in     *input.Input
+	doc    *trust.Document
+	now    time.Time
+	env    input.Environment
+	certs  verify.Certificates
+	layers []artifact.Layer
+	used   []artifact.Digest
+	past   []evidence.Verdict // on this digest for this environment
 }
 
 // prev is the newest verified verdict: verdicts are chained per environment, and it is the one before the next.
@@ -169,6 +170,7 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 		return // what devices and targets report, and full records of decisions, are no ground for a verdict
 	}
 	w := c.want(c.in.Model.Name, subject, typ)
+	w.Layers = c.layers
 	if typ == evidence.TypeVSA && env != "" {
 		w.Env = env // an earlier environment's gate speaks for that environment; its key must be in scope there
 	}
