@@ -72,6 +72,8 @@ type verifiedJSON struct {
 
 	At         *time.Time        `json:"at,omitempty"` // when it was said; absent with timeSource none
 	TimeSource verify.TimeSource `json:"timeSource"`   // none, claimed, rfc3161, log
+
+	Certificate *certificateJSON `json:"certificate,omitempty"` // of a signature without a key
 }
 
 // says tells in a few words what a verified statement says: a denial is as well signed as a pass.
@@ -191,8 +193,7 @@ func (c *Call) printVerified(out verifyJSON) {
 		c.UI.Field("content", "%s, every digest right", ui.Plural(out.Files, "file"))
 	}
 	for _, v := range out.Verified {
-		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s (%s key %s)  %s  %s", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.KeyName, v.Role, v.KeyID[:12],
-			whenSaid(v), v.Says)
+		c.UI.Field(c.UI.Err.Green("proven"), "%-12s %s  by %s  %s  %s", evidence.NameOf(v.PredicateType), v.Bundle.Short(), v.who(), whenSaid(v), v.Says)
 	}
 	for _, f := range out.Failed {
 		c.UI.Field(c.UI.Err.Red("refused"), "%-12s %s  %s", evidence.NameOf(f.PredicateType), f.Bundle.Short(), f.Text)

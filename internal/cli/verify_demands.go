@@ -21,7 +21,7 @@ type demandJSON struct {
 }
 
 func verifiedOf(e verify.Evidence) verifiedJSON {
-	v := verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role, says(e), nil, e.TimeSource}
+	v := verifiedJSON{e.PredicateType, e.Bundle, e.KeyID, e.KeyName, e.Role, says(e), nil, e.TimeSource, certificateOf(e)}
 	if !e.At.IsZero() {
 		v.At = &e.At
 	}

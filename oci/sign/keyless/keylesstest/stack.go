@@ -257,18 +257,7 @@ func (s *Stack) documents(t T, log ed25519.PublicKey) {
 	s.TrustedRoot = sigstoretest.Parts{
 		Start: start, FulcioURL: s.Fulcio, CA: ca, TSAURL: s.TSA, TSA: certificates(t, chain), Logs: []sigstoretest.Log{{URL: s.Rekor, Key: log}},
 	}.TrustedRoot(t)
-	service := func(url string, version int) []any {
-		return []any{map[string]any{"url": url, "majorApiVersion": version, "operator": "test", "validFor": map[string]string{"start": start.UTC().Format(time.RFC3339)}}}
-	}
-	s.SigningConfig, err = json.MarshalIndent(map[string]any{
-		"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
-		"caUrls":    service(s.Fulcio, 1), "oidcUrls": service(s.URL+"/email", 1),
-		"rekorTlogUrls": service(s.Rekor, 2), "rekorTlogConfig": map[string]string{"selector": "ANY"},
-		"tsaUrls": service(s.TSA, 1), "tsaConfig": map[string]string{"selector": "ANY"},
-	}, "", "  ")
-	if err != nil {
-		t.Fatalf("signing configuration: %v", err)
-	}
+	s.SigningConfig = s.config(t, start, true)
 	for name, raw := range map[string][]byte{"trusted_root.json": s.TrustedRoot, "signing_config.json": s.SigningConfig} {
 		if err := os.WriteFile(filepath.Join(s.Dir, name), raw, 0o600); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -276,14 +265,37 @@ func (s *Stack) documents(t T, log ed25519.PublicKey) {
 	}
 }
 
-// File is the path of a file in Dir with these contents.
-func (s *Stack) File(t T, name, contents string) string {
+// config writes a signing_config.json.
+func (s *Stack) config(t T, start time.Time, log bool) []byte {
 	t.Helper()
-	p := filepath.Join(s.Dir, name)
-	if err := os.WriteFile(p, []byte(contents), 0o600); err != nil {
-		t.Fatalf("%s: %v", name, err)
+	service := func(url string, version int) []any {
+		return []any{map[string]any{"url": url, "majorApiVersion": version, "operator": "test", "validFor": map[string]string{"start": start.UTC().Format(time.RFC3339)}}}
 	}
-	return p
+	c := map[string]any{
+		"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+		"caUrls":    service(s.Fulcio, 1), "oidcUrls": service(s.URL+"/email", 1),
+		"tsaUrls": service(s.TSA, 1), "tsaConfig": map[string]string{"selector": "ANY"},
+	}
+	if log {
+		c["rekorTlogUrls"], c["rekorTlogConfig"] = service(s.Rekor, 2), map[string]string{"selector": "ANY"}
+	}
+	raw, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		t.Fatalf("signing configuration: %v", err)
+	}
+	return raw
+}
+
+// WithoutLog is a signing configuration with the certificate authority and the timestamp authority alone.
+func (s *Stack) WithoutLog(t T) []byte {
+	t.Helper()
+	return s.config(t, time.Now().Add(-time.Hour), false)
+}
+
+// StrangerRoot is the trusted root of a deployment that signed nothing.
+func StrangerRoot(t T) []byte {
+	t.Helper()
+	return sigstoretest.New(t, time.Now()).TrustedRoot(t)
 }
 
 func certificates(t T, raw []byte) []*x509.Certificate {
