@@ -266,25 +266,11 @@ func (s *Store) Check(ctx context.Context, d artifact.Descriptor) error {
 		return err
 	}
 	defer rc.Close()
-	_, err = io.Copy(discard{}, rc)
-	return err
-}
-
-// discard takes everything with a larger buffer than io.Discard has.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-
-func (discard) ReadFrom(r io.Reader) (int64, error) {
-	buf := make([]byte, copySize)
-	var total int64
-	for {
-		n, err := r.Read(buf)
-		total += int64(n)
-		if err != nil {
-			return total, eof(err)
-		}
+	buf := make([]byte, min(copySize, max(d.Size, 0)+1))
+	for err == nil {
+		_, err = rc.Read(buf)
 	}
+	return eof(err)
 }
 
 // open gives the file of a blob, and the reference that led to it, or nil.

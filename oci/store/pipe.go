@@ -19,9 +19,16 @@ const (
 // and writing. It returns how many bytes went through sink and h. Each buffer is hashed as it was written, so the hash is
 // that of what the sink got, whatever r's file becomes meanwhile. No goroutine outlives the call.
 func pump(r io.Reader, h hash.Hash, sink io.Writer) (int64, error) {
+	head := make([]byte, 8<<10)
+	n, err := fill(r, head)
+	if err != nil { // most blobs are short
+		return one(h, sink, head[:n], err)
+	}
 	buf := make([]byte, copySize)
-	n, err := fill(r, buf)
-	if err != nil { // it is short, or broken: no need for a second goroutine
+	copy(buf, head)
+	n, err = fill(r, buf[len(head):])
+	n += len(head)
+	if err != nil {
 		return one(h, sink, buf[:n], err)
 	}
 	free, full := make(chan []byte, copyDepth), make(chan []byte, copyDepth)

@@ -206,7 +206,11 @@ func (s *Store) Own(ctx context.Context, digests ...artifact.Digest) ([]artifact
 		if r == nil { // pruned meanwhile
 			continue
 		}
-		if _, err := s.fs.Stat(s.BlobPath(name)); errors.Is(err, fs.ErrNotExist) {
+		_, err = s.fs.Stat(s.BlobPath(name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return out, diag.Wrap(diag.Failure, err, "look for blob %s in store %s", name, s.dir)
+		}
+		if err != nil {
 			d := artifact.Descriptor{Digest: name, Size: r.Identity.Size}
 			rc, err := s.Blob(ctx, d)
 			if err != nil {
