@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if dir := os.Getenv("STORE_TEST_BUSY"); dir != "" {
+		fmt.Fprintln(os.Stderr, busy(dir, os.Getenv("STORE_TEST_NAME")))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
