@@ -48,11 +48,6 @@ func Copy(ctx context.Context, dst, src Repository, ref string, o CopyOptions) (
 		o.Jobs = 4
 	}
 	c := &copier{dst: dst, src: src, o: o, done: map[artifact.Digest]bool{}}
-	d, sok := dst.(*Remote)
-	s, rok := src.(*Remote)
-	if sok && rok && d.host == s.host && d.repo != s.repo {
-		c.mount = func(ctx context.Context, b artifact.Descriptor) (bool, error) { return d.mount(ctx, b, s.repo) }
-	}
 	desc, err := src.Resolve(ctx, ref)
 	if err != nil {
 		return c.res, err
@@ -81,7 +76,6 @@ func Copy(ctx context.Context, dst, src Repository, ref string, o CopyOptions) (
 type copier struct {
 	dst, src Repository
 	o        CopyOptions
-	mount    func(ctx context.Context, d artifact.Descriptor) (bool, error) // nil: not possible
 
 	mu   sync.Mutex
 	res  CopyResult
@@ -151,23 +145,11 @@ func (c *copier) blob(ctx context.Context, d artifact.Descriptor) error {
 		if !ok {
 			how = "sent"
 		}
-		c.count(d, how)
+		c.count(d, pushed{how, d.Size})
 		return nil
 	}
-	if c.mount != nil {
-		r := c.dst.(*Remote)
-		ok, err := r.has(ctx, d)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			if ok, err = c.mount(ctx, d); err != nil {
-				return err
-			} else if ok {
-				c.count(d, "mounted")
-				return nil
-			}
-		}
+	if r, ok := c.dst.(*Remote); ok {
+		return c.push(ctx, r, d)
 	}
 	if l, ok := c.dst.(*Local); ok {
 		if r, ok := c.src.(*Remote); ok {
@@ -181,7 +163,8 @@ func (c *copier) blob(ctx context.Context, d artifact.Descriptor) error {
 			if !f.Present {
 				how = "sent"
 			}
-			c.count(d, how)
+			r.transfers.seen(d.Digest, r.host, r.repo)
+			c.count(d, pushed{how, d.Size})
 			return nil
 		}
 	}
@@ -195,16 +178,39 @@ func (c *copier) blob(ctx context.Context, d artifact.Descriptor) error {
 	if c.o.Bytes != nil {
 		c.o.Bytes(d.Size)
 	}
-	c.count(d, how)
+	c.count(d, pushed{how, d.Size})
 	return nil
 }
 
-func (c *copier) count(d artifact.Descriptor, how string) {
+// push brings a blob to a registry: straight from the file where it lies in one, mounted where that registry has it.
+func (c *copier) push(ctx context.Context, r *Remote, d artifact.Descriptor) error {
+	var from []string
+	var src source = &streamSource{d: d, from: func() (io.ReadCloser, error) { return c.src.Blob(ctx, d) }}
+	switch s := c.src.(type) {
+	case *Local:
+		if f, ok := s.file(d); ok {
+			src = f
+		}
+	case *Remote:
+		if s.host == r.host {
+			from = append(from, s.repo)
+		}
+		s.transfers.seen(d.Digest, s.host, s.repo)
+	}
+	p, err := r.push(ctx, d, src, from, c.o.Bytes)
+	if err != nil {
+		return err
+	}
+	c.count(d, p)
+	return nil
+}
+
+func (c *copier) count(d artifact.Descriptor, p pushed) {
 	c.mu.Lock()
-	switch how {
+	switch p.how {
 	case "sent":
 		c.res.Sent++
-		c.res.SentBytes += d.Size
+		c.res.SentBytes += p.sent
 	case "mounted":
 		c.res.Mounted++
 	default:
@@ -212,7 +218,7 @@ func (c *copier) count(d artifact.Descriptor, how string) {
 	}
 	c.mu.Unlock()
 	if c.o.Progress != nil {
-		c.o.Progress(Event{d, how})
+		c.o.Progress(Event{d, p.how})
 	}
 }
 

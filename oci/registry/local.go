@@ -116,6 +116,14 @@ func (l *Local) ready(ctx context.Context, d artifact.Descriptor) (bool, error) 
 	return false, nil
 }
 
+// file is a blob that can be sent straight from its file.
+func (l *Local) file(d artifact.Descriptor) (*fileSource, bool) {
+	if !l.s.OnDisk() {
+		return nil, false
+	}
+	return &fileSource{s: l.s, d: d}, true
+}
+
 // PushManifest implements Repository.
 func (l *Local) PushManifest(ctx context.Context, b []byte, mediaType, tag string) (artifact.Descriptor, error) {
 	if tag != "" {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -36,6 +37,7 @@ type RemoteOptions struct {
 	Stall       time.Duration      // a download that brings no byte for so long is taken up anew; zero: 30 seconds
 	Connections int                // at a time for the ranges of blobs that are downloaded; zero: 4
 	Limit       *ratelimit.Limiter // shared by everything that is sent and received; nil: none
+	Transfers   *Transfers         // what is remembered between calls; nil: nothing
 	TokenHosts  []string           // token servers that may have the credentials though they are not under the registry's domain
 	Notify      func(Notice)       // hears of every repetition; called concurrently; nil: nobody does
 }
@@ -49,6 +51,8 @@ type Remote struct {
 	retry      RetryPolicy
 	notify     func(Notice)
 	slots      *fetch.Slots // connections for the ranges of blobs
+	transfers  *Transfers
+	noChunks   atomic.Bool // the registry refused a chunk
 }
 
 var _ Place = (*Remote)(nil)
@@ -90,7 +94,7 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	}
 	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
 	once := &stallGuard{next: paced, limit: o.Stall}
-	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, slots: fetch.NewSlots(o.Connections)}
+	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers}
 	r.gate = &gate{
 		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, rules: strict(), tokens: map[string]token{},
 		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,
@@ -155,12 +159,8 @@ func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
 		req.Header[k] = v
 	}
 	if q.body != nil {
-		req.GetBody, req.ContentLength = q.body, q.size
-		if req.Body, err = q.body(); err != nil {
-			return nil, err
-		}
+		req.Body, req.GetBody, req.ContentLength = &lazyBody{open: q.body}, q.body, q.size
 		if q.size == 0 {
-			_ = req.Body.Close()
 			req.Body, req.GetBody = http.NoBody, nil
 		}
 	}

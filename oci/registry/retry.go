@@ -46,9 +46,6 @@ func (n Notice) String() string {
 	return s
 }
 
-// idleLimit ends a connection on which nothing moved in either direction.
-const idleLimit = 2 * time.Minute
-
 // NewTransport makes an HTTP transport for registries: system proxies and certificates, keep-alive, and an end for
 // connections that stall.
 func NewTransport() *http.Transport {
@@ -60,7 +57,7 @@ func NewTransport() *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			return &idleConn{c}, nil
+			return &idleConn{c, defaultStall}, nil
 		},
 		ForceAttemptHTTP2:     true,
 		MaxIdleConnsPerHost:   16,
@@ -68,23 +65,6 @@ func NewTransport() *http.Transport {
 		TLSHandshakeTimeout:   15 * time.Second,
 		ExpectContinueTimeout: time.Second,
 	}
-}
-
-// idleConn moves its deadline with every transfer, so that a long one lives and a stalled one ends.
-type idleConn struct{ net.Conn }
-
-func (c *idleConn) Read(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(idleLimit)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *idleConn) Write(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(idleLimit)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }
 
 // retrier repeats requests that may be repeated, after failures that may pass. It gives every attempt a fresh body.

@@ -260,3 +260,9 @@ func (s *Store) referenceNames() ([]artifact.Digest, error) {
 	}
 	return out, nil
 }
+
+// OnDisk tells whether OpenRaw gives files of the operating system.
+func (s *Store) OnDisk() bool {
+	_, ok := s.fs.(fsx.OS)
+	return ok
+}
