@@ -51,6 +51,7 @@ type Call struct {
 	Path string   // "channel publish"
 	ctx  *ucli.Context
 
+	login access
 	moved transfers
 }
 

@@ -15,7 +15,7 @@ import (
 
 // placeFlags adds the flags of every verb that takes a REF to a registry.
 func placeFlags(more ...ucli.Flag) []ucli.Flag {
-	return append(more, &ucli.BoolFlag{Name: "plain-http", Usage: "talk plain http to registries on other machines", EnvVars: []string{"WAYBILL_PLAIN_HTTP"}})
+	return accessFlags(more...)
 }
 
 // storeDir is the folder of the local store: WAYBILL_HOME/store.

@@ -52,10 +52,10 @@ func (c *Call) remoteOptions() (registry.RemoteOptions, error) {
 	if c.Duration("stall") < 0 || c.IsSet("jobs") && c.Int("jobs") < 1 {
 		return registry.RemoteOptions{}, diag.New(diag.Usage, "--stall and --jobs must be positive")
 	}
-	return registry.RemoteOptions{
+	return c.withAccess(registry.RemoteOptions{
 		PlainHTTP: c.Bool("plain-http"), UserAgent: "waybill/" + version.Number,
 		Stall: c.Duration("stall"), Connections: c.Int("jobs"), Limit: t.limit, Notify: c.notice,
-	}, nil
+	})
 }
 
 // notice shows what happened on the way.

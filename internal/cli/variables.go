@@ -15,6 +15,11 @@ func variables() [][2]string {
 		{"WAYBILL_IMPORT_PASSWORD", "passphrase of the file that keys import reads, when it differs from the new one"},
 		{"WAYBILL_PKCS11_PIN", "PIN of a PKCS #11 token; without it COSIGN_PKCS11_PIN, then a prompt"},
 		{"WAYBILL_PASSWORD", "passphrase of private keys; without it COSIGN_PASSWORD, then a prompt"},
+		{"WAYBILL_REGISTRY_PASSWORD", "password for WAYBILL_REGISTRY_USERNAME or --username"},
+		{"WAYBILL_REGISTRY_TOKEN", "token sent to the registry as it is, in place of a name and a password"},
+		{"WAYBILL_TOKEN_HOSTS", "token servers that may have the credentials though they are not under the registry's domain"},
+		{"REGISTRY_AUTH_FILE", "credentials in docker's form, before DOCKER_CONFIG (config.json) and podman's auth.json"},
+		{"HTTPS_PROXY", "proxy for registries, with HTTP_PROXY and NO_PROXY"},
 		{"NO_COLOR", "no colour, unless --color always"},
 		{"CLICOLOR_FORCE", "colour also when the output is no terminal"},
 	}
@@ -58,7 +63,7 @@ func environmentText(table []Command) string {
 	var b strings.Builder
 	b.WriteString("A flag wins over its variable, a variable over waybill.yaml, that over the default.\n\n")
 	for _, n := range names {
-		fmt.Fprintf(&b, "%-18s %s\n", n, rows[n])
+		fmt.Fprintf(&b, "%-25s %s\n", n, rows[n])
 	}
 	return b.String()
 }

@@ -20,10 +20,10 @@ import (
 // UserKeychain reads the credentials that docker and podman left for their user, each time it is asked: the file that
 // REGISTRY_AUTH_FILE names; config.json in DOCKER_CONFIG or ~/.docker; containers/auth.json in XDG_RUNTIME_DIR, then in
 // XDG_CONFIG_HOME or ~/.config. In each file auths, credHelpers, credsStore and identity tokens count; the first file that
-// knows the registry wins. An entry for a namespace ("host/team") wins over the one for its host. getenv is os.Getenv but
-// in tests.
+// knows the registry wins. An entry for a namespace ("host/team") wins over the one for its host.
 type UserKeychain struct {
-	Getenv func(string) string
+	Getenv func(string) string // nil: os.Getenv, and the home directory of the user
+	Home   string              // home directory; "" with Getenv: none
 }
 
 // Resolve implements authn.Keychain.
@@ -81,7 +81,7 @@ func (k UserKeychain) files() []string {
 		}
 	}
 	add(get("REGISTRY_AUTH_FILE"))
-	home := get("HOME")
+	home := k.Home
 	if h, err := os.UserHomeDir(); home == "" && err == nil && k.Getenv == nil {
 		home = h
 	}
@@ -119,7 +119,8 @@ type Credentials struct {
 
 // Resolve implements authn.Keychain.
 func (c Credentials) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	if !strings.EqualFold(r.RegistryStr(), c.Host) {
+	host, err := name.NewRegistry(c.Host) // docker.io has another name for itself
+	if err != nil || !strings.EqualFold(r.RegistryStr(), host.RegistryStr()) {
 		if c.Others == nil {
 			return authn.Anonymous, nil
 		}
