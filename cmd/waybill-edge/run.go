@@ -105,6 +105,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	}
 	d.agent, err = agent.New(ctx, ac, agent.Deps{
 		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
+		Certificates: certificates(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)

@@ -146,6 +146,8 @@ type Deps struct {
 	Signer  Signer
 	Clock   Clock
 	Log     *slog.Logger
+	// Certificates verifies releases and verdicts that were signed without a key; nil: pinned keys only.
+	Certificates verify.Certificates
 }
 
 // Agent follows the channels of one device. Its methods are safe for concurrent use.

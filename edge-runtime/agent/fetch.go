@@ -169,7 +169,7 @@ func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
 		if err != nil {
 			return err
 		}
-		want := verify.Want{PredicateType: e.PredicateType, Subject: target.Digest, Model: target.Name, Env: r.Env, Channel: r.Channel, Now: now}
+		want := verify.Want{PredicateType: e.PredicateType, Subject: target.Digest, Model: target.Name, Env: r.Env, Channel: r.Channel, Now: now, Certificates: f.a.Certificates}
 		switch e.PredicateType {
 		case evidence.TypeRelease:
 			want.Role = trust.RolePublisher
@@ -184,7 +184,7 @@ func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
 		case evidence.TypeVSA:
 			_, _, err := f.a.checks.vsa(raw, doc, verify.VSAWant{
 				Subject: target.Digest, ResourceURI: f.cfg.ResourceURI, Model: target.Name, Env: f.cfg.Env,
-				DeviceClass: f.a.cfg.Class, Now: now, Record: r,
+				DeviceClass: f.a.cfg.Class, Now: now, Record: r, Certificates: f.a.Certificates,
 			})
 			if err != nil {
 				return fmt.Errorf("verdict on %s: %w", target.Digest.Short(), err)

@@ -42,6 +42,32 @@ var rules = []Rule{
 		Why: "nothing below the command line knows it"},
 }
 
+// keylessRules hold for the build tag keyless, where waybill-edge links the verifier of certificates: the program itself
+// wires it, and nothing below knows it.
+var keylessRules = []Rule{
+	{From: []string{"./edge-runtime/...", "./oci/verify"}, Deny: heavy, Allow: []string{"./oci/verify"},
+		Why: "the runtime sees certificates through an interface only"},
+	{From: []string{"./cmd/waybill-edge"}, Deny: []string{
+		"./packager/...", "./deploy/...", "./audit/...", "./oci/sign/...", "./oci/server/...", "./policy/...", "./internal/cli/...",
+		"github.com/sigstore/cosign/...", "github.com/open-policy-agent/opa/...", "github.com/urfave/cli/...",
+	}, Why: "the tag keyless adds sigstore-go to the runtime, not cosign, OPA or what signs"},
+}
+
+func TestImportRulesKeyless(t *testing.T) {
+	g, err := Load(t.Context(), "../..", "-tags=keyless", "./cmd/waybill-edge", "./edge-runtime/...")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := g.imports["github.com/sigstore/sigstore-go/pkg/verify"]; !ok {
+		t.Fatal("the tag adds no verifier: the rules would check nothing")
+	}
+	for _, r := range keylessRules {
+		for _, v := range g.Check(r) {
+			t.Error(v)
+		}
+	}
+}
+
 func TestImportRules(t *testing.T) {
 	g, err := Load(t.Context(), "../..", "./...")
 	if err != nil {
