@@ -29,6 +29,7 @@ func buildCommands() []Command {
 func shipCommands() []Command {
 	return []Command{
 		inspectCommand(),
+		diffCommand(),
 		pushCommand(),
 		pullCommand(),
 		copyCommand(),

@@ -149,6 +149,7 @@ func readOnly() map[string]string {
 		"channel history": "", "channel show": "", "channel verify": "",
 		"complete": "", "completion": "", "help": "", "version": "",
 		"demo":     "it plays in a folder of its own",
+		"diff":     "",
 		"env show": "", "env verify": "",
 		"facts":         "",
 		"inspect":       "",
@@ -204,6 +205,7 @@ func looks() []string {
 	return []string{
 		"inspect breast-cancer:1.0.0", "inspect {REG}/ml/breast-cancer:1.0.0 --output json", "inspect saved.tar", "inspect fresh/model.onnx",
 		"verify breast-cancer:1.0.0", "verify {REG}/ml/breast-cancer:2.0.0 --env prod", "facts {NOW} --env prod",
+		"diff breast-cancer:1.0.0 {REG}/ml/breast-cancer:2.0.0",
 		"channel show prod {REG}/ml/breast-cancer", "channel history prod {REG}/ml/breast-cancer", "channel verify prod {REG}/ml/breast-cancer",
 		"env show", "env verify", "keys show publisher.pub", "trust show", "trust verify trust.signed",
 		"policy list", "policy show MET-001", "policy digest", "store ls", "store stat", "store verify", "audit show breast-cancer:1.0.0",

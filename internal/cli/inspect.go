@@ -14,6 +14,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/compare"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/verify"
 	"github.com/waybill-ml/waybill/packager/build"
@@ -70,7 +71,9 @@ type inspectJSON struct {
 	Tags         []string             `json:"tags,omitempty"`     // that lead here; local places only
 	Channels     []pointerJSON        `json:"channels,omitempty"` // whose newest record leads here; local places only
 
-	proven []verify.Evidence
+	manifest int64             // its bytes
+	ops      map[string]int    // of the model as trained; nil when not known or not asked
+	said     []verify.Evidence // statements about it: proven with --trust, else as attached
 }
 
 type layerJSON struct {
@@ -92,7 +95,7 @@ func layerList(ls []artifact.Layer) []layerJSON {
 }
 
 func runInspect(ctx context.Context, c *Call) error {
-	out, err := c.look(ctx, c.Arg(0))
+	out, err := c.look(ctx, c.Arg(0), false)
 	if err != nil {
 		return err
 	}
@@ -130,8 +133,12 @@ func inspectModel(ctx context.Context, c *Call, arg string) (*inspectJSON, error
 	if t.Input != nil { // a bare file has no version
 		version = in.Version
 	}
+	var ops map[string]int
+	if t.Model != nil {
+		ops = operators(&t.Model.Source)
+	}
 	return &inspectJSON{
-		Schema: schemaBase + "inspect/v1", Target: t.Name, Model: true, Name: in.Name, Version: version,
+		ops: ops, Schema: schemaBase + "inspect/v1", Target: t.Name, Model: true, Name: in.Name, Version: version,
 		Bytes: int64(len(t.Code) + len(t.Weights)), Interface: in, Layers: []layerJSON{}, Evidence: []attachedJSON{},
 	}, nil
 }
@@ -253,30 +260,7 @@ func printInspect(c *Call, o *inspectJSON) {
 // portText writes a port as people do: "features  f32[N,30]".
 func portText(p artifact.Port) string {
 	if p.Name == "" {
-		return portType(p)
+		return compare.Type(p)
 	}
-	return p.Name + "  " + portType(p)
-}
-
-func portType(p artifact.Port) string {
-	switch {
-	case p.Kind == "map" && p.Elem != nil:
-		return "map<" + p.Key + "," + portType(*p.Elem) + ">"
-	case p.Elem != nil:
-		return p.Kind + "<" + portType(*p.Elem) + ">"
-	case !p.Ranked:
-		return p.DType + "[...]"
-	}
-	dims := make([]string, len(p.Shape))
-	for i, d := range p.Shape {
-		switch {
-		case d.Size >= 0:
-			dims[i] = fmt.Sprint(d.Size)
-		case d.Sym != "":
-			dims[i] = d.Sym
-		default:
-			dims[i] = "?"
-		}
-	}
-	return p.DType + "[" + strings.Join(dims, ",") + "]"
+	return p.Name + "  " + compare.Type(p)
 }

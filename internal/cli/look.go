@@ -74,8 +74,9 @@ func (c *Call) anchorOf() (*trust.Document, verify.Certificates, error) {
 	return doc, certs, err
 }
 
-// look describes a model file, a project, an artifact or a saved file. Statements are verified under --trust.
-func (c *Call) look(ctx context.Context, arg string) (*inspectJSON, error) {
+// look describes a model file, a project, an artifact or a saved file. Statements are verified under --trust; without it,
+// claims has them read all the same.
+func (c *Call) look(ctx context.Context, arg string, claims bool) (*inspectJSON, error) {
 	doc, certs, err := c.anchorOf()
 	if err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (c *Call) look(ctx context.Context, arg string) (*inspectJSON, error) {
 	if tar, err := c.isArchive(arg); err != nil {
 		return nil, err
 	} else if tar {
-		return c.lookInto(ctx, arg, doc, certs)
+		return c.lookInto(ctx, arg, lens{doc, certs, claims})
 	}
 	if local, err := isLocalModel(c, arg); err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func (c *Call) look(ctx context.Context, arg string) (*inspectJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.describe(ctx, p.Place, d.Digest, arg, doc, certs)
+	out, err := c.describe(ctx, p.Place, d.Digest, arg, lens{doc, certs, claims})
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +109,13 @@ func (c *Call) look(ctx context.Context, arg string) (*inspectJSON, error) {
 		return out, nil
 	}
 	return out, c.pointers(ctx, p.Place, out, doc)
+}
+
+// lens is how statements are looked at.
+type lens struct {
+	doc    *trust.Document // nil: nobody's signature is checked
+	certs  verify.Certificates
+	claims bool // read statements that are not verified too
 }
 
 // isArchive tells whether an argument is a file that begins like a tar.
@@ -129,7 +137,7 @@ func (c *Call) isArchive(arg string) (bool, error) {
 }
 
 // lookInto describes the artifact that a saved file is about, after reading all of it.
-func (c *Call) lookInto(ctx context.Context, arg string, doc *trust.Document, certs verify.Certificates) (*inspectJSON, error) {
+func (c *Call) lookInto(ctx context.Context, arg string, z lens) (*inspectJSON, error) {
 	f, err := os.Open(c.Abs(arg))
 	if err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "inspect")
@@ -157,7 +165,7 @@ func (c *Call) lookInto(ctx context.Context, arg string, doc *trust.Document, ce
 		}
 		return nil, e.Hint("waybill load %s, then inspect each", arg)
 	}
-	out, err := c.describe(ctx, o, main, arg, doc, certs)
+	out, err := c.describe(ctx, o, main, arg, z)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +175,7 @@ func (c *Call) lookInto(ctx context.Context, arg string, doc *trust.Document, ce
 			out.Tags = append(out.Tags, l.Ref)
 			out.Ref = registry.Ref{Repo: repo, Digest: main}.String()
 		} else if name, ok := channelTag(tag); ok && l.ArtifactType == artifact.MediaTypeChannel {
-			if err := c.pointer(ctx, o, l.Digest, name, out, doc); err != nil {
+			if err := c.pointer(ctx, o, l.Digest, name, out, z.doc); err != nil {
 				return nil, err
 			}
 		}
@@ -183,7 +191,7 @@ type graph interface {
 }
 
 // describe reads a manifest, what it says about a model, and everything attached to it.
-func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg string, doc *trust.Document, certs verify.Certificates) (*inspectJSON, error) {
+func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg string, z lens) (*inspectJSON, error) {
 	b, desc, err := p.Manifest(ctx, d)
 	if err != nil {
 		return nil, err
@@ -196,6 +204,7 @@ func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg str
 		Schema: schemaBase + "inspect/v1", Target: arg, Digest: d,
 		MediaType: desc.MediaType, ArtifactType: desc.ArtifactType, Bytes: desc.Size, Layers: []layerJSON{}, Evidence: []attachedJSON{},
 	}
+	out.manifest = desc.Size
 	for _, bl := range m.Blobs {
 		out.Bytes += bl.Size
 	}
@@ -203,6 +212,11 @@ func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg str
 	case err == nil:
 		if err := describeModel(ctx, p, x, out); err != nil {
 			return nil, err
+		}
+		if z.claims {
+			if out.ops, err = sourceOperators(ctx, p, x); err != nil {
+				return nil, err
+			}
 		}
 	default:
 		out.Reason = err.Error()
@@ -214,14 +228,14 @@ func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg str
 			out.Subject = m.Subject
 		}
 	}
-	if doc != nil {
-		out.TrustVersion = doc.Version
+	if z.doc != nil {
+		out.TrustVersion = z.doc.Version
 	}
-	return out, c.attached(ctx, p, d, 0, out, doc, certs)
+	return out, c.attached(ctx, p, d, 0, out, z)
 }
 
 // attached lists what is attached to subject, and below each what is attached to that.
-func (c *Call) attached(ctx context.Context, p graph, subject artifact.Digest, depth int, out *inspectJSON, doc *trust.Document, certs verify.Certificates) error {
+func (c *Call) attached(ctx context.Context, p graph, subject artifact.Digest, depth int, out *inspectJSON, z lens) error {
 	refs, err := p.Referrers(ctx, subject)
 	if err != nil {
 		return err
@@ -238,8 +252,8 @@ func (c *Call) attached(ctx context.Context, p graph, subject artifact.Digest, d
 		}
 		if err == nil && m.ArtifactType == artifact.MediaTypeBundle && len(m.Layers) == 1 {
 			a.State = stateUnverified
-			if doc != nil {
-				if err := c.prove(ctx, p, m.Layers[0], subject, &a, out, doc, certs); err != nil {
+			if z.doc != nil || z.claims {
+				if err := c.prove(ctx, p, m.Layers[0], subject, &a, out, z); err != nil {
 					return err
 				}
 			}
@@ -248,7 +262,7 @@ func (c *Call) attached(ctx context.Context, p graph, subject artifact.Digest, d
 			return diag.New(diag.Verification, "%s has more than %d things attached", out.Digest.Short(), artifact.MaxReferrers)
 		}
 		if depth < 4 {
-			if err := c.attached(ctx, p, e.Digest, depth+1, out, doc, certs); err != nil {
+			if err := c.attached(ctx, p, e.Digest, depth+1, out, z); err != nil {
 				return err
 			}
 		}
@@ -257,7 +271,7 @@ func (c *Call) attached(ctx context.Context, p graph, subject artifact.Digest, d
 }
 
 // prove verifies one bundle about subject and says in a what came out.
-func (c *Call) prove(ctx context.Context, p graph, layer artifact.Descriptor, subject artifact.Digest, a *attachedJSON, out *inspectJSON, doc *trust.Document, certs verify.Certificates) error {
+func (c *Call) prove(ctx context.Context, p graph, layer artifact.Descriptor, subject artifact.Digest, a *attachedJSON, out *inspectJSON, z lens) error {
 	raw, err := registry.ReadBlob(ctx, p, layer, artifact.MaxBundle)
 	if diag.CodeOf(err) == diag.Verification {
 		a.State, a.Reason, a.Text = stateRefused, verify.Altered, err.Error()
@@ -266,12 +280,20 @@ func (c *Call) prove(ctx context.Context, p graph, layer artifact.Descriptor, su
 	if err != nil {
 		return err
 	}
-	ok, failed := verify.All([][]byte{raw}, doc, verify.Want{Subject: subject, Model: out.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
+	if z.doc == nil {
+		if b, err := evidence.ParseBundle(raw); err == nil {
+			if st, err := evidence.ParseStatement(b.DSSEEnvelope.Payload); err == nil && st.SubjectDigest() == out.Digest {
+				out.said = append(out.said, verify.Evidence{Bundle: a.Bundle, PredicateType: st.PredicateType, Subject: out.Digest, Predicate: st.Predicate})
+			}
+		}
+		return nil
+	}
+	ok, failed := verify.All([][]byte{raw}, z.doc, verify.Want{Subject: subject, Model: out.Name, AnyScope: true, Now: c.Env.Now(), Certificates: z.certs})
 	for _, e := range ok {
 		v := verifiedOf(e)
 		a.State, a.KeyID, a.KeyName, a.Role, a.Says, a.PredicateType = stateProven, v.KeyID, v.KeyName, v.Role, v.Says, v.PredicateType
 		if subject == out.Digest {
-			out.proven = append(out.proven, e)
+			out.said = append(out.said, e)
 		}
 	}
 	for _, f := range failed {
