@@ -81,17 +81,21 @@ tag. With --out its files go into a folder instead, and only there; --role, give
 Everything is hashed, also what is there already and therefore not fetched; what does not have its digest is refused
 and leaves no file. A pull that broke off goes on where it stopped when it is run again: until then its parts lie
 beside their files, as .NAME.partial, or in the store, where store prune removes them. Every repetition is shown with
-its reason. Signatures are checked by waybill verify.`,
+its reason. With --verify nothing is fetched unless a publisher whom the trust document knows has released the
+digest and its rules are met; what is fetched is that digest, whatever the tag names by then.`,
 		Examples: []string{
 			"waybill pull reg.example/ml/churn:1.0",
 			"waybill pull reg.example/ml/churn:1.0 candidate:1.0",
 			"waybill pull reg.example/ml/churn:1.0 --out ./churn --role module --role interface",
+			"waybill pull reg.example/ml/churn:1.0 --verify --trust trust.signed",
 			"waybill pull reg.example/ml/churn:1.0 --limit-rate 10M --jobs 8",
 		},
 		Flags: copyFlags(
 			&ucli.StringFlag{Name: "out", Usage: "write the files into `DIR`, not into the store"},
 			&ucli.StringSliceFlag{Name: "role", Usage: "with --out: only files of `ROLE` (module, weights, interface, step, golden, baseline, source, doc)"},
-			&ucli.BoolFlag{Name: "force", Usage: "with --out: overwrite files"}),
+			&ucli.BoolFlag{Name: "force", Usage: "with --out: overwrite files"},
+			&ucli.BoolFlag{Name: "verify", Usage: "fetch only what verifies against --trust"},
+			trustFlag(), trustDigestFlag()),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"push", "verify", "inspect"},
 		Run:   runPull,
@@ -102,6 +106,12 @@ func runPull(ctx context.Context, c *Call) error {
 	src, err := registry.ParseRef(c.Args[0])
 	if err != nil {
 		return err
+	}
+	if c.Bool("verify") {
+		// From here on the digest that was verified is named, not the tag: the tag may move.
+		if c.Args[0], err = c.verifiedRef(ctx, c.Args[0]); err != nil {
+			return err
+		}
 	}
 	if c.String("out") != "" {
 		if len(c.Args) > 1 {

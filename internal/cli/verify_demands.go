@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/publish"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
 )
@@ -94,6 +97,36 @@ func (c *Call) demands(out *verifyJSON, ok []verify.Evidence, doc *trust.Documen
 		}
 	}
 	return refusal
+}
+
+// verifiedRef verifies what a reference names now, without its files, and gives the reference by the digest that was verified.
+func (c *Call) verifiedRef(ctx context.Context, arg string) (string, error) {
+	doc, _, err := c.trustFile()
+	if err != nil {
+		return "", err
+	}
+	certs, err := c.certificates()
+	if err != nil {
+		return "", err
+	}
+	s, err := c.subject(ctx, arg)
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	bundles, err := publish.Bundles(ctx, s.Place, s.Desc.Digest)
+	if err != nil {
+		return "", err
+	}
+	if err := released(bundles, doc, s, c, certs); err != nil {
+		return "", noteLegacy(ctx, s, err)
+	}
+	ok, _ := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
+	if err := verify.Enough(ok, doc, s.Desc.Digest); err != nil {
+		return "", diag.Wrap(diag.Verification, err, "%s", s.Pinned())
+	}
+	c.UI.Field("verified", "%s, %s under trust document version %d", s.Desc.Digest, ui.Plural(len(ok), "statement"), doc.Version)
+	return s.Pinned(), nil
 }
 
 // nearness orders refusals by how far the check came; the one nearest to success is told.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -45,7 +46,8 @@ type GoldenTensor struct {
 	Elems   []GoldenTensor `json:"elems,omitempty"`
 }
 
-// Base64 is bytes written as standard base64.
+// Base64 is bytes written as standard base64, in the one canonical way: other text for the same bytes would give a signed
+// document a second digest.
 type Base64 []byte
 
 // MarshalText implements encoding.TextMarshaler.
@@ -55,7 +57,10 @@ func (b Base64) MarshalText() ([]byte, error) {
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (b *Base64) UnmarshalText(t []byte) error {
-	d, err := base64.StdEncoding.DecodeString(string(t))
+	if bytes.ContainsAny(t, "\r\n") {
+		return errors.New("base64 with line breaks")
+	}
+	d, err := base64.StdEncoding.Strict().DecodeString(string(t))
 	*b = d
 	return err
 }

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
@@ -16,14 +17,15 @@ import (
 func (v verifier) open(raw []byte) (*evidence.Bundle, *evidence.Statement, error) {
 	b, err := evidence.OpenBundle(raw)
 	if err != nil && !v.on("strict-bundle") {
-		b, err = loose[evidence.Bundle](raw)
+		b, err = looseBundle(raw)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	s, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
 	if err != nil && !v.on("strict-statement") {
-		s, err = loose[evidence.Statement](b.DSSEEnvelope.Payload)
+		s = new(evidence.Statement)
+		err = loose(b.DSSEEnvelope.Payload, s)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -31,10 +33,31 @@ func (v verifier) open(raw []byte) (*evidence.Bundle, *evidence.Statement, error
 	return b, s, nil
 }
 
-// loose is what a careless reader does: it takes the first value and lets everything else pass.
-func loose[T any](raw []byte) (*T, error) {
-	v := new(T)
-	return v, json.Unmarshal(raw, v)
+// loose is what a careless reader does: it takes the first value, of doubled keys the last one in any case, and lets
+// everything else pass.
+func loose(raw []byte, v any) error { return json.NewDecoder(bytes.NewReader(raw)).Decode(v) }
+
+func looseBundle(raw []byte) (*evidence.Bundle, error) {
+	var x struct {
+		MediaType            string                        `json:"mediaType"`
+		VerificationMaterial evidence.VerificationMaterial `json:"verificationMaterial"`
+		DSSEEnvelope         struct {
+			Payload     []byte `json:"payload"`
+			PayloadType string `json:"payloadType"`
+			Signatures  []struct {
+				Sig []byte `json:"sig"`
+			} `json:"signatures"`
+		} `json:"dsseEnvelope"`
+	}
+	if err := loose(raw, &x); err != nil {
+		return nil, err
+	}
+	b := &evidence.Bundle{MediaType: x.MediaType, VerificationMaterial: x.VerificationMaterial}
+	b.DSSEEnvelope.Payload, b.DSSEEnvelope.PayloadType = x.DSSEEnvelope.Payload, x.DSSEEnvelope.PayloadType
+	for _, s := range x.DSSEEnvelope.Signatures {
+		b.DSSEEnvelope.Signatures = append(b.DSSEEnvelope.Signatures, evidence.Signature{Sig: s.Sig})
+	}
+	return b, nil
 }
 
 // badBundle finds the reason behind a bundle that could not be read.

@@ -45,6 +45,12 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	if err != nil {
 		return nil, nil, refuse(BadBundle, "%w", err)
 	}
+	// Only the document that the record was made under, or a later one, can judge it: this one may be expired by then, or give
+	// the signer another scope. Nothing is believed of the record: the newer document has to be found and to verify.
+	if doc != nil && v.on("trust-version") && r.Trust.Version > doc.Version {
+		return nil, nil, refuse(TrustBehind, "record %s seq %d was made under trust document version %d, this is version %d",
+			r.Channel, r.Seq, r.Trust.Version, doc.Version)
+	}
 	// A record of a generation that the roots have closed says nothing any more, whoever signed it and whatever became of the key.
 	if doc != nil && v.on("generation") && r.Generation < doc.Generation {
 		return nil, nil, refuse(PastGeneration, "record %s seq %d is of generation %d, the roots have opened generation %d since", r.Channel, r.Seq, r.Generation, doc.Generation)
@@ -59,9 +65,6 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	switch {
 	case v.on("record-subject") && e.SubjectName != channel.SubjectName(r.Channel):
 		return nil, nil, refuse(WrongSubject, "channel record has the subject %q, not %q", e.SubjectName, channel.SubjectName(r.Channel))
-	case v.on("trust-version") && r.Trust.Version > doc.Version:
-		return nil, nil, refuse(TrustBehind, "record %s seq %d was made under trust document version %d, this is version %d",
-			r.Channel, r.Seq, r.Trust.Version, doc.Version)
 	case v.on("generation") && r.Generation > doc.Generation:
 		return nil, nil, refuse(BadTrust, "record %s seq %d is of generation %d, the trust document of %d", r.Channel, r.Seq, r.Generation, doc.Generation)
 	}
