@@ -55,7 +55,7 @@ func (v verifier) record(raw []byte, doc *trust.Document, now time.Time) (*chann
 	if doc != nil && v.on("generation") && r.Generation < doc.Generation {
 		return nil, nil, refuse(PastGeneration, "record %s seq %d is of generation %d, the roots have opened generation %d since", r.Channel, r.Seq, r.Generation, doc.Generation)
 	}
-	e, fail := v.bundle(raw, doc, Want{
+	e, fail := v.opened(raw, b, s, doc, Want{
 		PredicateType: evidence.TypeChannel, Subject: r.Target.Digest,
 		Model: r.Target.Name, Env: r.Env, Channel: r.Channel, Now: now,
 	})
@@ -112,9 +112,9 @@ func (v verifier) vsa(raw []byte, doc *trust.Document, want VSAWant) (*evidence.
 	if fail != nil {
 		return nil, nil, fail
 	}
-	a, err := evidence.ParseVSA(e.Predicate)
-	if err != nil {
-		return nil, nil, refuse(BadBundle, "%w", err)
+	a := e.vsa
+	if a == nil { // only in a verifier that does not compare the predicate type
+		return nil, nil, refuse(WrongPredicate, "a %s statement, not a verdict", name(e.PredicateType))
 	}
 	if fail := v.verdict(a, doc, want); fail != nil {
 		fail.KeyID = e.KeyID

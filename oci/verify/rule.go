@@ -37,6 +37,9 @@ func (v verifier) ruled(e *Evidence, raw []byte, doc *trust.Document, want Want)
 }
 
 func claimed(e *Evidence) (time.Time, TimeSource) {
+	if e.vsa != nil {
+		return e.vsa.TimeVerified.UTC(), TimeClaimed
+	}
 	at := evidence.ClaimedTime(&evidence.Statement{PredicateType: e.PredicateType, Predicate: e.Predicate})
 	if at.IsZero() {
 		return time.Time{}, TimeNone

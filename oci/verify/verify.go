@@ -139,6 +139,8 @@ type Evidence struct {
 
 	// Certified says who the certificate named and when; nil when a pinned key signed. KeyID is then the identity's id.
 	Certified *Certified
+
+	vsa *evidence.VSA // the parsed predicate of a verdict, else nil
 }
 
 // Failure is a bundle that did not verify, with what it claims. Nothing in it but Bundle and Err is proven.
@@ -217,15 +219,20 @@ func (v verifier) bundle(raw []byte, doc *trust.Document, want Want) (*Evidence,
 	if len(raw) == 0 {
 		return nil, refuse(NoBundle, "no %s bundle for %s", name(want.PredicateType), want.Subject.Short())
 	}
+	b, s, err := v.open(raw)
+	if err != nil {
+		return nil, badBundle(err)
+	}
+	return v.opened(raw, b, s, doc, want)
+}
+
+// opened is bundle for one that open has parsed.
+func (v verifier) opened(raw []byte, b *evidence.Bundle, s *evidence.Statement, doc *trust.Document, want Want) (*Evidence, *Error) {
 	if want.Now.IsZero() {
 		return nil, refuse(Expired, "no time to verify at")
 	}
 	if doc == nil {
 		return nil, refuse(BadTrust, "no trust document")
-	}
-	b, s, err := v.open(raw)
-	if err != nil {
-		return nil, badBundle(err)
 	}
 	if b.Certified() {
 		return v.certified(raw, b, s, doc, want)
@@ -281,7 +288,8 @@ func (v verifier) said(b *evidence.Bundle, s *evidence.Statement, doc *trust.Doc
 	if v.on("denied") && doc.IsDenied(subject) {
 		return nil, refuse(Revoked, "trust document version %d denies %s", doc.Version, subject.Short())
 	}
-	if err := evidence.ValidatePredicate(s.PredicateType, s.Predicate); err != nil {
+	vsa, err := validate(s)
+	if err != nil {
 		return nil, refuse(BadBundle, "%w", err)
 	}
 	if fail := v.meaning(s, key, want); fail != nil {
@@ -298,7 +306,20 @@ func (v verifier) said(b *evidence.Bundle, s *evidence.Statement, doc *trust.Doc
 		Role:          key.Role,
 		ApproverRoles: key.ApproverRoles,
 		TimeSource:    TimeNone,
+		vsa:           vsa,
 	}, nil
+}
+
+// validate is evidence.ValidatePredicate that keeps the verdict which it parsed: devices look into one each time.
+func validate(s *evidence.Statement) (*evidence.VSA, error) {
+	if s.PredicateType != evidence.TypeVSA {
+		return nil, evidence.ValidatePredicate(s.PredicateType, s.Predicate)
+	}
+	v, err := evidence.ParseVSA(s.Predicate)
+	if err != nil {
+		return nil, fmt.Errorf("predicate %s: %w", s.PredicateType, err)
+	}
+	return v, nil
 }
 
 // allowed asks the trust document: role, scope, revocation, its own expiry.
