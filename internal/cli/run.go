@@ -21,7 +21,11 @@ func Run(ctx context.Context, env *Env, args []string) int {
 		return int(diag.OK)
 	}
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		err = diag.New(diag.Interrupted, "interrupted")
+		e := diag.New(diag.Interrupted, "interrupted")
+		if de := (*diag.Error)(nil); errors.As(err, &de) && de.Code == diag.Interrupted {
+			e.Hints = de.Hints // how to go on
+		}
+		err = e
 	}
 	w := newUI(env, "text", "auto", false, false)
 	text := diag.Render(err)

@@ -291,6 +291,13 @@ func (r *Remote) rawManifest(ctx context.Context, tagOrDigest string, max int64)
 	if err != nil {
 		return nil, "", refine(err, r.host+"/"+r.repo, tagOrDigest)
 	}
+	// Behind a tag the registry's own word is all there is to compare with: content that was altered there shows.
+	if said, err := artifact.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err == nil && ValidTag(tagOrDigest) {
+		if got := artifact.DigestOf(b); got != said {
+			return nil, "", diag.New(diag.Verification, "registry %s, repository %s: the manifest %s is not what the registry says it is", r.host, r.repo, tagOrDigest).
+				Line("want %s", said).Line("got  %s", got)
+		}
+	}
 	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return b, mt, nil
 }
