@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/verify/sigstore/sigstoretest"
 )
 
@@ -174,11 +175,31 @@ func answers(url string) bool {
 	return err == nil
 }
 
+// metrics is where timestamp-server 2.1.3 answers with its metrics; it cannot be told another place, and ends when that is
+// taken.
+const metrics = ":2112"
+
 func (s *Stack) timestamps(t T) {
 	t.Helper()
+	// Packages are tested at the same time: one timestamp-server after the other.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	release, err := fsx.Lock(ctx, filepath.Join(os.TempDir(), "waybill-test-timestamp-server.lock"), false)
+	if err != nil {
+		t.Fatalf("wait for another test's timestamp-server: %v", err)
+	}
+	t.Cleanup(func() { _ = release() })
+	if !await(t, nil, func() bool {
+		l, err := net.Listen("tcp", metrics)
+		return err == nil && l.Close() == nil
+	}) {
+		t.Fatalf("timestamp-server needs the port %s for its metrics, and another program has it", metrics)
+	}
 	p := server(t, "timestamp-server", 1, func(p []string) []string {
 		return []string{"serve", "--host", "127.0.0.1", "--port", p[0], "--timestamp-signer", "memory", "--disable-ntp-monitoring"}
-	}, func(p []string) bool { return answers("http://127.0.0.1:" + p[0] + "/api/v1/timestamp/certchain") })
+	}, func(p []string) bool {
+		return answers("http://127.0.0.1:"+p[0]+"/api/v1/timestamp/certchain") && answers("http://127.0.0.1"+metrics+"/metrics")
+	})
 	s.TSA = "http://127.0.0.1:" + p[0] + "/api/v1/timestamp"
 }
 
