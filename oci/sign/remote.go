@@ -76,6 +76,11 @@ func CheckURI(uri string) error {
 		return diag.New(diag.Usage, "the URI holds a PIN, which does not belong in a file").
 			Hint("leave pin-value out and set WAYBILL_PKCS11_PIN, or use pin-source=file:PATH")
 	}
+	if strings.HasPrefix(uri, pkcs11Scheme) {
+		if _, err := parseToken(uri); err != nil {
+			return diag.Wrap(diag.Usage, err, "%s", uri).Hint("waybill keys register 'pkcs11:token=T;object=K?module-path=/usr/lib/softhsm/libsofthsm2.so' --role publisher")
+		}
+	}
 	return nil
 }
 
