@@ -49,11 +49,6 @@ func (b *bench) bytesOf(ctx context.Context, kind, tool string) ([]count, error)
 		if tool == "oras" {
 			return b.toolProc("oras", "", "pull", "--plain-http", addr+"/a/one:1", "-o", dir)
 		}
-		if b.unpacked {
-			p := b.waybillProc("pull", addr+"/a/one:1", "x:1")
-			p.env = append(p.env, "WAYBILL_HOME="+dir)
-			return p
-		}
 		return b.waybillProc("pull", addr+"/a/one:1", "--out", dir)
 	}
 	// A server that the proxy stands before: the proxy's address is the registry's name for the tool.
@@ -85,7 +80,7 @@ func (b *bench) bytesOf(ctx context.Context, kind, tool string) ([]count, error)
 	defer os.RemoveAll(dir)
 	if n, err := b.killed(ctx, s.addr, func(addr string) proc { return pull(addr, dir) }, true); err != nil {
 		return out, err
-	} else if err := b.complete(dir, "one"); err != nil && !b.unpacked {
+	} else if err := b.complete(dir, "one"); err != nil {
 		return out, fmt.Errorf("pull after a kill: %w", err)
 	} else {
 		out = append(out, count{"downloaded twice after a kill at half", kind, tool, max(0, n-b.size)})

@@ -29,8 +29,6 @@ type bench struct {
 	home    string // DOCKER_CONFIG and HOME of all tools
 	kinds   []string
 	only    []string
-
-	unpacked bool
 }
 
 func main() {

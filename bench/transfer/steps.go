@@ -24,13 +24,13 @@ const mediaType = "application/vnd.cncf.model.weight.v1.raw"
 // models writes the two models: the same random bytes as one file and as eight.
 func (b *bench) models() error {
 	for _, m := range []string{"one", "eight"} {
-		if err := os.MkdirAll(b.model(m), 0o700); err != nil {
+		if err := os.MkdirAll(b.filesDir(m), 0o700); err != nil {
 			return err
 		}
 		n := len(b.files(m))
 		r := rand.NewChaCha8([32]byte{1})
 		for _, name := range b.files(m) {
-			f, err := os.Create(filepath.Join(b.model(m), name))
+			f, err := os.Create(filepath.Join(b.filesDir(m), name))
 			if err != nil {
 				return err
 			}
@@ -42,19 +42,16 @@ func (b *bench) models() error {
 				return err
 			}
 		}
-		var y strings.Builder
-		fmt.Fprintf(&y, "name: %s\nversion: 1.0.0\nlicense: Apache-2.0\nmodel:\n  compile: false\n  files:\n", m)
-		for _, name := range b.files(m) {
-			fmt.Fprintf(&y, "    - %s\n", name)
-		}
-		if err := os.WriteFile(filepath.Join(b.model(m), "waybill.yaml"), []byte(y.String()), 0o600); err != nil {
+		y := fmt.Sprintf("name: %s\nversion: 1.0.0\nlicense: Apache-2.0\ncompile: false\npersonal_data: none\nmodel: files\n", m)
+		if err := os.WriteFile(filepath.Join(b.model(m), "waybill.yaml"), []byte(y), 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) model(m string) string { return filepath.Join(b.dir, "model-"+m) }
+func (b *bench) model(m string) string    { return filepath.Join(b.dir, "model-"+m) }
+func (b *bench) filesDir(m string) string { return filepath.Join(b.model(m), "files") }
 
 func (b *bench) files(m string) []string {
 	if m == "one" {
@@ -68,9 +65,6 @@ func (b *bench) files(m string) []string {
 }
 
 func (b *bench) wants(s step) bool {
-	if b.unpacked && s.tool == "waybill" && (strings.HasPrefix(s.step, "pack") || strings.HasPrefix(s.step, "pull to files")) {
-		return false
-	}
 	for _, w := range b.only {
 		if strings.Contains(s.step+" "+s.registry+" "+s.tool, w) {
 			return true
@@ -103,7 +97,7 @@ func (b *bench) timings(ctx context.Context) ([]result, error) {
 		}
 	}
 	steps := []step{{step: "sha256", tool: "crypto/sha256", proc: func() proc {
-		return proc{args: []string{self(), "sha256", filepath.Join(b.model("one"), "weights.bin")}}
+		return proc{args: []string{self(), "sha256", filepath.Join(b.filesDir("one"), "weights.bin")}}
 	}}}
 	for _, m := range []string{"one", "eight"} {
 		steps = append(steps, b.packSteps(m)...)
@@ -114,7 +108,7 @@ func (b *bench) timings(ctx context.Context) ([]result, error) {
 			steps = append(steps, b.pullSteps(m, seeds[k])...)
 		}
 	}
-	if len(b.kinds) > 0 && !b.unpacked {
+	if len(b.kinds) > 0 {
 		v, err := b.verifySteps(ctx, seeds[b.kinds[0]])
 		if err != nil {
 			return nil, err
@@ -187,14 +181,7 @@ func (b *bench) layout(m string) string { return filepath.Join(b.dir, "layout-"+
 func (b *bench) seed(ctx context.Context) error {
 	for _, m := range []string{"one", "eight"} {
 		if _, _, err := run(ctx, b.waybillProc("pack", b.model(m))); err != nil {
-			b.unpacked = true
-			if _, _, err := run(ctx, b.toolProc("oras", b.model(m), b.orasPush(m, "--oci-layout", b.layout(m)+":1")...)); err != nil {
-				return err
-			}
-			if _, _, err := run(ctx, b.waybillProc("copy", "layout:"+b.layout(m)+":1", m+":1.0.0")); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		if _, _, err := run(ctx, b.waybillProc("copy", m+":1.0.0", "layout:"+b.layout(m)+":1")); err != nil {
 			return err
@@ -220,7 +207,7 @@ func (b *bench) packSteps(m string) []step {
 	if b.tools["oras"] != "" {
 		out = append(out, step{
 			step: "pack " + m, tool: "oras", clean: b.remover(store),
-			proc: func() proc { return b.toolProc("oras", b.model(m), b.orasPush(m, "--oci-layout", store+":1")...) },
+			proc: func() proc { return b.toolProc("oras", b.filesDir(m), b.orasPush(m, "--oci-layout", store+":1")...) },
 		})
 	}
 	return out
@@ -251,7 +238,7 @@ func (b *bench) pushSteps(m, kind string) []step {
 	if b.tools["oras"] != "" {
 		out = append(out,
 			mk("oras push", func() proc {
-				return b.toolProc("oras", b.model(m), b.orasPush(m, "--plain-http", s.addr+"/bench/"+m+":1")...)
+				return b.toolProc("oras", b.filesDir(m), b.orasPush(m, "--plain-http", s.addr+"/bench/"+m+":1")...)
 			}),
 			mk("oras cp", func() proc {
 				return b.toolProc("oras", "", "cp", "--from-oci-layout", b.layout(m)+":1", "--to-plain-http", s.addr+"/bench/"+m+":1")
