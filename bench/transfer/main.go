@@ -29,6 +29,7 @@ type bench struct {
 	home    string // DOCKER_CONFIG and HOME of all tools
 	kinds   []string
 	only    []string
+	settle  bool
 }
 
 func main() {
@@ -56,6 +57,7 @@ func realMain(ctx context.Context, out io.Writer) error {
 	kinds := flag.String("registries", "embedded,docker-registry,distribution", "registries to measure against, those that are installed")
 	only := flag.String("only", "", "comma-separated words; only steps whose name has one of them")
 	asJSON := flag.String("json", "", "write all single results to this file")
+	flag.BoolVar(&b.settle, "settle", true, "before each step, wait until all that was written on this machine is on the disk")
 	need := flag.Bool("require-tools", false, "fail when a tool is not installed")
 	flag.Parse()
 	b.size = *mib << 20

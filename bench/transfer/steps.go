@@ -148,7 +148,7 @@ func (b *bench) one(ctx context.Context, s step) (cost, error) {
 			return cost{}, err
 		}
 	}
-	if b.size >= 64<<20 { // a small run is not about times, and others' writes can take minutes
+	if b.settle {
 		settle()
 	}
 	c, _, err := run(ctx, s.proc())

@@ -35,7 +35,7 @@ func TestSmallRun(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	c := exec.CommandContext(ctx, bin, "-mib", "4", "-rounds", "1", "-dir", dir, "-registries", "embedded")
+	c := exec.CommandContext(ctx, bin, "-mib", "4", "-rounds", "1", "-dir", dir, "-registries", "embedded", "-settle=false")
 	c.Dir = filepath.Join("..", "..")
 	out, err := c.CombinedOutput()
 	if err != nil {

@@ -239,25 +239,16 @@ func (s *Server) copyBlob(r *http.Request, repo, from string, d artifact.Digest)
 	if err != nil {
 		return err
 	}
-	size, ok, err := src.Has(d)
-	if err != nil {
+	if _, ok, err := src.Has(d); err != nil {
 		return err
-	}
-	if !ok {
+	} else if !ok {
 		return diag.Wrap(diag.NotFound, fs.ErrNotExist, "%s has no blob %s", from, d)
 	}
-	desc := artifact.Descriptor{Digest: d, Size: size}
-	rc, err := src.Blob(r.Context(), desc)
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
 	dst, err := s.repo(r.Context(), repo, true)
 	if err != nil {
 		return err
 	}
-	_, _, err = dst.PutBlob(r.Context(), rc, desc)
-	return err
+	return dst.Share(r.Context(), src, d)
 }
 
 // limited fails, rather than ends, when more than n bytes come.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -59,6 +60,7 @@ type Server struct {
 	mu      sync.Mutex
 	repos   map[string]*store.Store
 	uploads map[string]*upload
+	wrote   map[string]time.Time // when an upload last began, by repository
 }
 
 // New serves the repositories below root, which is made when missing.
@@ -72,7 +74,7 @@ func New(root string, o Options) (*Server, error) {
 	if err := o.FS.MkdirAll(root, 0o755); err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "open registry %s", root)
 	}
-	return &Server{root: root, o: o, repos: map[string]*store.Store{}, uploads: map[string]*upload{}}, nil
+	return &Server{root: root, o: o, repos: map[string]*store.Store{}, uploads: map[string]*upload{}, wrote: map[string]time.Time{}}, nil
 }
 
 // Close abandons open uploads and lets go of the stores. No request may be running.
@@ -319,6 +321,13 @@ func (l *logWriter) WriteHeader(code int) {
 func (l *logWriter) Write(p []byte) (int, error) {
 	n, err := l.ResponseWriter.Write(p)
 	l.n += int64(n)
+	return n, err
+}
+
+// ReadFrom lets the kernel send files.
+func (l *logWriter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(l.ResponseWriter, r)
+	l.n += n
 	return n, err
 }
 

@@ -91,7 +91,7 @@ func (s *Server) startUpload(w http.ResponseWriter, r *http.Request, repo string
 		failErr(w, err, "NAME_UNKNOWN")
 		return
 	}
-	if !s.dropIdle() {
+	if !s.dropIdle(repo) {
 		w.Header().Set("Retry-After", "5")
 		fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many open uploads")
 		return
@@ -116,15 +116,27 @@ func (s *Server) startUpload(w http.ResponseWriter, r *http.Request, repo string
 	s.status(w, repo, id, u, http.StatusAccepted)
 }
 
-// dropIdle forgets sessions that nobody used for long and tells whether there is room for one more.
-func (s *Server) dropIdle() bool {
+// dropIdle forgets sessions that nobody used for long, lets go of repositories that nobody wrote to for as long, and tells
+// whether there is room for one more session, in repo.
+func (s *Server) dropIdle(repo string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.wrote[repo] = time.Now()
 	for id, u := range s.uploads {
 		if time.Since(u.used) > uploadIdle && u.mu.TryLock() {
 			_ = u.w.Close()
 			delete(s.uploads, id)
 			u.mu.Unlock()
+		}
+	}
+	open := map[string]bool{}
+	for _, u := range s.uploads {
+		open[u.repo] = true
+	}
+	for repo, when := range s.wrote { // what was pushed there and never named may be pruned from now on
+		if st := s.repos[repo]; st != nil && !open[repo] && time.Since(when) > uploadIdle {
+			_ = st.Close()
+			delete(s.wrote, repo)
 		}
 	}
 	return len(s.uploads) < maxUploads

@@ -275,3 +275,25 @@ func (s *Store) importReference(src *source, path string) (Imported, error) {
 		return s.putReference(reference{Digest: d, Path: path, Identity: after})
 	})
 }
+
+// Share takes a blob over from another store of the same owner, hashing it on the way and, where the file system allows it,
+// without a second copy on disk: both then have the same file, which neither ever writes into.
+func (s *Store) Share(ctx context.Context, from *Store, d artifact.Digest) error {
+	f, err := from.OpenRaw(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := s.Hold(ctx); err != nil {
+		return err
+	}
+	o := ImportOptions{Want: d}
+	path := from.BlobPath(d)
+	for _, way := range []func(*source, string) (Imported, error){s.importClone, s.importLink} {
+		if _, err = way(&source{ctx: ctx, f: f, o: o}, path); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	_, err = s.importCopy(ctx, &source{ctx: ctx, f: f, o: o}, path)
+	return err
+}
