@@ -139,3 +139,30 @@ func TestStampedKeyBundle(t *testing.T) {
 		t.Errorf("a document without a trusted root: %+v, %v", e, err)
 	}
 }
+
+// BenchmarkCertified is one whole verification: parsing, certificate, timestamp, log entry, identity, statement.
+func BenchmarkCertified(b *testing.B) {
+	now := time.Now()
+	w := sigstoretest.New(b, now)
+	root := w.TrustedRoot(b)
+	d := verifytest.New(b).Doc
+	d.Issued, d.Expires = now.Add(-time.Hour), now.Add(time.Hour)
+	d.Identities = []trust.Identity{identity(trust.RolePublisher, subject, false)}
+	d.Keyless = &trust.Keyless{TrustedRoot: artifact.DigestOf(root), TrustedRootJSON: string(root), Logs: 1, Timestamps: 1}
+	digest := artifact.DigestOf([]byte("model"))
+	st, err := evidence.NewStatement(evidence.TypeRelease, "churn", digest, struct{}{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	payload, err := st.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	raw := w.Sign(b, sigstoretest.Signing{Issuer: issuer, Subject: subject, Payload: payload})
+	want := check.Want{PredicateType: evidence.TypeRelease, Subject: digest, Model: "churn", Now: now, Certificates: With()}
+	for b.Loop() {
+		if _, err := check.Bundle(raw, d, want); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

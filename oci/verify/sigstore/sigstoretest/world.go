@@ -59,7 +59,8 @@ const (
 	URITSA = "https://tsa.test/api/v1/timestamp"
 )
 
-// New makes a deployment whose parts are valid for a day before and after now.
+// New makes a deployment that is trusted from a day before now on. Its authorities' certificates are valid for decades: a
+// timestamp carries the machine's time beside the one that it states.
 func New(t T, now time.Time) *World {
 	t.Helper()
 	w := &World{Now: now.Truncate(time.Second), LogV1: newKey(t, elliptic.P256())}
@@ -72,7 +73,7 @@ func New(t T, now time.Time) *World {
 	must(t, err)
 	key := newKey(t, elliptic.P256())
 	w.TSA.Leaf = w.TSA.issue(t, &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: "test timestamps leaf"}, NotBefore: w.Now.Add(-24 * time.Hour), NotAfter: w.Now.Add(24 * time.Hour),
+		SerialNumber: serial(t), Subject: pkix.Name{CommonName: "test timestamps leaf"}, NotBefore: w.Now.AddDate(-20, 0, 0), NotAfter: w.Now.AddDate(50, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: eku}},
 	}, key.Public())
 	w.TSA.Key = key
@@ -83,7 +84,7 @@ func (w *World) authority(t T, name string) *Authority {
 	t.Helper()
 	a := &Authority{Key: newKey(t, elliptic.P256())}
 	tpl := &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, NotBefore: w.Now.Add(-24 * time.Hour), NotAfter: w.Now.Add(24 * time.Hour),
+		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, NotBefore: w.Now.AddDate(-20, 0, 0), NotAfter: w.Now.AddDate(50, 0, 0),
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, a.Key.Public(), a.Key)
