@@ -117,6 +117,8 @@ type collector struct {
 	layers []artifact.Layer
 	used   []artifact.Digest
 	past   []evidence.Verdict // on this digest for this environment
+
+	proven []verify.Evidence // about the artifact itself
 }
 
 // prev is the newest verified verdict: verdicts are chained per environment, and it is the one before the next.
@@ -160,6 +162,12 @@ func (c *collector) evidence(ctx context.Context, src Source, subject artifact.D
 		seen[d] = true
 		c.bundle(raw, d, subject)
 	}
+	for _, d := range verify.Demands(c.proven, c.doc) {
+		// A verdict can't be demanded before there is one.
+		if !d.Met() && d.PredicateType != evidence.TypeVSA {
+			c.problem("evidence", "%v", verify.Short(d, subject))
+		}
+	}
 	return nil
 }
 
@@ -184,6 +192,7 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 	} else {
 		a.Verified = true
 		a.Signer = signer(e)
+		c.proven = append(c.proven, *e)
 		c.used = append(c.used, d)
 	}
 	if typ == evidence.TypeRelease {

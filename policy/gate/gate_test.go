@@ -230,6 +230,12 @@ func TestDenials(t *testing.T) {
 			drop(evidence.TypeEvaluation)(t, w, d)
 			w.Attach(t, trust.RolePublisher, evidence.TypeEvaluation, d, policytest.Evaluation(0.99, 0.01))
 		}, rule: "MET-001"},
+		"one evaluator where the trust document asks for two": {world: func(_ *testing.T, w *policytest.World, _ artifact.Digest) {
+			w.Trust.Rules = []trust.Rule{{PredicateType: evidence.TypeEvaluation, Require: 2}}
+		}, rule: "ID-002"},
+		"an evaluation older than the trust document allows": {world: func(_ *testing.T, w *policytest.World, _ artifact.Digest) {
+			w.Trust.Rules = []trust.Rule{{PredicateType: evidence.TypeEvaluation, MaxAge: "1m"}}
+		}, rq: func(rq *gate.Request) { rq.Now = rq.Now.Add(time.Hour) }, rule: "MET-001"},
 		"a second, bad evaluation": {world: func(t *testing.T, w *policytest.World, d artifact.Digest) {
 			w.Attach(t, trust.RoleEvaluator, evidence.TypeEvaluation, d, policytest.Evaluation(0.5, 0.9))
 		}, rule: "MET-001"},
