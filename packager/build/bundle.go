@@ -35,6 +35,7 @@ type Bundle struct {
 	members []member
 	allowed map[string]bool
 	bytes   int64
+	notes   *notes
 }
 
 // Files is how many files of the project are packed, and Bytes how large they are together.
@@ -91,9 +92,13 @@ func List(ctx context.Context, p *project.Project) (*Bundle, error) {
 		}
 	}
 	for _, d := range p.Docs {
-		b.set(d, artifact.RoleDoc, p.Model.Loc)
+		b.set(d, artifact.RoleDoc, p.Loc(d))
 	}
-	return b, b.check(root)
+	if err := b.check(root); err != nil {
+		return nil, err
+	}
+	b.notes, err = readNotes(ctx, p)
+	return b, err
 }
 
 // in gives a path of the project its path in the artifact: files of the model's folder lie at the top. Names are in Unicode's
@@ -359,7 +364,7 @@ func (b *Bundle) Pack(ctx context.Context, st Store, o PackOptions) (*Packed, er
 	if err != nil {
 		return nil, err
 	}
-	packed.Bundled, packed.inputs = doc, inputs
+	packed.Bundled, packed.inputs, packed.notes, packed.project = doc, inputs, b.notes, p
 	return packed, nil
 }
 

@@ -57,6 +57,10 @@ type Packed struct {
 
 	inputs []input
 	model  *Model // of a compiled project
+	notes  *notes
+
+	project       *project.Project
+	withoutSource bool
 }
 
 // input is one file of the project that went into the bundle, or was looked at for it.
@@ -78,6 +82,7 @@ type Input struct {
 	inputs   []input // every file that was read
 	identity fsx.Identity
 	beside   []beside
+	notes    *notes
 }
 
 // Read reads all files of a project that go into its bundle.
@@ -110,6 +115,9 @@ func Read(ctx context.Context, p *project.Project) (*Input, error) {
 		if in.docs[d], err = in.file(ctx, d, maxDoc); err != nil {
 			return nil, err
 		}
+	}
+	if in.notes, err = readNotes(ctx, p); err != nil {
+		return nil, err
 	}
 	for _, f := range p.AllowPickle {
 		if !slices.ContainsFunc(in.inputs, func(i input) bool { return i.name == f.Path }) {
@@ -296,7 +304,7 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 	if err != nil {
 		return nil, err
 	}
-	packed.inputs, packed.model = inputs, m
+	packed.inputs, packed.model, packed.notes, packed.project = inputs, m, in.notes, p
 	return packed, nil
 }
 
@@ -383,7 +391,7 @@ func put(ctx context.Context, st Store, p *project.Project, model artifact.Model
 	}
 	layers = slices.Clone(layers)
 	slices.SortFunc(layers, func(a, b artifact.Layer) int { return strings.Compare(a.Path, b.Path) })
-	out := &Packed{Ref: p.Name + ":" + tag, Files: len(layers), Config: cfg, Layers: layers}
+	out := &Packed{Ref: p.Name + ":" + tag, Files: len(layers), Config: cfg, Layers: layers, withoutSource: o.WithoutSource}
 	if out.Desc, err = st.PutManifest(ctx, manifest, artifact.MediaTypeManifest, store.PutOptions{Ref: out.Ref}); err != nil {
 		return nil, fmt.Errorf("store the manifest: %w", err)
 	}

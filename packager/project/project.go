@@ -31,6 +31,9 @@ type Project struct {
 	Dir  string // absolute folder; empty after Parse
 	File string // how messages name the file
 
+	Digest artifact.Digest // of the file's bytes, and their number; only Load sets them
+	Size   int64
+
 	Name    string
 	Version string  // as written; also the tag in the local store
 	License string  // canonical SPDX expression
@@ -144,6 +147,7 @@ func Load(p string) (*Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	pr.Digest, pr.Size = artifact.DigestOf(b), int64(len(b))
 	if pr.Dir, err = filepath.Abs(filepath.Dir(file)); err != nil {
 		return nil, fmt.Errorf("project folder: %w", err)
 	}
