@@ -163,6 +163,9 @@ type evidenceJSON struct {
 func evidenceList(ds []artifact.Descriptor) []evidenceJSON {
 	out := []evidenceJSON{}
 	for _, d := range ds {
+		if isNote(d) {
+			continue // nobody signed it: it is none
+		}
 		out = append(out, evidenceJSON{d.Digest, d.ArtifactType, d.Annotations[artifact.AnnotationBundlePredicate]})
 	}
 	return out
@@ -220,7 +223,10 @@ func runCopy(ctx context.Context, c *Call, verb, srcArg string, dstRef registry.
 	}
 	c.UI.Field("content", "%s", strings.Join(parts, "; "))
 	if !c.Bool("no-evidence") {
-		c.UI.Field("evidence", "%s attached", ui.Plural(len(res.Referrers), "statement"))
+		c.UI.Field("evidence", "%s attached", ui.Plural(len(evidenceList(res.Referrers)), "statement"))
+		if notes := notesOf(res.Referrers); len(notes) > 0 {
+			c.UI.Field("unsigned", "%s", noteNames(notes))
+		}
 	}
 	c.UI.Data("%s", out.Ref)
 	return nil

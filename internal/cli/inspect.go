@@ -63,7 +63,8 @@ type inspectJSON struct {
 	Bytes        int64                `json:"bytes"`
 	Config       *artifact.Config     `json:"config,omitempty"`
 	Interface    *artifact.Interface  `json:"interface,omitempty"`
-	Bundled      *artifact.Bundled    `json:"bundled,omitempty"` // instead of the interface, when it was not compiled
+	Unsigned     []notesJSON          `json:"unsigned,omitempty"` // what pack wrote down for the publisher to sign; no evidence
+	Bundled      *artifact.Bundled    `json:"bundled,omitempty"`  // instead of the interface, when it was not compiled
 	Layers       []layerJSON          `json:"layers"`
 	Evidence     []attachedJSON       `json:"evidence"`
 	TrustVersion int                  `json:"trustVersion"` // that the evidence was verified under; 0: it was not

@@ -240,6 +240,10 @@ func (c *Call) attached(ctx context.Context, p graph, subject artifact.Digest, d
 	if err != nil {
 		return err
 	}
+	if depth == 0 {
+		out.Unsigned = append(out.Unsigned, notesOf(refs)...)
+	}
+	refs = slices.DeleteFunc(slices.Clone(refs), isNote)
 	for i, e := range evidenceList(refs) {
 		a := attachedJSON{evidenceJSON: e, Size: refs[i].Size, State: stateUnsigned, Depth: depth}
 		raw, _, err := p.Manifest(ctx, e.Digest)
@@ -405,6 +409,9 @@ func (a attachedJSON) kindOf() string {
 
 func printEvidence(u *ui.UI, o *inspectJSON) {
 	u.Data("")
+	if len(o.Unsigned) > 0 {
+		defer u.Data("  not signed, so no evidence: %s (waybill sign signs them)", noteNames(o.Unsigned))
+	}
 	if len(o.Evidence) == 0 {
 		u.Data("  no evidence attached")
 		return

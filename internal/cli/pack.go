@@ -61,6 +61,8 @@ type packJSON struct {
 	Compiled   bool             `json:"compiled"`
 	Layers     []layerJSON      `json:"layers"`
 	LeftOut    []string         `json:"left_out,omitempty"` // files of the model's folder, without compiling
+	// Statements are provenance and bill of materials, stored beside the artifact and not signed.
+	Statements []notesJSON `json:"statements"`
 	// Facts are what the headers of the weights say, without compiling.
 	Facts *artifact.ModelConfig `json:"facts,omitempty"`
 }

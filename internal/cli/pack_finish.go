@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/build"
+	"github.com/waybill-ml/waybill/packager/lineage"
 	"github.com/waybill-ml/waybill/packager/project"
 )
 
@@ -99,10 +102,19 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 		st = s
 	}
 	clock := c.Env.Now()
+	epoch, err := sourceDateEpoch(c)
+	if err != nil {
+		return err
+	}
 	packed, err := pack(st)
 	if err != nil {
 		return err
 	}
+	statements, err := writeDown(ctx, c, p, packed, st, epoch)
+	if err != nil {
+		return err
+	}
+	out.Statements = statements
 	out.Tag, out.Digest, out.Layers = packed.Ref, string(packed.Digest), layerList(packed.Layers)
 	out.Files, out.Bytes, out.Seconds = packed.Files, packed.Bytes, c.Env.Now().Sub(start).Round(time.Microsecond).Seconds()
 	pinned := p.Name + "@" + string(packed.Digest)
@@ -113,6 +125,7 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 	if !dry {
 		out.Ref = pinned
 		c.UI.Field("bundle", "%s, %s, hashed once   %s", ui.Plural(packed.Files, "file"), ui.Bytes(packed.Bytes), ui.Duration(c.Env.Now().Sub(clock)))
+		c.UI.Field("beside it", "%s: unsigned until waybill sign", noteNames(statements))
 		c.UI.Field("tagged", "%s", packed.Ref)
 	} else {
 		for _, l := range packed.Layers {
@@ -127,4 +140,48 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 		c.UI.Data("%s", pinned)
 	}
 	return nil
+}
+
+// writeDown makes provenance and bill of materials of a bundle, and stores them beside it unless st keeps nothing.
+func writeDown(ctx context.Context, c *Call, p *project.Project, packed *build.Packed, st build.Store, epoch *time.Time) ([]notesJSON, error) {
+	commit, err := lineage.Git(ctx, p.Dir, p.File)
+	if err != nil {
+		return nil, err
+	}
+	o := build.Origin{Commit: commit, Epoch: epoch}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		o.Build = info
+	}
+	list, err := packed.Statements(o)
+	if err != nil {
+		return nil, err
+	}
+	if n, ok := st.(build.Notebook); ok {
+		if err := packed.Attach(ctx, n, list); err != nil {
+			return nil, err
+		}
+	}
+	var out []notesJSON
+	for _, s := range list {
+		b, err := artifact.BuildStatement(packed.Desc, s.Raw, s.PredicateType)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, notesJSON{s.PredicateType, artifact.DigestOf(b), artifact.DigestOf(s.Raw), int64(len(s.Raw))})
+	}
+	return out, nil
+}
+
+// sourceDateEpoch reads SOURCE_DATE_EPOCH (reproducible-builds.org): seconds since 1970; nil when it is not set.
+func sourceDateEpoch(c *Call) (*time.Time, error) {
+	s := c.Env.Getenv("SOURCE_DATE_EPOCH")
+	if s == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 253402300799 { // the end of the year 9999
+		return nil, diag.New(diag.Usage, "SOURCE_DATE_EPOCH is %q, not a number of seconds since 1970", s).Hint("export SOURCE_DATE_EPOCH=$(git log -1 --format=%%ct)")
+	}
+	t := time.Unix(n, 0).UTC()
+	return &t, nil
 }

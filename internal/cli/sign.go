@@ -16,7 +16,8 @@ func signCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Signs the digest of the artifact with a publisher key and stores the signature, a sigstore bundle, beside the artifact.
 It says "built by us", not "approved": approval is waybill approve, the verdict is waybill gate. Stock cosign verifies it
-with the publisher's public key. Nothing of the artifact changes. --oms adds the list of the files with their digests, signed
+with the publisher's public key. The provenance and the bill of materials that pack left beside the artifact are signed
+along, so that they become evidence; nothing is signed twice, and nothing of the artifact changes. --oms adds the list of the files with their digests, signed
 as OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files; nothing is downloaded for it.
 
 With --keyless a CI job's OIDC identity signs in place of a key: a certificate authority (Fulcio) names it in a certificate
@@ -73,7 +74,16 @@ func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate
 			}
 		}
 	}
+	var notes []*evidence.Statement
+	if verb == "sign" {
+		if notes, err = c.notes(ctx, s); err != nil {
+			return err
+		}
+	}
 	if c.Bool("dry-run") {
+		for _, n := range notes {
+			c.UI.Field("also", "%s would be signed too", evidence.NameOf(n.PredicateType))
+		}
 		st, err := evidence.NewStatement(predicateType, s.Name, s.Desc.Digest, predicate)
 		if err != nil {
 			return diag.Wrap(diag.Usage, err, "make the statement")
@@ -83,6 +93,18 @@ func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate
 	b, err := s.attach(ctx, k, predicateType, predicate)
 	if err != nil {
 		return err
+	}
+	for _, n := range notes {
+		if _, ok := k.(*guest); !ok {
+			if err := c.ready(doc, k, n.PredicateType, s.Name, ""); err != nil {
+				return err
+			}
+		}
+		d, err := s.attach(ctx, k, n.PredicateType, n.Predicate)
+		if err != nil {
+			return err
+		}
+		c.UI.Field(evidence.NameOf(n.PredicateType), "signed too, attached %s", d)
 	}
 	return c.printAttached(verb, s, k, predicateType, b)
 }

@@ -134,7 +134,7 @@ func runStoreLs(ctx context.Context, c *Call) error {
 			if err != nil {
 				return err
 			}
-			list = append(list, storeEntryJSON{e.Ref, e.Digest, d.MediaType, d.ArtifactType, size, referred, len(refs)})
+			list = append(list, storeEntryJSON{e.Ref, e.Digest, d.MediaType, d.ArtifactType, size, referred, len(evidenceList(refs))})
 		}
 		if c.UI.JSON {
 			return c.UI.PrintJSON(struct {
@@ -167,6 +167,8 @@ func shortType(t string) string {
 		return "model"
 	case artifact.MediaTypeBundle:
 		return "statement"
+	case artifact.MediaTypeStatement:
+		return "unsigned statement"
 	case artifact.MediaTypeChannel:
 		return "channel record"
 	}

@@ -14,6 +14,7 @@ func variables() [][2]string {
 		{"WAYBILL_HOME", "folder of the local store and its state"},
 		{"WAYBILL_IMPORT_PASSWORD", "passphrase of the file that keys import reads, when it differs from the new one"},
 		{"WAYBILL_PKCS11_PIN", "PIN of a PKCS #11 token; without it COSIGN_PKCS11_PIN, then a prompt"},
+		{"SOURCE_DATE_EPOCH", "seconds since 1970: the time in the bill of materials that pack writes; without it there is none"},
 		{"WAYBILL_PASSWORD", "passphrase of private keys; without it COSIGN_PASSWORD, then a prompt"},
 		{"WAYBILL_REGISTRY_PASSWORD", "password for WAYBILL_REGISTRY_USERNAME or --username"},
 		{"WAYBILL_REGISTRY_TOKEN", "token sent to the registry as it is, in place of a name and a password"},
