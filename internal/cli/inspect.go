@@ -192,7 +192,7 @@ func printInspect(c *Call, o *inspectJSON) {
 		field("license", "%s", strings.Join(o.Config.Descriptor.Licenses, ", "))
 	}
 	if b := o.Bundled; b != nil {
-		field("bundled", "%s, as it is: no module, so nothing runs it here", b.Packer)
+		field("bundled", "as it is: no module, so nothing runs it here")
 		facts := []string{b.Format}
 		for _, s := range []string{b.Architecture, o.Config.Model.ParamSize, strings.Join(b.Precision, ", "), b.Quantization} {
 			if s != "" {

@@ -17,7 +17,6 @@ type Bundled struct {
 	Schema       string        `json:"schema"`
 	Name         string        `json:"name"`
 	Version      string        `json:"version"`
-	Packer       string        `json:"packer"` // "waybill 0.1.0"
 	Format       string        `json:"format"` // of the weights: gguf, safetensors, tensorrt, onnx ...; "mixed", or "unknown"
 	Architecture string        `json:"architecture,omitempty"`
 	Parameters   int64         `json:"parameters,omitempty"` // of the model, where the headers tell

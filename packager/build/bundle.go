@@ -18,7 +18,6 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/waybill-ml/waybill/internal/diag"
-	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/header"
 	"github.com/waybill-ml/waybill/packager/project"
@@ -371,7 +370,7 @@ func (b *Bundle) Pack(ctx context.Context, st Store, o PackOptions) (*Packed, er
 // describe makes the interface document and what ModelPack's config says, out of what the files said.
 func (b *Bundle) describe(all []*seen) (*artifact.Bundled, artifact.ModelConfig, error) {
 	p := b.Project
-	doc := &artifact.Bundled{Schema: artifact.BundledSchema, Name: p.Name, Version: p.Version, Packer: version.Compiler, Precision: []string{}}
+	doc := &artifact.Bundled{Schema: artifact.BundledSchema, Name: p.Name, Version: p.Version, Precision: []string{}}
 	var parts []header.Facts
 	byName := map[string]*seen{}
 	known := map[string]bool{} // formats; a file of an unknown one says nothing about the model

@@ -254,7 +254,7 @@ func (c *collector) bundled(m *artifact.Model, b []byte) {
 		bd.InterfaceNote = err.Error()
 		return
 	}
-	bd.Compiler, bd.InterfaceOK = x.Packer, true
+	bd.InterfaceOK = true
 }
 
 // matches checks that the interface document speaks of this artifact's files and of this model.
