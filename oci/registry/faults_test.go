@@ -92,3 +92,9 @@ func TestRetriesAreSeen(t *testing.T) {
 		}
 	}
 }
+
+func (n *notices) reset() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = nil
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/oci/registry/servertest"
 	"github.com/waybill-ml/waybill/oci/store"
 )
 
@@ -438,8 +439,15 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 // Two writers that attach at once to a registry without referrers API overwrite each other's fallback index; the tag
 // of each bundle keeps both findable.
 func TestConcurrentAttachWithoutReferrersAPI(t *testing.T) {
+	for _, o := range []servertest.Options{
+		{Kind: servertest.Embedded, Wrap: noReferrersAPI}, {Kind: servertest.DockerRegistry}, {Kind: servertest.Distribution},
+	} {
+		t.Run(string(o.Kind), func(t *testing.T) { concurrentAttach(t, servertest.Start(t, o).Host) })
+	}
+}
+
+func concurrentAttach(t *testing.T, host string) {
 	ctx := t.Context()
-	host, _ := newServer(t, noReferrersAPI)
 	r := remote(t, host, "ml/churn")
 	m := newModel(t, "1.0")
 	d := m.push(t, r, "1.0")

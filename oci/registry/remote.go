@@ -53,6 +53,8 @@ type Remote struct {
 	slots      *fetch.Slots // connections for the ranges of blobs
 	transfers  *Transfers
 	noChunks   atomic.Bool // the registry refused a chunk
+
+	chunkMin, chunkSize int64 // smaller blobs go in one piece; of a chunk
 }
 
 var _ Place = (*Remote)(nil)
@@ -94,7 +96,7 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	}
 	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
 	once := &stallGuard{next: paced, limit: o.Stall}
-	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers}
+	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers, chunkMin: minChunked, chunkSize: chunkSize}
 	r.gate = &gate{
 		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, rules: strict(), tokens: map[string]token{},
 		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,

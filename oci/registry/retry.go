@@ -190,7 +190,7 @@ func transient(err error) bool {
 	}
 	var ne net.Error
 	return errors.Is(err, errStalled) || errors.As(err, &ne) && ne.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		(errors.As(err, &op) && (op.Op == "read" || op.Op == "write"))
+		(errors.As(err, &op) && (op.Op == "read" || op.Op == "write" || op.Op == "readfrom"))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

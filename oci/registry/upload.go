@@ -45,6 +45,7 @@ type upload struct {
 	last    bool // the final PUT was sent and not answered
 	sent    int64
 	started bool
+	anew    bool // it was started again because what arrived was wrong
 	tell    func(at int64)
 }
 
@@ -90,8 +91,8 @@ func (r *Remote) push(ctx context.Context, d artifact.Descriptor, src source, fr
 		tell(d.Size)
 		return pushed{how: "present"}, nil
 	}
-	u := &upload{r: r, d: d, src: src, chunk: chunkSize, tell: tell}
-	u.whole = d.Size < minChunked || r.noChunks.Load() || takesNoChunks(r.host)
+	u := &upload{r: r, d: d, src: src, chunk: r.chunkSize, tell: tell}
+	u.whole = d.Size < r.chunkMin || r.noChunks.Load() || takesNoChunks(r.host)
 	if !u.whole {
 		if u.save = r.transfers.session(ctx, r.host, r.repo, d); u.save != nil {
 			defer u.save.close()
@@ -155,7 +156,7 @@ func (u *upload) mount(ctx context.Context, from []string) (bool, error) {
 // opened takes the address of a new upload.
 func (u *upload) opened(resp *http.Response) error {
 	if n, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && n > 0 && n < 1<<40 {
-		u.chunk = max(chunkSize, n)
+		u.chunk = max(u.r.chunkSize, n)
 	}
 	u.at, u.unsure, u.last = 0, false, false
 	return u.moved(resp)
@@ -194,8 +195,13 @@ func (u *upload) run(ctx context.Context) error {
 			return r.fail(request{}, err)
 		}
 		again, wait := u.recover(err), r.retry.backoff(attempt)
+		if statusOf(err) == http.StatusBadRequest && u.last {
+			if again, err = u.altered(ctx, err); !again {
+				return err
+			}
+		}
 		if !again || attempt >= r.retry.Attempts {
-			return u.blame(ctx, err)
+			return err
 		}
 		r.notify(Notice{What: fmt.Sprintf("upload of %s at %d of %d bytes", u.d.Digest.Short(), u.at, u.d.Size), Why: cause(err),
 			Wait: wait, Next: attempt + 1, Of: r.retry.Attempts})
@@ -255,19 +261,25 @@ func (u *upload) restart() {
 	u.save.drop()
 }
 
-// blame explains the error that ends an upload. A registry that says that the content is not what its digest says is
-// believed only when it is so here; else the bytes were altered on the way.
-func (u *upload) blame(ctx context.Context, err error) error {
-	var se *StatusError
-	if !errors.As(err, &se) || se.Status != http.StatusBadRequest || !u.last {
-		return err
-	}
-	u.save.drop()
+// altered deals with a registry that says that the content is not what its digest says. When it is right here, bytes
+// were altered on the way, perhaps long ago in an upload that was taken up again: one more upload starts from nothing.
+func (u *upload) altered(ctx context.Context, err error) (again bool, _ error) {
+	u.restart()
+	u.last = false
 	if xerr := u.src.explain(ctx); xerr != nil {
-		return xerr
+		var unread *sourceError
+		if errors.As(xerr, &unread) {
+			xerr = unread.err
+		}
+		return false, xerr
 	}
-	return diag.Wrap(diag.Verification, err, "registry %s, repository %s: the content of %s was altered on the way, or the registry counts wrong", u.r.host, u.r.repo, u.d.Digest).
-		Line("here its digest is right")
+	if u.anew {
+		return false, diag.Wrap(diag.Verification, err, "registry %s, repository %s: the content of %s was altered on the way, twice", u.r.host, u.r.repo, u.d.Digest).
+			Line("here its digest is right")
+	}
+	u.anew = true
+	u.r.notify(Notice{What: "upload of " + string(u.d.Digest), Why: "the registry got other bytes (" + err.Error() + "); here the digest is right, so the upload starts anew"})
+	return true, err
 }
 
 // try goes on from where the upload is, to its end.
