@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -448,15 +449,29 @@ func TestConcurrentAttachWithoutReferrersAPI(t *testing.T) {
 
 func concurrentAttach(t *testing.T, host string) {
 	ctx := t.Context()
-	r := remote(t, host, "ml/churn")
+	// The distribution project's registries write a tag in place: who reads meanwhile is told 500, and asks again.
+	open := func() *registry.Remote {
+		o := fastOptions()
+		o.Retry = registry.RetryPolicy{Attempts: 12, Wait: 10 * time.Millisecond, MaxWait: 10 * time.Second}
+		r, err := registry.NewRemote(host, "ml/churn", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := open()
 	m := newModel(t, "1.0")
 	d := m.push(t, r, "1.0")
 	const writers = 8
+	var rs [writers]*registry.Remote
+	for i := range rs {
+		rs[i] = open()
+	}
 	var wg sync.WaitGroup
 	errs := make([]error, writers)
 	for i := range writers {
 		wg.Go(func() {
-			_, errs[i] = remote(t, host, "ml/churn").Attach(ctx, d, bundle(i), fmt.Sprint("https://example.com/", i))
+			_, errs[i] = rs[i].Attach(ctx, d, bundle(i), fmt.Sprint("https://example.com/", i))
 		})
 	}
 	wg.Wait()
