@@ -142,7 +142,7 @@ func TestGitHub(t *testing.T) {
 		"no bearer":      {at, "", nil, diag.Usage, "id-token: write"},
 		"plain http":     {"http://runner.example/token", secret, nil, diag.Usage, "not https"},
 		"refused":        {at, "another", nil, diag.Registry, "400"},
-		"always busy":    {at, secret, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", 503) }, diag.Registry, "503"},
+		"always busy":    {at, secret, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) }, diag.Registry, "503"},
 		"no value":       {at, secret, value(""), diag.Registry, "no token"},
 		"no token in it": {at, secret, value("x"), diag.Usage, "not a JSON web token"},
 		"endless":        {at, secret, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 8<<20)) }, diag.Registry, "more than"},

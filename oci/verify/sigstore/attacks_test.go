@@ -19,8 +19,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/verify/sigstore/sigstoretest"
 )
 
-type weaken = func(root.TrustedMaterial, []verify.VerifierOption, *x509.Certificate) (root.TrustedMaterial, []verify.VerifierOption)
-
 // replaced is a trusted root with some of its parts exchanged.
 type replaced struct {
 	root.TrustedMaterial
