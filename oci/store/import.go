@@ -32,7 +32,7 @@ const (
 
 // MinReference is the size in bytes from which HowAuto refers to a file that it cannot clone: copying less than this
 // takes no noticeable time or room, and does not tie the artifact to a file that the user may move.
-const MinReference = 64 << 20
+const MinReference = 16 << 20
 
 // ImportOptions refine Import.
 type ImportOptions struct {
