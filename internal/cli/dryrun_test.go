@@ -158,6 +158,7 @@ func readOnly() map[string]string {
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
 		"store ls":       "", "store stat": "", "store verify": "",
+		"oms verify": "it reads",
 		"test":       "it runs cases",
 		"trust show": "", "trust verify": "",
 		"verify": "",
@@ -186,7 +187,7 @@ func dryRuns() map[string][]string {
 		"trust add":        {"trust add trust.yaml --expires 400d"},
 		"trust revoke":     {"trust revoke trust.yaml --deny sha256:" + strings.Repeat("ab", 32)},
 		"trust sign":       {"trust sign next/trust.yaml --key root.key"},
-		"sign":             {"sign " + v2 + " --key publisher.key", "sign " + remote + ":1.0.0 --key second.key"},
+		"sign":             {"sign " + v2 + " --key second.key", "sign " + remote + ":1.0.0 --key second.key"},
 		"attest":           {"attest " + v2 + " --type dataset --predicate v1/dataset.json --key evaluator.key"},
 		"approve":          {"approve " + v1 + " --role ml-lead --reason looked --key approver0.key"},
 		"gate":             {"gate {NOW} --env prod --key gate.key"},
@@ -306,7 +307,7 @@ func TestDryRun(t *testing.T) {
 }
 
 // untried are commands with --dry-run that need a service that is not here; the tests of that service try the flag.
-func untried() []string { return []string{"keys register"} }
+func untried() []string { return []string{"keys register", "trust rotate", "trust rule"} }
 
 // refer puts an artifact into the trial's store whose only layer is a file elsewhere.
 func refer(t *testing.T, x *trial, path string) {

@@ -44,6 +44,7 @@ rests on. It is the way on after the key of a deployer was revoked whose records
 			"waybill trust rotate trust.yaml deployer2.pub --key-id 77aa10fe --old revoke --reset-channels",
 		},
 		Flags: []ucli.Flag{
+			dryRunFlag(),
 			&ucli.StringFlag{Name: "key-id", Usage: "`ID` of the key to replace, at least 8 digits"},
 			&ucli.StringFlag{Name: "old", Usage: "what becomes of the old key's statements: retire, revoke or keep (`HOW`)"},
 			&ucli.StringFlag{Name: "from", Usage: "with --old retire: `TIME` (RFC 3339) since when the old key counts no more; default: now"},
@@ -231,6 +232,7 @@ can't verify timestamps: a rule with --timestamp on those keeps new models from 
 			"waybill trust rule trust.yaml release --remove",
 		},
 		Flags: []ucli.Flag{
+			dryRunFlag(),
 			&ucli.StringSliceFlag{Name: "role", Aliases: []string{"r"}, Usage: "for a type of your own: `ROLE` that may sign it; may be repeated"},
 			&ucli.StringSliceFlag{Name: "signer", Usage: "only the key or identity with this `ID` may sign it; may be repeated"},
 			&ucli.IntFlag{Name: "require", Usage: "how `MANY` different signers are needed"},
