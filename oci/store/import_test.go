@@ -358,8 +358,8 @@ func TestImportAtOnce(t *testing.T) {
 	s := openReferring(t, filepath.Join(dir, "store"))
 	var wg sync.WaitGroup
 	errs := make([]error, 12)
-	for i := range errs {
-		path := writeFile(t, filepath.Join(dir, "m"+string(rune('a'+i%3))), noise(600_000+i%3))
+	for i := range errs { // a file each: a hard link changes its file's identity
+		path := writeFile(t, filepath.Join(dir, "m"+string(rune('a'+i))), noise(600_000+i%3))
 		how := []store.How{store.HowAuto, store.HowCopy, store.HowReference, store.HowHardlink}[i/3]
 		wg.Go(func() {
 			f, err := os.Open(path)
