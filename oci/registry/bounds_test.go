@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -94,7 +93,7 @@ func TestPagesOfReferrers(t *testing.T) {
 				h.Set("Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, page+1))
 			}
 			b, _ := artifact.Canonical(artifact.Index{SchemaVersion: 2, MediaType: artifact.MediaTypeIndex, Manifests: refs[page : page+1]})
-			_, _ = io.WriteString(w, string(b))
+			_, _ = w.Write(b)
 		})
 	})
 	r := remote(t, host, "ml/churn")
