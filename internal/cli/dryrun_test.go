@@ -186,6 +186,9 @@ func dryRuns() map[string][]string {
 		"trust init":       {"trust init --root root.pub --out other.yaml"},
 		"trust add":        {"trust add trust.yaml --expires 400d"},
 		"trust revoke":     {"trust revoke trust.yaml --deny sha256:" + strings.Repeat("ab", 32)},
+		"trust rule":       {"trust rule trust.yaml evaluation --max-age 90d"},
+		"trust rotate":     {"trust rotate trust.yaml third.pub --key-id {SECOND} --old revoke"},
+		"oms export":       {"oms export " + v2 + " --out model.sig"},
 		"trust sign":       {"trust sign next/trust.yaml --key root.key"},
 		"sign":             {"sign " + v2 + " --key second.key", "sign " + remote + ":1.0.0 --key second.key"},
 		"attest":           {"attest " + v2 + " --type dataset --predicate v1/dataset.json --key evaluator.key"},
@@ -307,7 +310,7 @@ func TestDryRun(t *testing.T) {
 }
 
 // untried are commands with --dry-run that need a service that is not here; the tests of that service try the flag.
-func untried() []string { return []string{"keys register", "trust rotate", "trust rule"} }
+func untried() []string { return []string{"keys register"} }
 
 // refer puts an artifact into the trial's store whose only layer is a file elsewhere.
 func refer(t *testing.T, x *trial, path string) {
@@ -373,7 +376,8 @@ func furnish(t *testing.T, x *trial) map[string]string {
 		line("keys generate --role " + r)
 	}
 	line("keys generate --role approver --out approver0.key")
-	line("keys generate --role publisher --out second.key")
+	second := line("keys generate --role publisher --out second.key")
+	line("keys generate --role publisher --out third.key")
 	line("env init prod")
 	policy := line("policy digest")
 	line("trust init --root root.pub")
@@ -403,6 +407,7 @@ func furnish(t *testing.T, x *trial) map[string]string {
 	v0 := line("push breast-cancer:1.0.0 {REG}/ml/breast-cancer:1.0.0")
 	evidence("breast-cancer:2.0.0", "v2")
 	v1 := line("push breast-cancer:2.0.0 {REG}/ml/breast-cancer:2.0.0")
+	line("sign breast-cancer:2.0.0 --oms --key publisher.key")
 	line("gate " + v0 + " --env prod --key gate.key")
 	line("channel publish prod " + v0 + " --key deployer.key")
 	line("gate " + v1 + " --env prod --key gate.key")
@@ -428,5 +433,5 @@ func furnish(t *testing.T, x *trial) map[string]string {
 		t.Fatal(err)
 	}
 	_, v0d, _ := strings.Cut(v0, "@")
-	return map[string]string{"{NOW}": v1, "{BEFORE}": v0d}
+	return map[string]string{"{NOW}": v1, "{BEFORE}": v0d, "{SECOND}": second[:12]}
 }

@@ -39,7 +39,7 @@ model_signing verify key churn --signature churn.sig --public_key publisher.pub.
 			"waybill oms export reg.example/ml/churn:1.0 --out churn.sig",
 			"waybill oms export churn:1.0 --out churn.sig --output json",
 		},
-		Flags: append(trustFlags(), &ucli.StringFlag{Name: "out", Required: true, Usage: "`FILE` to write"}),
+		Flags: append(trustFlags(), dryRunFlag(), &ucli.StringFlag{Name: "out", Required: true, Usage: "`FILE` to write"}),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"sign", "oms verify", "pull"},
 		Run:   runOMSExport,
