@@ -11,11 +11,12 @@ import (
 	"strings"
 )
 
-// isPickle follows r as Python's unpickler would (Lib/pickletools.py, protocols 0 to 5), counting values instead of making
-// them. It is a pickle when an operation is reached that calls something, when STOP is reached with a value, or when r
-// ends before the first thing that an unpickler would refuse.
-func isPickle(r io.Reader) bool {
-	m := machine{r: bufio.NewReaderSize(r, HeadSize)}
+// isPickle follows head and then more as Python's unpickler would (Lib/pickletools.py, protocols 0 to 5), counting values
+// instead of making them. It is a pickle when an operation is reached that calls something, when STOP is reached with a
+// value, or when the content ends before the first thing that an unpickler would refuse.
+func isPickle(head []byte, more io.Reader) bool {
+	src := &source{head, more}
+	m := machine{r: bufio.NewReaderSize(src, walkBuffer), src: src}
 	for m.ops < 1<<22 {
 		op, err := m.r.ReadByte()
 		if err != nil {
@@ -48,7 +49,8 @@ const (
 
 // machine counts the values on the unpickler's stack.
 type machine struct {
-	r     *bufio.Reader
+	r     *bufio.Reader // of src
+	src   *source
 	depth int   // values above the last mark
 	marks []int // values below each mark
 	ops   int
@@ -197,8 +199,10 @@ func (m *machine) unmark(push bool) verdict {
 	return stepOK
 }
 
+// skip goes over n bytes. Those behind the buffer are not read where the content can be read at any place.
 func (m *machine) skip(n int64) verdict {
-	if d, err := io.CopyN(io.Discard, m.r, n); err != nil || d != n {
+	b := min(n, int64(m.r.Buffered()))
+	if _, err := m.r.Discard(int(b)); err != nil || !m.src.skip(n-b) {
 		return stepEnd
 	}
 	return stepOK

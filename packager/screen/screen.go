@@ -25,7 +25,8 @@ const HeadSize = 64 << 10
 
 // Bounds on what is looked into.
 const (
-	maxWalk    = 64 << 20 // bytes of a pickle that are followed until it shows what it is
+	maxWalk    = 64 << 20 // bytes of a pickle that are read until it shows what it is; what it has lengths of is skipped
+	walkBuffer = 4 << 10
 	maxNested  = 64 << 20 // an archive in an archive
 	maxUnpack  = 8 << 30  // bytes taken out of a compressed tar
 	maxEntries = 1 << 17
@@ -42,7 +43,7 @@ func Pointer(head []byte) bool {
 // cannot be looked into is a reason too. head are its first HeadSize bytes, which are not read again; more of it is read
 // only when it is an archive, is compressed or goes on like a pickle. An error is one of reading or of ctx.
 func Pickle(ctx context.Context, r io.ReaderAt, size int64, name string, head []byte) (string, error) {
-	why, err := look(ctx, r, size, strings.ToLower(path.Base(name)), head, behind(r, size, head), 0)
+	why, err := look(ctx, r, size, strings.ToLower(path.Base(name)), head, &rest{r, int64(len(head)), size, maxWalk}, 0)
 	if err != nil {
 		return "", fmt.Errorf("look into %s: %w", name, err)
 	}
@@ -68,12 +69,6 @@ func archiveName(name string) bool {
 		return true
 	}
 	return false
-}
-
-// behind gives what follows head, as far as a pickle is followed.
-func behind(r io.ReaderAt, size int64, head []byte) io.Reader {
-	n := int64(len(head))
-	return io.NewSectionReader(r, n, max(0, min(size, maxWalk)-n))
 }
 
 // look is Pickle for content at some depth of archives. more is what follows head.
@@ -112,7 +107,7 @@ func look(ctx context.Context, r io.ReaderAt, size int64, name string, head []by
 	case isTar(head):
 		return inTar(ctx, io.NewSectionReader(r, 0, size), depth)
 	}
-	if isPickle(io.MultiReader(bytes.NewReader(head), more)) {
+	if isPickle(head, more) {
 		return "is a Python pickle", nil
 	}
 	return "", nil
