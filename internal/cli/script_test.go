@@ -10,9 +10,10 @@ import (
 	"github.com/waybill-ml/waybill/internal/cli"
 )
 
-// TestMain lets the scripts run the real program: the test binary is installed as "waybill" and starts cli.Main.
+// TestMain lets the scripts run the real program: the test binary is installed as "waybill" and starts cli.Main. The credential
+// helper of the tests of access is installed beside it.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"waybill": func() { os.Exit(cli.Main()) }})
+	testscript.Main(m, map[string]func(){"waybill": func() { os.Exit(cli.Main()) }, "docker-credential-waybilltest": credentialHelper})
 }
 
 // TestScript runs testdata/script/*.txtar. Each script has a home of its own ($WAYBILL_HOME) and the folder
