@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -151,6 +152,64 @@ func TestRecordsThatLie(t *testing.T) {
 			t.Errorf("upload, %s: %q", c.name, s.location())
 		}
 		s.close()
+	}
+}
+
+// A planted record says that an upload goes on at somebody else's address. He is asked, and hears nothing that he could
+// use; the upload starts anew at the registry. Without the rule that credentials are for the registry's origin he has them.
+func TestPlantedUploadRecord(t *testing.T) {
+	content := []byte("weights")
+	for _, careless := range []bool{false, true} {
+		x := newThief(t, nil)
+		var got []byte // by the registry; its requests come one after the other
+		reg := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "" {
+				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			switch r.Method {
+			case http.MethodHead:
+				w.WriteHeader(http.StatusNotFound)
+			case http.MethodPost:
+				w.Header().Set("Location", "/upload")
+				w.WriteHeader(http.StatusAccepted)
+			case http.MethodPatch:
+				got, _ = io.ReadAll(r.Body)
+				w.Header().Set("Location", "/upload")
+				w.WriteHeader(http.StatusAccepted)
+			case http.MethodPut:
+				w.WriteHeader(http.StatusCreated)
+			}
+		}))
+		host := strings.TrimPrefix(reg.URL, "http://")
+		tr := NewTransfers(t.TempDir())
+		s := tr.session(t.Context(), host, "ml/churn", artifact.Descriptor{Digest: artifact.DigestOf(content), Size: int64(len(content))})
+		s.put(x.URL+"/upload", 3)
+		s.close()
+		r, err := NewRemote(host, "ml/churn", RemoteOptions{
+			Keychain: Credentials{Host: host, Username: "robot", Password: "secret"}, Transfers: tr, Retry: RetryPolicy{Attempts: 1},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SetChunks(1, 64)
+		if careless {
+			r.gate.rules.own = func(_, _ *url.URL) bool { return true }
+			r.http = r.gate.client()
+		}
+		_, err = PushBytes(t.Context(), r, "application/octet-stream", content)
+		r.http.CloseIdleConnections()
+		reg.Close()
+		if err != nil || string(got) != string(content) {
+			t.Errorf("careless %v: the registry has %q (%v)", careless, got, err)
+		}
+		if x.asked() == 0 || (len(x.stolen()) > 0) != careless {
+			t.Errorf("careless %v: %d requests, loot %q", careless, x.asked(), x.stolen())
+		}
+		if _, err := os.Stat(s.path); err == nil {
+			t.Errorf("careless %v: the record is still there", careless)
+		}
 	}
 }
 
