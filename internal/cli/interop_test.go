@@ -17,12 +17,14 @@ import (
 	"github.com/waybill-ml/waybill/oci/registry/servertest"
 )
 
-// interop is one thing that another program does with what we made, or we with what it made. Words are split at spaces;
-// REF is the artifact in a registry, REPO its repository, FILE what save wrote, LAY the same unpacked, OUT a new path, RUN a folder with a short name.
+// interop is one thing that another program does with what we made, or we with what it made. Words are split at spaces, lines of waybill at "; ".
+// REF is the artifact in a registry, REPO its repository, NEW a reference of this row's own, FILE what save wrote, LAY the same unpacked,
+// FOLDER the pulled files, OUT a new path, RUN a folder with a short name.
 type interop struct {
 	tool, what string
+	before     string // lines of waybill that come first; "" for none. Where then is given too, its last line must fail after them: not proven yet
 	line       string
-	then       string // a line of waybill that must succeed afterwards; "" for none
+	then       string // lines of waybill that must succeed afterwards; "" for none
 	limit      string // what the program says instead, where it cannot; a regular expression
 	why        string // of the limit, for the table
 }
@@ -77,7 +79,7 @@ func TestInterop(t *testing.T) {
 	}
 	versions := map[string]string{}
 	missing := 0
-	for tool, arg := range map[string]string{"oras": "version", "crane": "version", "skopeo": "--version", "cosign": "version", "cosign-v3": "version", "podman": "--version"} {
+	for tool, arg := range map[string]string{"model_signing": "--version", "oras": "version", "crane": "version", "skopeo": "--version", "cosign": "version", "cosign-v3": "version", "podman": "--version"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing++
 			if os.Getenv("WAYBILL_REQUIRE_TOOLS") != "" {
@@ -93,10 +95,11 @@ func TestInterop(t *testing.T) {
 		versions[tool] = strings.TrimPrefix(v, "v")
 	}
 	if len(versions) == 0 {
-		t.Skip("none of oras, crane, skopeo, cosign, cosign-v3, podman is installed")
+		t.Skip("none of oras, crane, skopeo, cosign, cosign-v3, podman, model_signing is installed")
 	}
 	x := newTrial(t, "")
 	furnishSigned(t, x)
+	furnishTheirs(t, x)
 	if _, ok := versions["cosign"]; ok {
 		if out, err := outside(t, x.dir, "cosign", "trusted-root", "create", "--out", "root.json"); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -115,10 +118,28 @@ func TestInterop(t *testing.T) {
 		}
 		defer os.RemoveAll(short)
 		fill := func(s string) []string {
-			for _, k := range []string{"REF", "REPO", "FILE", "LAY"} {
+			s = strings.ReplaceAll(s, "NEW", fmt.Sprintf("REPO-%d:1", len(rows)))
+			for _, k := range []string{"REF", "REPO", "FILE", "LAY", "FOLDER"} {
 				s = strings.ReplaceAll(s, k, vars[k])
 			}
 			return strings.Fields(strings.ReplaceAll(strings.ReplaceAll(s, "RUN", short), "OUT", out))
+		}
+		lines := func(s string) [][]string {
+			var all [][]string
+			for _, l := range strings.Split(s, "; ") {
+				if l != "" {
+					all = append(all, fill(l))
+				}
+			}
+			return all
+		}
+		for _, l := range lines(c.before) {
+			x.must(l...)
+		}
+		if then := lines(c.then); c.before != "" && len(then) > 0 {
+			if code, _, errs := x.run(then[len(then)-1]...); code != 3 {
+				t.Errorf("%s, before the program ran: exit code %d, want 3\n%s", c.then, code, errs)
+			}
 		}
 		text, err := outside(t, x.dir, c.tool, fill(c.line)...)
 		result := "yes"
@@ -131,39 +152,43 @@ func TestInterop(t *testing.T) {
 			result = "no: " + c.why
 		case err != nil:
 			t.Errorf("%v\n%s", err, text)
-		case c.then != "":
-			x.must(fill(c.then)...)
+		default:
+			for _, l := range lines(c.then) {
+				x.must(l...)
+			}
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s |", strings.TrimSuffix(c.tool, "-v3"), v, c.what, place, result))
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s |", strings.ReplaceAll(strings.TrimSuffix(c.tool, "-v3"), "_", "-"), v, c.what, place, result))
 	}
+	saved, lay := filepath.Join(x.dir, "saved.tar"), filepath.Join(x.dir, "lay")
+	x.must("save", "breast-cancer:1.0.0", "--out", saved)
+	unpack(t, saved, lay)
+	all := append(onRegistry(), theirsOnRegistry()...)
 	for _, kind := range servertest.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			s := servertest.Start(t, servertest.Options{Kind: kind})
 			repo := s.Host + "/ml/breast-cancer"
 			x.must("push", "breast-cancer:1.0.0", repo+":1.0.0")
-			for _, c := range onRegistry() {
+			for _, c := range all {
 				t.Run(c.tool+" "+c.what, func(t *testing.T) {
-					try(t, string(kind), c, map[string]string{"REF": repo + ":1.0.0", "REPO": repo})
+					try(t, string(kind), c, map[string]string{"REF": repo + ":1.0.0", "REPO": repo, "FILE": saved, "LAY": lay})
 				})
 			}
 		})
 	}
 	t.Run("file", func(t *testing.T) {
-		x.must("save", "breast-cancer:1.0.0", "--out", "saved.tar")
-		lay := filepath.Join(x.dir, "lay")
-		f, err := os.Open(filepath.Join(x.dir, "saved.tar"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		untar(t, f, lay)
 		for _, c := range onFile() {
 			t.Run(c.tool+" "+c.what, func(t *testing.T) {
-				try(t, "saved file", c, map[string]string{"FILE": filepath.Join(x.dir, "saved.tar"), "LAY": lay})
+				try(t, "saved file", c, map[string]string{"FILE": saved, "LAY": lay})
 			})
 		}
 	})
-	if t.Failed() || missing > 0 || len(rows) != 3*len(onRegistry())+len(onFile()) {
+	t.Run("files", func(t *testing.T) {
+		folder := pullWithOMS(t, x)
+		for _, c := range onFolder() {
+			t.Run(c.tool+" "+c.what, func(t *testing.T) { try(t, "pulled files", c, map[string]string{"FOLDER": folder}) })
+		}
+	})
+	if t.Failed() || missing > 0 || len(rows) != len(servertest.Kinds())*len(all)+len(onFile())+len(onFolder()) {
 		return // no whole table
 	}
 	checkInterop(t, rows)
@@ -179,7 +204,8 @@ What other programs do with what Waybill pushes and saves, and Waybill with what
 ` + "`internal/cli`" + `, which runs each program and fails when a line is no longer so. A "no" is checked too: the program must still fail in the way
 that is known. "embedded" is ` + "`waybill registry serve`" + `, "docker-registry" is Debian's 2.8, "distribution" is CNCF distribution v3.
 "verified there" is ` + "`waybill verify`" + ` on the copy: content, and the release by a publisher; crane and skopeo copy no evidence, so what they
-copied is read, not verified. Signatures by cosign that Waybill verifies, and Model Signing, have tests beside ` + "`oci/sign`" + `.
+copied is read, not verified. "verified here" is ` + "`waybill verify`" + ` again, which must refuse the artifact before the program signs and accept it
+afterwards; keys are Waybill's own, made by ` + "`waybill keys generate`" + `, but for Model Signing's, which are plain PEM.
 
 | program | version | what it does | where | works |
 |---|---|---|---|---|
@@ -208,7 +234,7 @@ func outside(t *testing.T, dir, tool string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, tool, args...)
 	c.Dir = dir
 	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + home, "TUF_ROOT=" + home, "DOCKER_CONFIG=" + home, "TMPDIR=" + home,
-		"REGISTRY_AUTH_FILE=" + filepath.Join(home, "auth.json"), "COSIGN_PASSWORD=", "SystemRoot=" + os.Getenv("SystemRoot")}
+		"REGISTRY_AUTH_FILE=" + filepath.Join(home, "auth.json"), "COSIGN_PASSWORD=correct horse battery staple", "SystemRoot=" + os.Getenv("SystemRoot")}
 	out, err := c.CombinedOutput()
 	return string(out), err
 }
@@ -228,10 +254,15 @@ func furnishSigned(t *testing.T, x *trial) {
 	}
 }
 
-// untar unpacks a file that we made.
-func untar(t *testing.T, r io.Reader, dir string) {
+// unpack unpacks a file that we made.
+func unpack(t *testing.T, name, dir string) {
 	t.Helper()
-	tr := tar.NewReader(r)
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tr := tar.NewReader(f)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
