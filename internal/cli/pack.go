@@ -180,9 +180,8 @@ func runPack(ctx context.Context, c *Call) error {
 	} else {
 		c.UI.Warn("no golden vectors: a device can't prove the model and will refuse it")
 	}
-	o := build.PackOptions{WithoutSource: c.Bool("without-source"), Tag: c.String("tag")}
 	return finishPack(ctx, c, p, &out, check, start, func(st build.Store) (*build.Packed, error) {
-		return build.Pack(ctx, in, m, rec.Doc(), st, o)
+		return withBar(c, "hashing", func(o build.PackOptions) (*build.Packed, error) { return build.Pack(ctx, in, m, rec.Doc(), st, o) })
 	})
 }
 

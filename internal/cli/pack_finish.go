@@ -44,15 +44,11 @@ func packBundle(ctx context.Context, c *Call, p *project.Project, check artifact
 	if len(b.LeftOut) > 0 {
 		c.UI.Field("left out", "%s", shortList(b.LeftOut, 4))
 	}
-	bar := c.UI.Progress("reading", b.Bytes(), c.Env.Now)
-	defer bar.Done()
 	out := packJSON{
 		Schema: schemaBase + "pack/v1", Name: p.Name, Version: p.Version, Kind: "files", Comparison: []packComparison{}, LeftOut: b.LeftOut,
 	}
-	o := build.PackOptions{WithoutSource: c.Bool("without-source"), Tag: c.String("tag"), Progress: bar.Add}
 	return finishPack(ctx, c, p, &out, check, start, func(st build.Store) (*build.Packed, error) {
-		packed, err := b.Pack(ctx, st, o)
-		bar.Done()
+		packed, err := withBar(c, "reading", func(o build.PackOptions) (*build.Packed, error) { return b.Pack(ctx, st, o) })
 		if err != nil {
 			return nil, err
 		}
@@ -60,6 +56,15 @@ func packBundle(ctx context.Context, c *Call, p *project.Project, check artifact
 		sayFacts(c, packed)
 		return packed, nil
 	})
+}
+
+// withBar runs pack with the options that the flags give and a line of progress.
+func withBar(c *Call, label string, pack func(build.PackOptions) (*build.Packed, error)) (*build.Packed, error) {
+	o := build.PackOptions{WithoutSource: c.Bool("without-source"), Tag: c.String("tag")}
+	bar := c.UI.Progress(label, 0, c.Env.Now)
+	defer bar.Done()
+	o.Begin, o.Progress = bar.Begin, bar.Add
+	return pack(o)
 }
 
 // sayFacts tells what the headers said.

@@ -17,11 +17,25 @@ type Progress struct {
 	last  time.Time
 	now   func() time.Time
 	shown bool
+
+	mark   time.Time // since when, and since how many bytes, the rate is taken
+	marked int64
+	rate   int64 // bytes a second; 0 while it is not known
 }
+
+// rateSpan is over what time a rate is taken: what a resumed transfer begins with shows in it only for that long.
+const rateSpan = time.Second
 
 // Progress starts a line; total 0 means unknown. now is the clock.
 func (u *UI) Progress(label string, total int64, now func() time.Time) *Progress {
-	return &Progress{u: u, label: label, total: total, now: now}
+	return &Progress{u: u, label: label, total: total, now: now, mark: now()}
+}
+
+// Begin sets the total when it is known only later, and starts to measure the rate.
+func (p *Progress) Begin(total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total, p.mark, p.marked, p.rate = total, p.now(), p.done, 0
 }
 
 // Add counts n more bytes.
@@ -37,6 +51,13 @@ func (p *Progress) Add(n int64) {
 		of := ""
 		if p.total > 0 {
 			of = fmt.Sprintf(" of %s (%d %%)", Bytes(p.total), p.done*100/p.total)
+		}
+		if d := t.Sub(p.mark); d >= rateSpan {
+			p.rate = max(0, int64(float64(p.done-p.marked)/d.Seconds()))
+			p.mark, p.marked = t, p.done
+		}
+		if p.rate > 0 {
+			of += fmt.Sprintf("  %s/s", Bytes(p.rate))
 		}
 		p.u.Err.Printf("\r\x1b[2K  %-10s %s%s", p.label, Bytes(p.done), of)
 	}

@@ -91,3 +91,36 @@ func TestProgress(t *testing.T) {
 		}
 	}
 }
+
+// The rate is that of the last span: neither what a resumed transfer began with nor a pause long ago is in it.
+func TestProgressRate(t *testing.T) {
+	clock := time.Unix(1000, 0)
+	var b bytes.Buffer
+	p := New(Options{Err: &b, ErrTTY: true, Color: "never"}).Progress("hashing", 0, func() time.Time { return clock })
+	p.Begin(40e6)
+	for _, c := range []struct {
+		after time.Duration
+		n     int64
+		want  string
+	}{
+		{0, 10e6, "10 MB of 40 MB (25 %)"},
+		{500 * time.Millisecond, 5e6, "15 MB of 40 MB (37 %)"},
+		{1500 * time.Millisecond, 5e6, "20 MB of 40 MB (50 %)  10 MB/s"},
+		{50 * time.Millisecond, 1e6, ""}, // too soon to be shown
+		{950 * time.Millisecond, 2e6, "23 MB of 40 MB (57 %)  3.0 MB/s"},
+		{500 * time.Millisecond, 17e6, "40 MB of 40 MB (100 %)  3.0 MB/s"},
+		{time.Second, -1e6, "39 MB of 40 MB (97 %)  11 MB/s"},
+		{time.Second, -1e6, "38 MB of 40 MB (95 %)"},
+	} {
+		b.Reset()
+		clock = clock.Add(c.after)
+		p.Add(c.n)
+		want := ""
+		if c.want != "" {
+			want = "\r\x1b[2K  hashing    " + c.want
+		}
+		if b.String() != want {
+			t.Errorf("%q, want %q", b.String(), want)
+		}
+	}
+}

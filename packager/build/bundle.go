@@ -330,6 +330,7 @@ func (b *Bundle) Pack(ctx context.Context, st Store, o PackOptions) (*Packed, er
 		sizes[i] = size(i)
 	}
 	sort.SliceStable(order, func(i, j int) bool { return sizes[order[i]] > sizes[order[j]] })
+	o.begin(b.bytes)
 	err := each(ctx, len(order), func(ctx context.Context, i int) error {
 		s, err := b.take(ctx, st, b.members[order[i]], o.progress())
 		all[order[i]] = s

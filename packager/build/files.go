@@ -59,6 +59,7 @@ func (b *Bundle) take(ctx context.Context, st Store, m member, progress func(int
 		if err != nil {
 			return nil, fmt.Errorf("store %s: %w", m.name, err)
 		}
+		progress(d.Size)
 		s.out.digest, s.out.size = d.Digest, d.Size
 		return &s.out, nil
 	}

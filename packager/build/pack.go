@@ -32,8 +32,16 @@ type Store interface {
 type PackOptions struct {
 	WithoutSource bool   // leave the model as trained out of the bundle
 	Tag           string // of the local store, instead of the project's version
-	// Progress is told of each further n bytes that were read, by several goroutines at once. It may be nil.
+	// Begin is told once, before Progress, how many bytes the project's part of the bundle has. It may be nil.
+	Begin func(total int64)
+	// Progress is told of each further n bytes that were hashed, by several goroutines at once. It may be nil.
 	Progress func(n int64)
+}
+
+func (o PackOptions) begin(total int64) {
+	if o.Begin != nil {
+		o.Begin(total)
+	}
 }
 
 func (o PackOptions) progress() func(int64) {
@@ -276,6 +284,14 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 	for _, d := range p.Docs {
 		files = append(files, file{artifact.Layer{Role: artifact.RoleDoc, Path: path.Join("docs", d)}, in.docs[d]})
 	}
+	total := int64(len(in.Source.Data))
+	for _, f := range files {
+		total += int64(len(f.data))
+	}
+	for _, b := range in.beside {
+		total += b.identity.Size
+	}
+	o.begin(total)
 	inputs := slices.Clone(in.inputs)
 	layers := make([]artifact.Layer, len(files))
 	for i, f := range files {
@@ -285,6 +301,7 @@ func Pack(ctx context.Context, in *Input, m *Model, golden *artifact.Golden, st 
 		}
 		layers[i] = f.layer
 		layers[i].Digest, layers[i].Size = d.Digest, d.Size
+		o.progress()(d.Size)
 	}
 	source, err := in.source(ctx, st, o)
 	if err != nil {
@@ -355,6 +372,7 @@ func (in *Input) source(ctx context.Context, st Store, o PackOptions) ([]sourceF
 			return nil, fmt.Errorf("store %s: %w", l.Path, err)
 		}
 		l.Digest, l.Size = d.Digest, d.Size
+		o.progress()(d.Size)
 		out = append(out, sourceFile{input{name, d.Digest, d.Size}, l})
 	}
 	for _, b := range in.beside {
