@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
+	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -52,7 +53,10 @@ type channelConfig struct {
 	Env         string      `json:"env"`
 	Registry    string      `json:"registry"`
 	Repo        string      `json:"repo"`
-	PlainHTTP   bool        `json:"plain_http,omitempty"` // allow http to hosts other than this machine
+	PlainHTTP   bool        `json:"plain_http,omitempty"`  // allow http to hosts other than this machine
+	CAFile      string      `json:"ca_file,omitempty"`     // PEM: authorities that are believed too
+	ClientCert  string      `json:"client_cert,omitempty"` // PEM: shown to the registry
+	ClientKey   string      `json:"client_key,omitempty"`  // PEM; "" with ClientCert: in the same file
 	Model       string      `json:"model"`
 	ResourceURI string      `json:"resource_uri"`
 	Interval    duration    `json:"interval"`
@@ -148,7 +152,7 @@ func decode(path string, raw []byte, v any) error {
 
 func knownKeys() []string {
 	return []string{"schema", "state", "key", "listen", "control", "trust", "class", "labels", "channels", "engine", "file", "version",
-		"digest", "bundle", "name", "env", "registry", "repo", "plain_http", "model", "resource_uri", "interval", "trial", "no_reports",
+		"digest", "bundle", "name", "env", "registry", "repo", "plain_http", "ca_file", "client_cert", "client_key", "model", "resource_uri", "interval", "trial", "no_reports",
 		"duration", "min_requests", "max_error_rate", "p50", "p99", "mode", "memory_limit", "instances", "threads"}
 }
 
@@ -191,7 +195,12 @@ func loadConfig(path string) (*config, error) {
 	if err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "read %s", path)
 	}
-	for _, p := range []*string{&c.State, &c.Key, &c.Control, &c.Trust.File} {
+	paths := []*string{&c.State, &c.Key, &c.Control, &c.Trust.File}
+	for i := range c.Channels {
+		ch := &c.Channels[i]
+		paths = append(paths, &ch.CAFile, &ch.ClientCert, &ch.ClientKey)
+	}
+	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(abs), *p)
 		}
@@ -223,6 +232,14 @@ func (c *config) check() error {
 		return errors.New("trust.version is missing")
 	}
 	return checkChannels(c.Channels)
+}
+
+// remote is the repository that carries the channel. Its certificates are read here.
+func (c *channelConfig) remote() (*registry.Remote, error) {
+	return registry.NewRemote(c.Registry, c.Repo, registry.RemoteOptions{
+		PlainHTTP: c.PlainHTTP, UserAgent: "waybill-edge/" + version.Number,
+		TLS: registry.TLSOptions{CAFile: c.CAFile, CertFile: c.ClientCert, KeyFile: c.ClientKey},
+	})
 }
 
 func checkChannels(cs []channelConfig) error {

@@ -232,6 +232,7 @@ type followFlags struct {
 	trust, digest                         string
 	follow, channel, env, model, resource string
 	plain                                 bool
+	ca, cert, key                         string
 	trial                                 trialConfig
 	interval                              time.Duration
 	duration, p50, p99                    time.Duration
@@ -246,6 +247,9 @@ func (o *followFlags) add(f *flags) {
 	f.StringVar(&o.model, "model", "", "`NAME` of the model (default: the last part of the repository)")
 	f.StringVar(&o.resource, "resource-uri", "", "`URI` that verdicts must be about (default: waybill:REPO)")
 	f.BoolVar(&o.plain, "plain-http", false, "allow http to a registry on another machine")
+	f.StringVar(&o.ca, "ca-file", "", "believe the certificate authorities in `FILE` too (PEM)")
+	f.StringVar(&o.cert, "client-cert", "", "certificate in `FILE` (PEM) that a registry with mutual TLS sees")
+	f.StringVar(&o.key, "client-key", "", "its key in `FILE` (PEM)")
 	f.DurationVar(&o.interval, "interval", 5*time.Minute, "`TIME` between two looks at the channel")
 	f.DurationVar(&o.duration, "trial", time.Minute, "`TIME` that a new model serves on probation")
 	f.Int64Var(&o.trial.MinRequests, "min-requests", 20, "`COUNT` of requests from which a trial is judged")
@@ -284,13 +288,25 @@ func (o *followFlags) provisioning() (provisioning, []byte, error) {
 	if err != nil {
 		return p, nil, fmt.Errorf("trust document %s: %w", o.trust, err)
 	}
+	for _, name := range []*string{&o.ca, &o.cert, &o.key} {
+		if *name == "" {
+			continue
+		}
+		if *name, err = filepath.Abs(*name); err != nil { // the configuration lies in another folder
+			return p, nil, diag.Wrap(diag.Failure, err, "enroll")
+		}
+	}
 	o.trial.Duration, o.trial.P50, o.trial.P99 = duration(o.duration), duration(o.p50), duration(o.p99)
+	c := channelConfig{
+		Name: o.channel, Env: first(o.env, o.channel), Registry: ref.Host, Repo: ref.Repo, PlainHTTP: o.plain,
+		CAFile: o.ca, ClientCert: o.cert, ClientKey: o.key,
+		Model: first(o.model, path.Base(ref.Repo)), ResourceURI: first(o.resource, "waybill:"+ref.Repo),
+		Interval: duration(o.interval), Trial: o.trial,
+	}
+	if _, err := c.remote(); err != nil { // certificates that cannot be used
+		return p, nil, fmt.Errorf("enroll: %w", err)
+	}
 	return provisioning{
-		Schema: schemaProvisioning, Trust: provisionedTrust{Version: doc.Version, Digest: digest},
-		Channels: []channelConfig{{
-			Name: o.channel, Env: first(o.env, o.channel), Registry: ref.Host, Repo: ref.Repo, PlainHTTP: o.plain,
-			Model: first(o.model, path.Base(ref.Repo)), ResourceURI: first(o.resource, "waybill:"+ref.Repo),
-			Interval: duration(o.interval), Trial: o.trial,
-		}},
+		Schema: schemaProvisioning, Trust: provisionedTrust{Version: doc.Version, Digest: digest}, Channels: []channelConfig{c},
 	}, file, nil
 }

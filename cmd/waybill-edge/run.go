@@ -25,7 +25,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
-	"github.com/waybill-ml/waybill/oci/registry"
 )
 
 // grace is how long running requests may take once the process is asked to stop.
@@ -88,7 +87,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
 	}
 	for _, c := range cfg.Channels {
-		repo, err := registry.NewRemote(c.Registry, c.Repo, registry.RemoteOptions{PlainHTTP: c.PlainHTTP, UserAgent: "waybill-edge/" + version.Number})
+		repo, err := c.remote()
 		if err != nil {
 			return nil, err
 		}
