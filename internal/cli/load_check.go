@@ -239,7 +239,7 @@ func (l *arrived) judgeModel(ctx context.Context, c *Call, o *registry.Opened, e
 	}
 	l.unsigned += len(refs) - len(bundles)
 	certs := sigstore.With(l.root) // counts only where the trust document names its digest
-	ok, failed := verify.All(bundles, l.doc, verify.Want{Subject: e.Digest, Model: name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
+	ok, failed := verify.All(bundles, l.doc, verify.Want{Subject: e.Digest, Layers: m.Layers, Model: name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	for _, v := range ok {
 		l.verified = append(l.verified, verifiedOf(v))
 	}

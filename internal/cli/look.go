@@ -292,7 +292,13 @@ func (c *Call) prove(ctx context.Context, p graph, layer artifact.Descriptor, su
 		}
 		return nil
 	}
-	ok, failed := verify.All([][]byte{raw}, z.doc, verify.Want{Subject: subject, Model: out.Name, AnyScope: true, Now: c.Env.Now(), Certificates: z.certs})
+	w := verify.Want{Subject: subject, Model: out.Name, AnyScope: true, Now: c.Env.Now(), Certificates: z.certs}
+	if subject == out.Digest && out.Model {
+		for _, l := range out.Layers {
+			w.Layers = append(w.Layers, artifact.Layer{Path: l.Path, Digest: l.Digest})
+		}
+	}
+	ok, failed := verify.All([][]byte{raw}, z.doc, w)
 	for _, e := range ok {
 		v := verifiedOf(e)
 		a.State, a.KeyID, a.KeyName, a.Role, a.Says, a.PredicateType = stateProven, v.KeyID, v.KeyName, v.Role, v.Says, v.PredicateType
@@ -410,7 +416,7 @@ func (a attachedJSON) kindOf() string {
 func printEvidence(u *ui.UI, o *inspectJSON) {
 	u.Data("")
 	if len(o.Unsigned) > 0 {
-		defer u.Data("  not signed, so no evidence: %s (waybill sign signs them)", noteNames(o.Unsigned))
+		defer u.Data("  not signed, so no evidence: %s (waybill sign signs them where they were packed)", noteNames(o.Unsigned))
 	}
 	if len(o.Evidence) == 0 {
 		u.Data("  no evidence attached")

@@ -17,8 +17,8 @@ func signCommand() Command {
 		Long: `Signs the digest of the artifact with a publisher key and stores the signature, a sigstore bundle, beside the artifact.
 It says "built by us", not "approved": approval is waybill approve, the verdict is waybill gate. Stock cosign verifies it
 with the publisher's public key. The provenance and the bill of materials that pack left beside the artifact are signed
-along, so that they become evidence; nothing is signed twice, and nothing of the artifact changes. --oms adds the list of
-the files with their digests, signed as OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files;
+along where pack put them, in this machine's store, so that they become evidence; what came from elsewhere is left alone.
+Nothing is signed twice, and nothing of the artifact changes. --oms adds the list of the files with their digests, signed as OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files;
 nothing is downloaded for it.
 
 With --keyless a CI job's OIDC identity signs in place of a key: a certificate authority (Fulcio) names it in a certificate
@@ -95,17 +95,8 @@ func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate
 	if err != nil {
 		return err
 	}
-	for _, n := range notes {
-		if _, ok := k.(*guest); !ok {
-			if err := c.ready(doc, k, n.PredicateType, s.Name, ""); err != nil {
-				return err
-			}
-		}
-		d, err := s.attach(ctx, k, n.PredicateType, n.Predicate)
-		if err != nil {
-			return err
-		}
-		c.UI.Field(evidence.NameOf(n.PredicateType), "signed too, attached %s", d)
+	if err := c.signNotes(ctx, doc, k, s, notes); err != nil {
+		return err
 	}
 	return c.printAttached(verb, s, k, predicateType, b)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/oci/trust"
 )
 
 // notesJSON is an unsigned statement that pack left beside an artifact: no evidence until somebody signs it.
@@ -41,7 +42,8 @@ func noteNames(list []notesJSON) string {
 }
 
 // notes reads the statements that pack left for the publisher to sign: provenance and bill of materials about exactly this
-// digest. Others are passed over, with the reason under -v: a stranger may attach what they like.
+// digest, made by a pack in this machine's own store. Others are left alone, and it is said: whoever may write to a registry
+// may attach a false one, and a signature would make it true.
 func (c *Call) notes(ctx context.Context, s *subject) ([]*evidence.Statement, error) {
 	refs, err := s.Place.Referrers(ctx, s.Desc.Digest)
 	if err != nil {
@@ -50,6 +52,14 @@ func (c *Call) notes(ctx context.Context, s *subject) ([]*evidence.Statement, er
 	var out []*evidence.Statement
 	for _, r := range refs {
 		if !isNote(r) {
+			continue
+		}
+		made, err := madeHere(ctx, s, r.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if !made {
+			c.UI.Field("left alone", "the unsigned statement %s: not made by pack in this machine's store", r.Digest.Short())
 			continue
 		}
 		st, why, err := readNote(ctx, s, r)
@@ -63,6 +73,33 @@ func (c *Call) notes(ctx context.Context, s *subject) ([]*evidence.Statement, er
 		out = append(out, st)
 	}
 	return out, nil
+}
+
+// signNotes signs the statements that notes gave and attaches them.
+func (c *Call) signNotes(ctx context.Context, doc *trust.Document, k author, s *subject, notes []*evidence.Statement) error {
+	for _, n := range notes {
+		if _, ok := k.(*guest); !ok {
+			if err := c.ready(doc, k, n.PredicateType, s.Name, ""); err != nil {
+				return err
+			}
+		}
+		d, err := s.attach(ctx, k, n.PredicateType, n.Predicate)
+		if err != nil {
+			return err
+		}
+		c.UI.Field(evidence.NameOf(n.PredicateType), "signed too, attached %s", d)
+	}
+	return nil
+}
+
+// madeHere tells whether pack put the statement into the user's own store. A layout is somebody's folder: its word counts
+// for nothing.
+func madeHere(ctx context.Context, s *subject, d artifact.Digest) (bool, error) {
+	l, ok := s.Place.Place.(*registry.Local)
+	if !ok || s.Ref.Kind != registry.KindLocal {
+		return false, nil
+	}
+	return l.Store().MadeHere(ctx, d)
 }
 
 // readNote reads one unsigned statement, or tells why it is none that a publisher signs.

@@ -11,6 +11,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/oms"
+	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/sign"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
@@ -49,6 +50,15 @@ func (c *Call) signOMS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.Ref.Kind == registry.KindLocal { // nothing is downloaded, and the name is better known
+		if err := s.read(ctx); err != nil {
+			return err
+		}
+	}
+	notes, err := c.notes(ctx, s)
+	if err != nil {
+		return err
+	}
 	if doc != nil {
 		if e, ok := doc.Lookup(k.KeyID()); ok && !slices.Contains(e.Scope.Models, "*") {
 			if err := s.read(ctx); err != nil { // a scope goes by the model's name, which only the config tells
@@ -75,6 +85,8 @@ func (c *Call) signOMS(ctx context.Context) error {
 	if c.Bool("dry-run") {
 		c.UI.Say("dry run: nothing was written")
 	} else if err := s.attachOMS(ctx, k, st, &out); err != nil {
+		return err
+	} else if err := c.signNotes(ctx, doc, k, s, notes); err != nil {
 		return err
 	}
 	if c.UI.JSON {

@@ -121,7 +121,7 @@ func (c *Call) verifiedRef(ctx context.Context, arg string) (string, error) {
 	if err := released(bundles, doc, s, c, certs); err != nil {
 		return "", noteLegacy(ctx, s, err)
 	}
-	ok, _ := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
+	ok, _ := verify.All(bundles, doc, verify.Want{Subject: s.Desc.Digest, Layers: s.Model.Layers, Model: s.Name, AnyScope: true, Now: c.Env.Now(), Certificates: certs})
 	if err := verify.Enough(ok, doc, s.Desc.Digest); err != nil {
 		return "", diag.Wrap(diag.Verification, err, "%s", s.Pinned())
 	}

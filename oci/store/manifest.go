@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -115,6 +116,24 @@ type PutOptions struct {
 	// Expect, when not nil, is the digest that Ref must have now, "" for none; else the error wraps ErrConflict. The
 	// comparison and the change are one step, also against other processes.
 	Expect *artifact.Digest
+	// Made marks the manifest as made here, not brought here: MadeHere then says so until the manifest is removed or
+	// tagged. Nothing that comes in by pull, copy or load gets the mark, since it stands in the index and not in the content.
+	Made bool
+}
+
+// annotationMade stands on a line of the index whose manifest this store's own user made.
+const annotationMade = "dev.waybill.made-here"
+
+// MadeHere tells whether d was put with Made. It is as good as the store's folder is private: ask it of a store of the
+// user's own, not of a layout that somebody gave.
+func (s *Store) MadeHere(_ context.Context, d artifact.Digest) (bool, error) {
+	x, err := s.readIndex()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(x.Manifests, func(e artifact.Descriptor) bool {
+		return e.Digest == d && e.Annotations[annotationMade] != ""
+	}), nil
 }
 
 // PutManifest stores a manifest or index, lists it, and sets its tag. All blobs of a manifest and all children of an
@@ -147,6 +166,18 @@ func (s *Store) PutManifest(ctx context.Context, b []byte, mediaType string, o P
 			return err
 		}
 		setRef(x, d, o.Ref)
+		if o.Made {
+			for i, e := range x.Manifests {
+				if e.Digest == d.Digest {
+					line := maps.Clone(e.Annotations)
+					if line == nil {
+						line = map[string]string{}
+					}
+					line[annotationMade] = "true"
+					x.Manifests[i].Annotations = line
+				}
+			}
+		}
 		return nil
 	})
 	return d, err

@@ -137,7 +137,7 @@ func (packed *Packed) Attach(ctx context.Context, st Notebook, list []Statement)
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", evidence.NameOf(s.PredicateType), err)
 		}
-		d, err := st.PutManifest(ctx, b, artifact.MediaTypeManifest, store.PutOptions{})
+		d, err := st.PutManifest(ctx, b, artifact.MediaTypeManifest, store.PutOptions{Made: true})
 		if err != nil {
 			return err
 		}
