@@ -89,7 +89,7 @@ func Git(ctx context.Context, dir, file string) (*Commit, error) {
 	return &Commit{ID: id, URI: remoteURI(remote)}, ctx.Err()
 }
 
-var scpLike = regexp.MustCompile(`^(?:[^@/:]+@)?([^/:@]+):([^/].*)$`)
+var scpLike = regexp.MustCompile(`^(?:[^@/:]+@)?([^/:@]+):([^/:].*)$`)
 
 // remoteURI writes a remote as SLSA does, and drops what only this machine understands.
 func remoteURI(remote string) string {
