@@ -18,8 +18,8 @@ func signCommand() Command {
 It says "built by us", not "approved": approval is waybill approve, the verdict is waybill gate. Stock cosign verifies it
 with the publisher's public key. The provenance and the bill of materials that pack left beside the artifact are signed
 along where pack put them, in this machine's store, so that they become evidence; what came from elsewhere is left alone.
-Nothing is signed twice, and nothing of the artifact changes. --oms adds the list of the files with their digests, signed as OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files;
-nothing is downloaded for it.
+Nothing is signed twice, and nothing of the artifact changes. --oms adds the list of the files with their digests, signed as
+OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files; nothing is downloaded for it.
 
 With --keyless a CI job's OIDC identity signs in place of a key: a certificate authority (Fulcio) names it in a certificate
 for a key that lives for this one signature, an RFC 3161 authority says when, a transparency log (Rekor) that it happened. The
