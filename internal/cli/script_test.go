@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -38,5 +39,11 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: scriptCommands(),
+		Condition: func(c string) (bool, error) {
+			if c != "tools-required" {
+				return false, fmt.Errorf("unknown condition %q", c)
+			}
+			return os.Getenv("WAYBILL_REQUIRE_TOOLS") != "", nil
+		},
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -229,12 +230,13 @@ func TestArchiveAllOrNothing(t *testing.T) {
 	}
 }
 
-// A sparse file says that it has terabytes and brings a few bytes: it is refused before one of them is made up.
-func TestArchiveBomb(t *testing.T) {
+// sparseBomb is an archive whose one blob says that it has size bytes and brings a few.
+func sparseBomb(t *testing.T, blob artifact.Digest, size int64) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	// Go's tar writer does not write sparse files; this is the extended header that GNU tar writes for one.
 	rec := ""
-	for _, kv := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=blobs/sha256/" + strings.Repeat("ab", 32), "GNU.sparse.realsize=1099511627776"} {
+	for _, kv := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=blobs/sha256/" + blob.Hex(), fmt.Sprintf("GNU.sparse.realsize=%d", size)} {
 		n := len(kv) + 3
 		for len(itoa(n))+len(kv)+2 != n {
 			n = len(itoa(n)) + len(kv) + 2
@@ -262,18 +264,31 @@ func TestArchiveBomb(t *testing.T) {
 		}
 		copy(head[148:156], []byte(oct(sum)))
 	}
+	raw(tar.TypeReg, "oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	raw(tar.TypeReg, "index.json", []byte(`{"schemaVersion":2,"manifests":[]}`))
 	raw(tar.TypeXHeader, "PaxHeaders/x", []byte(rec))
 	raw(tar.TypeReg, "GNUSparseFile/x", append([]byte("1\n0\n4\n"), make([]byte, 512-6+4)...))
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	h, err := tar.NewReader(bytes.NewReader(b.Bytes())).Next()
+	return b.Bytes()
+}
+
+// A sparse file says that it has terabytes and brings a few bytes: it is refused before one of them is made up.
+func TestArchiveBomb(t *testing.T) {
+	b := sparseBomb(t, artifact.Digest("sha256:"+strings.Repeat("ab", 32)), 1<<40)
+	entries := tar.NewReader(bytes.NewReader(b))
+	var h *tar.Header
+	var err error
+	for range 3 { // it is the last one
+		h, err = entries.Next()
+	}
 	if err != nil || h.Size != 1<<40 {
 		t.Fatalf("the bomb is none: %+v %v", h, err)
 	}
 	dst := local(t, "churn")
 	before := files(t, dst.Store().Dir())
-	if _, err := registry.Load(t.Context(), bytes.NewReader(b.Bytes()), dst.Store(), ""); err == nil || !strings.Contains(err.Error(), "sparse") {
+	if _, err := registry.Load(t.Context(), bytes.NewReader(b), dst.Store(), ""); err == nil || !strings.Contains(err.Error(), "sparse") {
 		t.Fatal(err)
 	}
 	sameFiles(t, before, files(t, dst.Store().Dir()))

@@ -23,7 +23,7 @@ func (r *Remote) document(ctx context.Context, q request, max int64) ([]byte, *h
 			_ = resp.Body.Close()
 			return nil, resp, nil
 		}
-		b, err := readAll(resp.Body, max)
+		b, err := readAll(resp.Body, r.gate.rules.limit(max))
 		if err == nil && resp.ContentLength > int64(len(b)) {
 			err = io.ErrUnexpectedEOF
 		}

@@ -38,17 +38,22 @@ type ExtractResult struct {
 // its whole content has been hashed; one that is there with the right content, which is hashed too, stays. It writes through no symbolic
 // link that leads out of dir, and over no other file unless Force is set. dir is made when missing. From a registry the bytes
 // go into their files directly, and what broke off goes on with the next call.
-func Extract(ctx context.Context, r Repository, layers []artifact.Layer, dir string, o ExtractOptions) (res ExtractResult, err error) {
+func Extract(ctx context.Context, r Repository, layers []artifact.Layer, dir string, o ExtractOptions) (ExtractResult, error) {
+	for _, l := range layers {
+		if err := artifact.CheckPath(l.Path); err != nil {
+			return ExtractResult{}, diag.Wrap(diag.Failure, err, "extract")
+		}
+	}
+	return extract(ctx, r, layers, dir, o)
+}
+
+// extract is Extract of paths that were checked.
+func extract(ctx context.Context, r Repository, layers []artifact.Layer, dir string, o ExtractOptions) (res ExtractResult, err error) {
 	if o.Jobs <= 0 {
 		o.Jobs = 4
 	}
 	if o.Bytes == nil {
 		o.Bytes = func(int64) {}
-	}
-	for _, l := range layers {
-		if err := artifact.CheckPath(l.Path); err != nil {
-			return res, diag.Wrap(diag.Failure, err, "extract")
-		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return res, diag.Wrap(diag.Failure, err, "write to %s", dir)

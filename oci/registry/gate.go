@@ -45,10 +45,11 @@ type rules struct {
 	realm    func(g *gate, u *url.URL) error                    // the token server u may have the credentials
 	redirect func(req *http.Request, via []*http.Request) error // of requests to a registry
 	login    func(req *http.Request, via []*http.Request) error // of requests that hold credentials, or decide who gets them
+	limit    func(max int64) int64                              // bytes of an answer that is read into memory
 }
 
 func strict() rules {
-	return rules{own: sameOrigin, realm: checkRealm, redirect: checkRedirect, login: sameOriginOnly}
+	return rules{own: sameOrigin, realm: checkRealm, redirect: checkRedirect, login: sameOriginOnly, limit: func(max int64) int64 { return max }}
 }
 
 type token struct {
@@ -409,7 +410,7 @@ func (g *gate) fetch(ctx context.Context, scopes []string) (token, error) {
 	if resp.StatusCode != http.StatusOK {
 		return token{}, loginError(resp)
 	}
-	b, err := readAll(io.NopCloser(resp.Body), maxToken)
+	b, err := readAll(io.NopCloser(resp.Body), g.rules.limit(maxToken))
 	if err != nil {
 		return token{}, fmt.Errorf("token server %s: %w", realm.Host, err)
 	}

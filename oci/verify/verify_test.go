@@ -355,6 +355,10 @@ func TestTrust(t *testing.T) {
 	skipped.Version = 3
 	revokedBefore := clone(t, w.Doc)
 	revokedBefore.Revoked = []string{gate.ID}
+	retiredBefore, pinnedBefore := clone(t, w.Doc), clone(t, w.Doc)
+	until := w.Now.Add(-time.Hour)
+	edit(retiredBefore, trust.RoleGate, func(k *trust.Key) { k.Until = &until })
+	pinnedBefore.Environments = &trust.EnvironmentsPin{Version: 2}
 	for _, c := range []struct {
 		name, check string
 		run         func(v verifier) *Error
@@ -391,6 +395,18 @@ func TestTrust(t *testing.T) {
 			d := clone(t, w.Doc)
 			d.Version = 2
 			_, err := v.trustNext(verifytest.SignTrust(t, d, rootA), revokedBefore)
+			return err
+		}, BadTrust},
+		{"a retired key comes back", "rotation", func(v verifier) *Error {
+			d := clone(t, w.Doc)
+			d.Version = 2
+			_, err := v.trustNext(verifytest.SignTrust(t, d, rootA), retiredBefore)
+			return err
+		}, BadTrust},
+		{"the pin of the environments lowered", "rotation", func(v verifier) *Error {
+			d := clone(t, w.Doc)
+			d.Version, d.Environments = 2, &trust.EnvironmentsPin{Version: 1}
+			_, err := v.trustNext(verifytest.SignTrust(t, d, rootA), pinnedBefore)
 			return err
 		}, BadTrust},
 		{"a forged signature", "signature", func(v verifier) *Error {
