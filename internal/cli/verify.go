@@ -24,7 +24,7 @@ func verifyCommand() Command {
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Reads every file of the artifact and compares its digest, then verifies every statement attached to it against the
 trust document: signature, role, scope, subject, type and time. It fails (exit code 3) unless a publisher has released
-this this digest, and unless as many different signers as the rules of the trust document, and --require, ask for have signed
+this digest, and unless as many different signers as the rules of the trust document, and --require, ask for have signed
 each type. With --env it also demands a passing, unexpired verdict of the gate for that environment (else exit
 code 4). Nothing is asked of a network but the artifact itself.
 
