@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -54,8 +55,40 @@ type Environment struct {
 	PrivacyRole          string            `json:"privacyRole"`
 	Exceptions           Exceptions        `json:"exceptions"`
 	Enforce              map[string]string `json:"enforce"` // rule id: warn or off
+	Profile              string            `json:"profile"` // of the policy; default baseline
+	Builders             []Builder         `json:"builders"`
+	Sources              []string          `json:"sources"`
+	Parameters           []string          `json:"parameters"`
+	Formats              []string          `json:"formats"`
+	Tests                []string          `json:"tests"`
+	Sections             []string          `json:"sections"`
+	Scan                 Scan              `json:"scan"`
+	MaxModelAgeDays      int               `json:"maxModelAgeDays"`
+	MaxDataAgeDays       int               `json:"maxDataAgeDays"`
+	MaxApprovalAgeDays   int               `json:"maxApprovalAgeDays"`
+	MaxVerdictAgeDays    int               `json:"maxVerdictAgeDays"`
+	SoakDays             int               `json:"soakDays"`
+	Shadow               bool              `json:"shadow"`
+	MaxRisk              string            `json:"maxRisk"`
+	Data                 map[string]any    `json:"data"`    // for policies of the platform team's own; opaque here
 	Targets              []map[string]any  `json:"targets"` // deploy reads them; opaque here
 }
+
+// Builder is an allowed builder of models: see input.Builder.
+type Builder struct {
+	ID      string   `json:"id"`
+	Signers []string `json:"signers"`
+	Level   int      `json:"level"` // SLSA build level, 0 to 4; the platform team's word
+}
+
+// Scan bounds the age of a vulnerability scan and of its database, in days; 0: no limit.
+type Scan struct {
+	MaxAgeDays         int `json:"maxAgeDays"`
+	MaxDatabaseAgeDays int `json:"maxDatabaseAgeDays"`
+}
+
+// DefaultProfile is the profile of an environment that names none.
+const DefaultProfile = "baseline"
 
 // Policy is pinned by digest; Source tells where to get it: builtin, a directory or tar beside this file, or a reference.
 type Policy struct {
@@ -70,9 +103,11 @@ type Trust struct {
 
 // DeviceClass is a kind of device.
 type DeviceClass struct {
-	Name    string `json:"name"`
-	Memory  Bytes  `json:"memory"`  // 256MiB
-	Runtime string `json:"runtime"` // lowest waybill-edge version there
+	Name      string  `json:"name"`
+	Memory    Bytes   `json:"memory"`    // 256MiB
+	Runtime   string  `json:"runtime"`   // lowest waybill-edge version there
+	Storage   Bytes   `json:"storage"`   // that an artifact may take; default: no limit
+	LatencyMs float64 `json:"latencyMs"` // of one prediction at p99, measured there; default: no limit
 }
 
 // Threshold is a demand on a metric: exactly one of Min (higher is better) and Max.
@@ -94,8 +129,9 @@ type SliceGap struct {
 
 // Licenses are allowed SPDX identifiers.
 type Licenses struct {
-	Models   []string `json:"models"`
-	Datasets []string `json:"datasets"`
+	Models     []string `json:"models"`
+	Datasets   []string `json:"datasets"`
+	Components []string `json:"components"` // of the bill of materials; default: any
 }
 
 // Approvals are demanded.
@@ -106,17 +142,19 @@ type Approvals struct {
 
 // Exceptions tells what may be waived and by which approver roles.
 type Exceptions struct {
-	Roles []string `json:"roles"`
-	Rules []string `json:"rules"`
+	Roles   []string `json:"roles"`
+	Rules   []string `json:"rules"`
+	MaxDays int      `json:"maxDays"` // longest life of one; default: no limit
 }
 
 // Bytes is a size; YAML writes it as 256MiB, 64MB or a number of bytes.
 type Bytes int64
 
 var (
-	envName   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	namespace = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$`)
-	ruleName  = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
+	envName     = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	namespace   = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$`)
+	profileName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	ruleName    = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
 )
 
 // fill sets defaults and replaces null lists, so that equal documents have equal canonical bytes.
@@ -145,6 +183,18 @@ func (d *Document) fill() {
 		e.Slices, e.Evidence, e.Targets = full(e.Slices), full(e.Evidence), full(e.Targets)
 		e.Licenses.Models, e.Licenses.Datasets = full(e.Licenses.Models), full(e.Licenses.Datasets)
 		e.Approvals.Roles, e.Exceptions.Roles, e.Exceptions.Rules = full(e.Approvals.Roles), full(e.Exceptions.Roles), full(e.Exceptions.Rules)
+		if e.Profile == "" {
+			e.Profile = DefaultProfile
+		}
+		e.Builders, e.Sources, e.Parameters = full(e.Builders), full(e.Sources), full(e.Parameters)
+		e.Formats, e.Tests, e.Sections = full(e.Formats), full(e.Tests), full(e.Sections)
+		e.Licenses.Components = full(e.Licenses.Components)
+		for i := range e.Builders {
+			e.Builders[i].Signers = full(e.Builders[i].Signers)
+		}
+		if e.Data == nil {
+			e.Data = map[string]any{}
+		}
 		if e.Enforce == nil {
 			e.Enforce = map[string]string{}
 		}
@@ -155,6 +205,11 @@ func (d *Document) fill() {
 		}
 		d.Environments[n] = e
 	}
+}
+
+// sections are the parts of a model card that an environment can demand.
+func sections() []string {
+	return []string{"users", "useCases", "limitations", "tradeoffs", "risks", "fairness", "energy", "oversight"}
 }
 
 func full[T any](s []T) []T {
@@ -221,6 +276,33 @@ func (d *Document) validate(at, name string, e Environment) error {
 	if e.MaxEvaluationAgeDays < 0 {
 		return bad(at+".maxEvaluationAgeDays", "negative")
 	}
+	for key, n := range map[string]int{"scan.maxAgeDays": e.Scan.MaxAgeDays, "scan.maxDatabaseAgeDays": e.Scan.MaxDatabaseAgeDays, "maxModelAgeDays": e.MaxModelAgeDays,
+		"maxDataAgeDays": e.MaxDataAgeDays, "maxApprovalAgeDays": e.MaxApprovalAgeDays, "maxVerdictAgeDays": e.MaxVerdictAgeDays, "soakDays": e.SoakDays, "exceptions.maxDays": e.Exceptions.MaxDays} {
+		if n < 0 {
+			return bad(at+"."+key, "negative")
+		}
+	}
+	if !profileName.MatchString(e.Profile) {
+		return bad(at+".profile", "%q is no profile name", e.Profile)
+	}
+	if !slices.Contains([]string{"", "minimal", "limited", "high"}, e.MaxRisk) {
+		return bad(at+".maxRisk", "%q is none of minimal, limited, high", e.MaxRisk)
+	}
+	for i, b := range e.Builders {
+		if b.ID == "" || b.Level < 0 || b.Level > 4 {
+			return bad(fmt.Sprintf("%s.builders[%d]", at, i), "needs an id, and a level of 0 to 4")
+		}
+	}
+	for i, s := range e.Sections {
+		if !slices.Contains(sections(), s) {
+			return bad(fmt.Sprintf("%s.sections[%d]", at, i), "%q is none of %s", s, strings.Join(sections(), ", "))
+		}
+	}
+	for key, l := range map[string][]string{"sources": e.Sources, "parameters": e.Parameters, "formats": e.Formats, "tests": e.Tests, "licenses.components": e.Licenses.Components} {
+		if i := slices.Index(l, ""); i >= 0 {
+			return bad(fmt.Sprintf("%s.%s[%d]", at, key, i), "empty")
+		}
+	}
 	if e.Approvals.Minimum < 0 {
 		return bad(at+".approvals.minimum", "negative")
 	}
@@ -232,6 +314,8 @@ func (d *Document) validate(at, name string, e Environment) error {
 			return bad(p+".name", "empty or used twice: %q", c.Name)
 		case c.Memory <= 0:
 			return bad(p+".memory", "missing: how much linear memory a model may have there (256MiB)")
+		case c.Storage < 0 || c.LatencyMs < 0:
+			return bad(p, "storage and latencyMs cannot be negative")
 		}
 		seen[c.Name] = true
 	}
@@ -332,14 +416,20 @@ func (d *Document) Facts(name string) (input.Environment, error) {
 		return input.Environment{}, fmt.Errorf("%w: %q (there are: %v)", ErrUnknown, name, d.Names())
 	}
 	f := input.Environment{
-		Name: name, MinTrust: e.Trust.MinVersion, Namespace: e.Namespace, Channel: e.Channel, PolicyDigest: string(e.Policy.Digest), NotAfterDays: e.NotAfterDays,
-		Slices: slices.Clone(e.Slices), Licenses: input.Licenses{Models: slices.Clone(e.Licenses.Models), Datasets: slices.Clone(e.Licenses.Datasets)},
+		Name: name, Version: d.Version, Profile: e.Profile, MinTrust: e.Trust.MinVersion, Namespace: e.Namespace, Channel: e.Channel, PolicyDigest: string(e.Policy.Digest), NotAfterDays: e.NotAfterDays,
+		Slices: slices.Clone(e.Slices), Licenses: input.Licenses{Models: slices.Clone(e.Licenses.Models), Datasets: slices.Clone(e.Licenses.Datasets), Components: slices.Clone(e.Licenses.Components)},
 		Approvals: input.ApprovalDemand{Minimum: e.Approvals.Minimum, Roles: slices.Clone(e.Approvals.Roles)},
 		Signers:   e.Signers, After: e.After, MaxEvaluationAgeDays: e.MaxEvaluationAgeDays, PrivacyRole: e.PrivacyRole,
-		Exceptions: input.ExceptionDemand{Roles: slices.Clone(e.Exceptions.Roles), Rules: slices.Clone(e.Exceptions.Rules)},
+		Exceptions: input.ExceptionDemand{Roles: slices.Clone(e.Exceptions.Roles), Rules: slices.Clone(e.Exceptions.Rules), MaxDays: e.Exceptions.MaxDays},
+		Sources:    slices.Clone(e.Sources), Parameters: slices.Clone(e.Parameters), Formats: slices.Clone(e.Formats), Tests: slices.Clone(e.Tests), Sections: slices.Clone(e.Sections),
+		Scan: input.Scan{MaxAgeDays: e.Scan.MaxAgeDays, MaxDatabaseAgeDays: e.Scan.MaxDatabaseAgeDays}, MaxModelAgeDays: e.MaxModelAgeDays, MaxDataAgeDays: e.MaxDataAgeDays,
+		MaxApprovalAgeDays: e.MaxApprovalAgeDays, MaxVerdictAgeDays: e.MaxVerdictAgeDays, SoakDays: e.SoakDays, Shadow: e.Shadow, MaxRisk: e.MaxRisk, Data: maps.Clone(e.Data),
+	}
+	for _, b := range e.Builders {
+		f.Builders = append(f.Builders, input.Builder{ID: b.ID, Signers: slices.Clone(b.Signers), Level: b.Level})
 	}
 	for _, c := range e.DeviceClasses {
-		f.DeviceClasses = append(f.DeviceClasses, input.DeviceClass{Name: c.Name, MemoryBytes: int64(c.Memory), Runtime: c.Runtime})
+		f.DeviceClasses = append(f.DeviceClasses, input.DeviceClass{Name: c.Name, MemoryBytes: int64(c.Memory), Runtime: c.Runtime, StorageBytes: int64(c.Storage), LatencyMs: c.LatencyMs})
 	}
 	for _, m := range e.Metrics {
 		t := input.Threshold{Name: m.Name, Slice: m.Slice, MaxRegression: m.MaxRegression, MinN: m.MinN, Confidence: m.Confidence}

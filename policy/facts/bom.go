@@ -33,7 +33,7 @@ func (c *collector) bom(e *verify.Evidence) error {
 	}
 	b := string(e.Bundle)
 	if s := &c.in.SBOM; !s.Present || b < s.Bundle {
-		*s = input.SBOM{Present: true, Format: "cyclonedx " + doc.SpecVersion, Bundle: b}
+		*s = input.SBOM{Present: true, Format: "cyclonedx", SpecVersion: doc.SpecVersion, Bundle: b}
 	}
 	if doc.Vulnerabilities == nil {
 		return nil

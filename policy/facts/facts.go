@@ -102,6 +102,7 @@ func trustFacts(in *input.Input, rq Request) error {
 	for _, p := range rq.Trust.Policies {
 		t.Policies = append(t.Policies, string(p))
 	}
+	in.Context.Newest = rq.Trust.Issued
 	t.Pinned = slices.Contains(t.Policies, rq.Environment.PolicyDigest)
 	in.Trust = t
 	return nil
@@ -182,7 +183,7 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 	if typ == evidence.TypeVSA && env != "" {
 		w.Env = env // an earlier environment's gate speaks for that environment; its key must be in scope there
 	}
-	a := input.Attestation{PredicateType: typ, Bundle: string(d), Subject: string(about)}
+	a := input.Attestation{PredicateType: typ, Bundle: string(d), Subject: string(about), TimeSource: string(verify.TimeNone)}
 	e, err := verify.Bundle(raw, c.doc, w)
 	if err == nil {
 		err = c.file(e, env)
@@ -191,7 +192,8 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 		a.Reason = err.Error()
 	} else {
 		a.Verified = true
-		a.Signer = signer(e)
+		a.Signer, a.At, a.TimeSource = signer(e), stated(e.At), string(e.TimeSource)
+		c.newest(e.At)
 		c.proven = append(c.proven, *e)
 		c.used = append(c.used, d)
 	}
@@ -200,6 +202,21 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 	} else {
 		c.in.Attestations = append(c.in.Attestations, a)
 	}
+}
+
+// newest keeps the latest time that something verified names: no clock may be behind it.
+func (c *collector) newest(t time.Time) {
+	if t.After(c.in.Context.Newest) {
+		c.in.Context.Newest = t
+	}
+}
+
+// stated writes a time that may not be there.
+func stated(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Truncate(time.Second).Format(time.RFC3339)
 }
 
 // peek reads type, subject and, for a verdict, environment of a bundle without believing them: they only choose what is
@@ -222,7 +239,11 @@ func peek(raw []byte) (typ string, subject artifact.Digest, env string) {
 }
 
 func signer(e *verify.Evidence) input.Signer {
-	return input.Signer{KeyID: e.KeyID, Name: e.KeyName, Role: string(e.Role)}
+	s := input.Signer{KeyID: e.KeyID, Name: e.KeyName, Role: string(e.Role), Kind: "key"}
+	if e.Certified != nil {
+		s.Kind, s.Issuer, s.Subject = "identity", e.Certified.Issuer, e.Certified.Subject
+	}
+	return s
 }
 
 // file puts what a verified statement says into the document.
@@ -292,7 +313,7 @@ func (c *collector) verdict(e *verify.Evidence, env string) error {
 		return fmt.Errorf("the verdict is for environment %s, not %s", x.Environment, env)
 	}
 	c.in.Verdicts = append(c.in.Verdicts, input.Verdict{Environment: x.Environment, Result: v.VerificationResult, NotAfter: x.NotAfter,
-		PolicyDigest: string(x.PolicyDigest), ResourceURI: v.ResourceURI, Bundle: string(e.Bundle), KeyID: e.KeyID})
+		PolicyDigest: string(x.PolicyDigest), ResourceURI: v.ResourceURI, Bundle: string(e.Bundle), KeyID: e.KeyID, At: v.TimeVerified, Prev: string(x.Prev)})
 	if env == c.env.Name {
 		c.past = append(c.past, evidence.Verdict{Bundle: e.Bundle, VSA: v})
 	}
@@ -326,7 +347,9 @@ func (c *collector) champion(ctx context.Context, src Source, chans Channels) ev
 		ch.Record = string(artifact.DigestOf(raw))
 		return basis
 	}
+	c.newest(rec.Issued)
 	basis.Seq, basis.Champion = rec.Seq, rec.Target.Digest
+	ch.Version, ch.Epoch, ch.EpochFloor = rec.Target.Version, rec.Target.Epoch, rec.EpochFloor
 	ch.Seq, ch.Digest, ch.Record = rec.Seq, string(rec.Target.Digest), string(e.Bundle)
 	c.used = append(c.used, e.Bundle)
 	raws, err := src.Bundles(ctx, rec.Target.Digest)

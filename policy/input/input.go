@@ -43,16 +43,19 @@ type Input struct {
 	Artifact        Artifact        `json:"artifact"`
 	Model           Model           `json:"model"`
 	Build           Build           `json:"build"`
+	Provenance      []Provenance    `json:"provenance"`   // of verified SLSA provenance of this digest
 	Signatures      []Attestation   `json:"signatures"`   // releases, verified and failed
 	Attestations    []Attestation   `json:"attestations"` // everything else, verified and failed
 	Metrics         []Metric        `json:"metrics"`      // of verified evaluations of this digest
 	Datasets        []Dataset       `json:"datasets"`     // of verified dataset statements of this digest
+	Tests           []TestResult    `json:"tests"`        // of verified test results of this digest
 	SBOM            SBOM            `json:"sbom"`
 	Vulnerabilities Vulnerabilities `json:"vulnerabilities"`
 	ModelCard       ModelCard       `json:"modelCard"`
-	Approvals       []Approval      `json:"approvals"`  // verified, with the roles that trust gives the signer
-	Exceptions      []Exception     `json:"exceptions"` // verified
-	Verdicts        []Verdict       `json:"verdicts"`   // verified, of this digest, any environment
+	Approvals       []Approval      `json:"approvals"`    // verified, with the roles that trust gives the signer
+	Exceptions      []Exception     `json:"exceptions"`   // verified
+	Verdicts        []Verdict       `json:"verdicts"`     // verified, of this digest, any environment
+	VerdictChain    VerdictChain    `json:"verdictChain"` // of this digest in this environment
 	Champion        Champion        `json:"champion"`
 }
 
@@ -65,11 +68,14 @@ type Context struct {
 	Action       string    `json:"action"` // promote
 	RequestedRef string    `json:"requestedRef"`
 	Pinned       bool      `json:"pinned"` // the reference named a digest, not only a tag
+	Newest       time.Time `json:"newest"` // the latest time that verified evidence, the trust document or the channel's record names; a clock before it is wrong
 }
 
 // Environment is what the signed environments.yaml demands here.
 type Environment struct {
 	Name                 string          `json:"name"`
+	Version              int             `json:"version"`  // of environments.yaml
+	Profile              string          `json:"profile"`  // which levels of the policy's rules are in force
 	Digest               string          `json:"digest"`   // of the bundle that signs environments.yaml
 	Verified             bool            `json:"verified"` // its signature and signer
 	Reason               string          `json:"reason"`   // why not, when it is not
@@ -91,13 +97,44 @@ type Environment struct {
 	PrivacyRole          string          `json:"privacyRole"`          // approver role that personal data needs; "" means: never allowed
 	Exceptions           ExceptionDemand `json:"exceptions"`
 	Enforce              []Enforcement   `json:"enforce"`
+	Builders             []Builder       `json:"builders"`           // who may have built a model
+	Sources              []string        `json:"sources"`            // repositories it may come from: a URI, or the beginning of one with * at its end
+	Parameters           []string        `json:"parameters"`         // names of external build parameters that may be set
+	Formats              []string        `json:"formats"`            // formats of weights and sources that may be inside; empty: those that hold no code
+	Tests                []string        `json:"tests"`              // names of tests that must have passed
+	Sections             []string        `json:"sections"`           // of the model card that must be filled
+	Scan                 Scan            `json:"scan"`               //
+	MaxModelAgeDays      int             `json:"maxModelAgeDays"`    // since training; 0: no limit
+	MaxDataAgeDays       int             `json:"maxDataAgeDays"`     // since the newest record of the training data; 0: no limit
+	MaxApprovalAgeDays   int             `json:"maxApprovalAgeDays"` // 0: no limit
+	MaxVerdictAgeDays    int             `json:"maxVerdictAgeDays"`  // of the verdict of the environment named by After; 0: no limit
+	SoakDays             int             `json:"soakDays"`           // least time since the first such verdict
+	Shadow               bool            `json:"shadow"`             // figures of a shadow or canary run are demanded
+	MaxRisk              string          `json:"maxRisk"`            // minimal, limited, high: the highest risk tier that may ship here; "": high
+	Data                 map[string]any  `json:"data"`               // the platform team's own settings, for policies of their own
+}
+
+// Builder is an allowed builder: its id, counted only from provenance signed by one of Signers (names or key ids; empty:
+// whoever trust lets sign provenance), and the SLSA build level that the platform team gives it.
+type Builder struct {
+	ID      string   `json:"id"`
+	Signers []string `json:"signers"`
+	Level   int      `json:"level"`
+}
+
+// Scan bounds the age of what is known about vulnerabilities. 0: no limit.
+type Scan struct {
+	MaxAgeDays         int `json:"maxAgeDays"`
+	MaxDatabaseAgeDays int `json:"maxDatabaseAgeDays"`
 }
 
 // DeviceClass is a kind of device that the artifact is to run on.
 type DeviceClass struct {
-	Name        string `json:"name"`
-	MemoryBytes int64  `json:"memoryBytes"` // linear memory that a model may have there
-	Runtime     string `json:"runtime"`     // lowest waybill-edge version in the class; "" when not known
+	Name         string  `json:"name"`
+	MemoryBytes  int64   `json:"memoryBytes"`  // linear memory that a model may have there
+	Runtime      string  `json:"runtime"`      // lowest waybill-edge version in the class; "" when not known
+	StorageBytes int64   `json:"storageBytes"` // that the artifact may take; 0: no limit
+	LatencyMs    float64 `json:"latencyMs"`    // that one prediction may take at the 99th percentile, measured on the class; 0: no limit
 }
 
 // Threshold is a demand on one metric. Direction fixes how Bound is read.
@@ -119,8 +156,9 @@ type SliceGap struct {
 
 // Licenses are the SPDX identifiers that are allowed.
 type Licenses struct {
-	Models   []string `json:"models"`
-	Datasets []string `json:"datasets"`
+	Models     []string `json:"models"`
+	Datasets   []string `json:"datasets"`
+	Components []string `json:"components"` // of the bill of materials; empty: any
 }
 
 // ApprovalDemand asks for Minimum distinct approvers and one for each role.
@@ -131,8 +169,9 @@ type ApprovalDemand struct {
 
 // ExceptionDemand tells which rules may be waived and by whom.
 type ExceptionDemand struct {
-	Roles []string `json:"roles"`
-	Rules []string `json:"rules"`
+	Roles   []string `json:"roles"`
+	Rules   []string `json:"rules"`
+	MaxDays int      `json:"maxDays"` // longest life of one; 0: no limit
 }
 
 // Enforcement lowers one rule: "warn" reports and does not deny, "off" skips it. Mandatory rules cannot be lowered.
@@ -185,12 +224,78 @@ type Layer struct {
 
 // Model is what the artifact says of itself, from the ModelPack config and the interface document.
 type Model struct {
-	Name     string   `json:"name"`
-	Version  string   `json:"version"`
-	Family   string   `json:"family"`
-	Licenses []string `json:"licenses"` // SPDX
-	Authors  []string `json:"authors"`
-	Created  string   `json:"created"` // as the config states it; "" when not stated
+	Name         string   `json:"name"`
+	Version      string   `json:"version"`
+	Family       string   `json:"family"`
+	Licenses     []string `json:"licenses"` // SPDX
+	Authors      []string `json:"authors"`
+	Created      string   `json:"created"` // as the config states it; "" when not stated
+	Vendor       string   `json:"vendor"`
+	Description  string   `json:"description"`
+	Source       string   `json:"source"`   // URL of the source, as the config states it
+	Revision     string   `json:"revision"` // likewise
+	Architecture string   `json:"architecture"`
+	Precision    string   `json:"precision"`
+	Quantization string   `json:"quantization"`
+	Epoch        int64    `json:"epoch"` // security epoch of the interface document
+
+	// What follows is declared in the verified bill of materials; empty when it says nothing.
+	Declared   string      `json:"declared"`   // digest of that bundle
+	Owner      string      `json:"owner"`      // who answers for the model: a team and how to reach it
+	Risk       string      `json:"risk"`       // minimal, limited, high, prohibited
+	Status     string      `json:"status"`     // active, retired
+	Trained    string      `json:"trained"`    // when training ended, RFC 3339
+	BaseModels []BaseModel `json:"baseModels"` // what it was derived from
+}
+
+// BaseModel is a model that this one was trained, distilled or quantised from.
+type BaseModel struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Digest  string `json:"digest"`
+	License string `json:"license"` // SPDX expression
+	URI     string `json:"uri"`
+}
+
+// Provenance is one verified SLSA provenance v1 (https://slsa.dev/spec/v1.0/provenance) of this digest.
+type Provenance struct {
+	Bundle     string     `json:"bundle"`
+	Signer     Signer     `json:"signer"`
+	Builder    string     `json:"builder"` // runDetails.builder.id
+	BuildType  string     `json:"buildType"`
+	Invocation string     `json:"invocation"`
+	Started    string     `json:"started"` // RFC 3339; "" when not stated
+	Finished   string     `json:"finished"`
+	Source     Source     `json:"source"`
+	Parameters []string   `json:"parameters"` // names in externalParameters
+	Materials  []Material `json:"materials"`  // resolvedDependencies
+}
+
+// Source is the commit that was built.
+type Source struct {
+	URI    string `json:"uri"`
+	Commit string `json:"commit"` // hex
+	Clean  string `json:"clean"`  // yes, no; "" when not stated
+}
+
+// Material is one resolved dependency of a build.
+type Material struct {
+	Name   string `json:"name"`
+	URI    string `json:"uri"`
+	Digest string `json:"digest"` // sha256:..., or "" when it has another kind only
+}
+
+// TestResult is one verified in-toto test-result.
+type TestResult struct {
+	Bundle        string   `json:"bundle"`
+	Signer        Signer   `json:"signer"`
+	Result        string   `json:"result"`        // PASSED, WARNED, FAILED
+	Configuration []string `json:"configuration"` // names of what it was run with; a device class is named device-class:NAME
+	Passed        []string `json:"passed"`
+	Warned        []string `json:"warned"`
+	Failed        []string `json:"failed"`
+	At            string   `json:"at"`         // RFC 3339; "" when nobody says when
+	TimeSource    string   `json:"timeSource"` // none, claimed, rfc3161, log
 }
 
 // Build is what is known about the compiled code.
@@ -227,9 +332,12 @@ type Golden struct {
 
 // Signer is the key behind a statement, by the trust document. Empty strings when the evidence failed before it was known.
 type Signer struct {
-	KeyID string `json:"keyId"`
-	Name  string `json:"name"`
-	Role  string `json:"role"`
+	KeyID   string `json:"keyId"`
+	Name    string `json:"name"`
+	Role    string `json:"role"`
+	Kind    string `json:"kind"`    // key, identity; "" when it is not known
+	Issuer  string `json:"issuer"`  // of the identity's token
+	Subject string `json:"subject"` // of the identity's certificate
 }
 
 // Attestation is one bundle. Verified means: signature, role, scope and subject all hold.
@@ -240,6 +348,8 @@ type Attestation struct {
 	Verified      bool   `json:"verified"`
 	Reason        string `json:"reason"` // why it did not verify
 	Signer        Signer `json:"signer"`
+	At            string `json:"at"`         // when it was said, RFC 3339; "" when it does not say
+	TimeSource    string `json:"timeSource"` // none, claimed, rfc3161, log: what At rests on
 }
 
 // Metric is one measured figure of a verified evaluation.
@@ -254,69 +364,116 @@ type Metric struct {
 	At        time.Time `json:"at"`
 	Bundle    string    `json:"bundle"`
 	KeyID     string    `json:"keyId"`
+	Stage     string    `json:"stage"`       // offline, shadow, canary, on-device; "" when not stated
+	Class     string    `json:"deviceClass"` // that it was measured on; "" for none
 }
 
 // Dataset is one data set behind the model.
 type Dataset struct {
-	Name         string `json:"name"`
-	Role         string `json:"role"`
-	Digest       string `json:"digest"`
-	URI          string `json:"uri"`
-	License      string `json:"license"`
-	Rows         int64  `json:"rows"`
-	PersonalData string `json:"personalData"`
-	Bundle       string `json:"bundle"`
+	Name         string   `json:"name"`
+	Role         string   `json:"role"`
+	Digest       string   `json:"digest"`
+	URI          string   `json:"uri"`
+	License      string   `json:"license"`
+	Rows         int64    `json:"rows"`
+	PersonalData string   `json:"personalData"`
+	Bundle       string   `json:"bundle"`
+	From         string   `json:"from"`       // time of the oldest record, RFC 3339; "" when not stated
+	To           string   `json:"to"`         // of the newest
+	Anonymised   []string `json:"anonymised"` // methods applied
+	KnownBias    string   `json:"knownBias"`
 }
 
 // SBOM tells whether a verified bill of materials is attached.
 type SBOM struct {
-	Present bool   `json:"present"`
-	Format  string `json:"format"`
-	Bundle  string `json:"bundle"`
+	Present     bool     `json:"present"`
+	Format      string   `json:"format"` // cyclonedx, spdx
+	SpecVersion string   `json:"specVersion"`
+	Bundle      string   `json:"bundle"`
+	Components  int      `json:"components"`
+	Licenses    []string `json:"licenses"`   // SPDX, of all components
+	Unlicensed  []string `json:"unlicensed"` // components without one
+	Missing     []string `json:"missing"`    // paths of layers whose digest it does not list
 }
 
-// Vulnerabilities is the newest verified scan.
+// Vulnerabilities is the newest verified scan: a CycloneDX document that lists vulnerabilities, or in-toto vulns v0.2.
 type Vulnerabilities struct {
-	Scanned  bool      `json:"scanned"`
-	Bundle   string    `json:"bundle"`
-	Findings []Finding `json:"findings"`
+	Scanned    bool      `json:"scanned"`
+	Bundle     string    `json:"bundle"`
+	Scanner    string    `json:"scanner"`
+	ScannedAt  string    `json:"scannedAt"`  // RFC 3339; "" when not stated
+	DatabaseAt string    `json:"databaseAt"` // when the scanner's database was brought up to date, likewise
+	Findings   []Finding `json:"findings"`   // those that the document itself rules out included
 }
 
 // Finding is one vulnerability.
 type Finding struct {
 	ID       string `json:"id"`
-	Severity string `json:"severity"`
+	Severity string `json:"severity"` // critical, high, medium, low, unknown
 	Package  string `json:"package"`
+	Version  string `json:"version"`
+	FixedIn  string `json:"fixedIn"`
+	State    string `json:"state"` // of the analysis (VEX): "", affected, not_affected, fixed, under_investigation
 }
 
-// ModelCard tells whether the artifact carries a model card.
+// ModelCard is the card among the artifact's files and what the verified bill of materials says in its modelCard.
 type ModelCard struct {
-	Present bool   `json:"present"`
-	Path    string `json:"path"`
-	Digest  string `json:"digest"`
+	Present     bool       `json:"present"` // a file of the artifact
+	Path        string     `json:"path"`
+	Digest      string     `json:"digest"`
+	Bundle      string     `json:"bundle"` // that the fields below come from; "" for none
+	Users       []string   `json:"users"`
+	UseCases    []string   `json:"useCases"`
+	Limitations []string   `json:"limitations"`
+	Tradeoffs   []string   `json:"tradeoffs"`
+	Risks       []Risk     `json:"risks"` // ethical considerations
+	Fairness    []Fairness `json:"fairness"`
+	Energy      []Energy   `json:"energy"`
+	Oversight   string     `json:"oversight"` // how people watch over it and step in
+}
+
+// Risk is an ethical or other risk, and what is done about it.
+type Risk struct {
+	Name       string `json:"name"`
+	Mitigation string `json:"mitigation"`
+}
+
+// Fairness is the assessment for one group.
+type Fairness struct {
+	Group      string `json:"group"`
+	Harms      string `json:"harms"`
+	Mitigation string `json:"mitigation"`
+}
+
+// Energy is what an activity of the life cycle took.
+type Energy struct {
+	Activity string  `json:"activity"` // design, data-collection, data-preparation, training, fine-tuning, validation, deployment, inference, other
+	KWh      float64 `json:"kWh"`
 }
 
 // Approval is one verified approval. Granted tells whether trust gives the signer that role.
 type Approval struct {
-	Role    string    `json:"role"`
-	Granted bool      `json:"granted"`
-	Reason  string    `json:"reason"`
-	At      time.Time `json:"at"`
-	Expires time.Time `json:"expires"`
-	Bundle  string    `json:"bundle"`
-	Signer  Signer    `json:"signer"`
+	Role        string    `json:"role"`
+	Granted     bool      `json:"granted"`
+	Reason      string    `json:"reason"`
+	At          time.Time `json:"at"`
+	Expires     time.Time `json:"expires"`
+	Bundle      string    `json:"bundle"`
+	Signer      Signer    `json:"signer"`
+	Environment string    `json:"environment"` // that it is for; "" for any
 }
 
 // Exception is one verified waiver, with the approver roles of its signer.
 type Exception struct {
-	Rule    string    `json:"rule"`
-	Reason  string    `json:"reason"`
-	At      time.Time `json:"at"`
-	Expires time.Time `json:"expires"`
-	Ticket  string    `json:"ticket"`
-	Bundle  string    `json:"bundle"`
-	Roles   []string  `json:"roles"`
-	Signer  Signer    `json:"signer"`
+	Rule        string    `json:"rule"`
+	Reason      string    `json:"reason"`
+	At          time.Time `json:"at"`
+	Expires     time.Time `json:"expires"`
+	Ticket      string    `json:"ticket"`
+	Bundle      string    `json:"bundle"`
+	Roles       []string  `json:"roles"`
+	Signer      Signer    `json:"signer"`
+	Environment string    `json:"environment"` // that it is for; "" for any
 }
 
 // Verdict is one earlier verdict of a gate on this digest.
@@ -328,17 +485,31 @@ type Verdict struct {
 	ResourceURI  string    `json:"resourceUri"`
 	Bundle       string    `json:"bundle"`
 	KeyID        string    `json:"keyId"`
+	At           time.Time `json:"at"`
+	Prev         string    `json:"prev"` // bundle of the verdict before it; "" for the first
+}
+
+// VerdictChain tells whether the verdicts on this digest in this environment follow each other without a gap: a denial
+// that somebody took away leaves one.
+type VerdictChain struct {
+	Complete bool     `json:"complete"` // nothing is missing; true when there is no verdict
+	Missing  []string `json:"missing"`  // bundles that a verdict names as the one before it and that are not attached
+	Heads    []string `json:"heads"`    // bundles that no other verdict follows; more than one: gates ran at once
 }
 
 // Champion is the digest that the channel names now.
 type Champion struct {
-	Channel  string   `json:"channel"`
-	Seq      int64    `json:"seq"`      // 0: the channel has no record yet
-	Digest   string   `json:"digest"`   // "" when Seq is 0
-	Verified bool     `json:"verified"` // record and evaluation verified; true for an empty channel that was really asked
-	Reason   string   `json:"reason"`
-	Record   string   `json:"record"` // digest of the record's bundle
-	Metrics  []Metric `json:"metrics"`
+	Channel    string   `json:"channel"`
+	Seq        int64    `json:"seq"`      // 0: the channel has no record yet
+	Digest     string   `json:"digest"`   // "" when Seq is 0
+	Verified   bool     `json:"verified"` // record and evaluation verified; true for an empty channel that was really asked
+	Reason     string   `json:"reason"`
+	Record     string   `json:"record"` // digest of the record's bundle
+	Metrics    []Metric `json:"metrics"`
+	Version    string   `json:"version"`
+	Epoch      int64    `json:"epoch"`
+	EpochFloor int64    `json:"epochFloor"` // of the channel: devices refuse a lower epoch
+	Verdict    string   `json:"verdict"`    // its newest verified verdict for this environment: PASSED, FAILED; "" for none
 }
 
 // New returns a document with the schema set and every list empty, never null.
@@ -384,12 +555,55 @@ func (in *Input) Normalize() {
 	list(&e.Exceptions.Roles, same)
 	list(&e.Exceptions.Rules, same)
 	list(&e.Enforce, func(f Enforcement) string { return f.Rule })
+	list(&e.Licenses.Components, same)
+	list(&e.Builders, func(b Builder) string { return b.ID })
+	for i := range e.Builders {
+		list(&e.Builders[i].Signers, same)
+	}
+	list(&e.Sources, same)
+	list(&e.Parameters, same)
+	list(&e.Formats, same)
+	list(&e.Tests, same)
+	list(&e.Sections, same)
+	if e.Data == nil {
+		e.Data = map[string]any{}
+	}
+	sec(&in.Context.Newest)
 	list(&in.Trust.Revoked, same)
 	list(&in.Trust.Policies, same)
 	list(&in.Artifact.Layers, func(l Layer) string { return l.Path + "\x00" + l.Digest })
 	list(&in.Artifact.Problems, func(n Note) string { return n.Code + "\x00" + n.Text })
 	list(&in.Model.Licenses, same)
 	list(&in.Model.Authors, same)
+	list(&in.Model.BaseModels, func(m BaseModel) string { return m.Name + "\x00" + m.Version + "\x00" + m.Digest })
+	for i := range in.Provenance {
+		p := &in.Provenance[i]
+		list(&p.Parameters, same)
+		list(&p.Materials, func(m Material) string { return m.Name + "\x00" + m.URI + "\x00" + m.Digest })
+	}
+	list(&in.Provenance, func(p Provenance) string { return p.Bundle })
+	for i := range in.Tests {
+		t := &in.Tests[i]
+		list(&t.Configuration, same)
+		list(&t.Passed, same)
+		list(&t.Warned, same)
+		list(&t.Failed, same)
+	}
+	list(&in.Tests, func(t TestResult) string { return t.Bundle })
+	s := &in.SBOM
+	list(&s.Licenses, same)
+	list(&s.Unlicensed, same)
+	list(&s.Missing, same)
+	k := &in.ModelCard
+	bare(&k.Users)
+	bare(&k.UseCases)
+	bare(&k.Limitations)
+	bare(&k.Tradeoffs)
+	list(&k.Risks, func(r Risk) string { return r.Name + "\x00" + r.Mitigation })
+	list(&k.Fairness, func(f Fairness) string { return f.Group + "\x00" + f.Harms })
+	list(&k.Energy, func(x Energy) string { return fmt.Sprintf("%s\x00%.17g", x.Activity, x.KWh) })
+	list(&in.VerdictChain.Missing, same)
+	list(&in.VerdictChain.Heads, same)
 	list(&in.Build.Modules, func(m Module) string { return m.Path + "\x00" + m.Digest })
 	for i := range in.Build.Modules {
 		list(&in.Build.Modules[i].Imports, same)
@@ -408,8 +622,11 @@ func (in *Input) Normalize() {
 	}
 	metrics(&in.Metrics)
 	metrics(&in.Champion.Metrics)
+	for i := range in.Datasets {
+		list(&in.Datasets[i].Anonymised, same)
+	}
 	list(&in.Datasets, func(d Dataset) string { return d.Name + "\x00" + d.Role + "\x00" + d.Digest + "\x00" + d.Bundle })
-	list(&in.Vulnerabilities.Findings, func(f Finding) string { return f.ID + "\x00" + f.Package })
+	list(&in.Vulnerabilities.Findings, func(f Finding) string { return f.ID + "\x00" + f.Package + "\x00" + f.Version + "\x00" + f.State })
 	for i := range in.Approvals {
 		sec(&in.Approvals[i].At)
 		sec(&in.Approvals[i].Expires)
@@ -423,6 +640,7 @@ func (in *Input) Normalize() {
 	list(&in.Exceptions, func(x Exception) string { return x.Rule + "\x00" + x.Bundle })
 	for i := range in.Verdicts {
 		sec(&in.Verdicts[i].NotAfter)
+		sec(&in.Verdicts[i].At)
 	}
 	list(&in.Verdicts, func(v Verdict) string { return v.Environment + "\x00" + v.Bundle })
 }

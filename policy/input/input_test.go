@@ -67,6 +67,10 @@ func TestSchemaMatchesTypes(t *testing.T) {
 				t.Errorf("%s: not an array in the schema", at)
 			}
 			walk(at+"/#", ty.Elem(), n["items"].(map[string]any))
+		case ty.Kind() == reflect.Map: // the one open place
+			if n["type"] != "object" || at != "/environment/data" {
+				t.Errorf("%s: a map is not closed", at)
+			}
 		default:
 			want := map[reflect.Kind]string{reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "integer", reflect.Int64: "integer", reflect.Float64: "number"}[ty.Kind()]
 			if n["enum"] == nil && n["const"] == nil && n["type"] != want {
@@ -84,6 +88,7 @@ func TestSchemaMatchesTypes(t *testing.T) {
 func TestNormalizeLeavesNoNull(t *testing.T) {
 	in := Input{Metrics: []Metric{{}}, Approvals: []Approval{{}}, Exceptions: []Exception{{}}, Verdicts: []Verdict{{}}, Champion: Champion{Metrics: []Metric{{}}}}
 	in.Build.Modules = []Module{{}}
+	in.Provenance, in.Tests, in.Datasets, in.Environment.Builders = []Provenance{{}}, []TestResult{{}}, []Dataset{{}}, []Builder{{}}
 	in.Normalize()
 	b, err := in.Canonical()
 	if err != nil {
