@@ -53,6 +53,7 @@ type auditor struct {
 	at       time.Time // the time at which signatures are checked
 	digest   artifact.Digest
 	in       input.Input // the artifact's own facts, gathered as the gate does
+	raws     [][]byte    // every bundle attached to the artifact
 	items    []item
 	records  []record
 	statuses []status
@@ -83,6 +84,7 @@ func Show(ctx context.Context, src Source, digest artifact.Digest, o Options) (*
 	if err != nil {
 		return nil, fmt.Errorf("list evidence of %s: %w", digest.Short(), err)
 	}
+	a.raws = raws
 	a.read(raws)
 	if err := a.fleet(ctx, src); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -39,14 +40,12 @@ func (a *auditor) policy(ctx context.Context) error {
 		}
 		vs = append(vs, w)
 	}
-	order := make([]evidence.Verdict, len(vs))
-	for i, x := range vs {
-		order[i] = evidence.Verdict{Bundle: x.Bundle, VSA: x.v}
-	}
-	evidence.SortVerdicts(order)
+	chains := a.chains(vs)
 	place := map[artifact.Digest]int{}
-	for i, o := range order {
-		place[o.Bundle] = i
+	for _, env := range slices.Sorted(maps.Keys(chains)) {
+		for _, o := range chains[env].Verdicts {
+			place[o.Bundle] = len(place)
+		}
 	}
 	slices.SortFunc(vs, func(x, y verdict) int { return place[x.Bundle] - place[y.Bundle] })
 	if len(vs) == 0 {
@@ -57,7 +56,7 @@ func (a *auditor) policy(ctx context.Context) error {
 			return err
 		}
 	}
-	a.chain(vs)
+	a.chain(chains)
 	return nil
 }
 
@@ -159,35 +158,39 @@ func disagree(x verdict) string {
 	return ""
 }
 
-// chain checks that no verdict was taken away: each names the one before it, per environment.
-func (a *auditor) chain(vs []verdict) {
-	have := map[artifact.Digest]bool{}
-	for _, x := range a.items {
-		have[x.Bundle] = true
-	}
-	first := map[string]int{}
-	whole := true
+// chains follows the verdicts of each environment.
+func (a *auditor) chains(vs []verdict) map[string]*evidence.Chain {
+	byEnv := map[string][]evidence.Verdict{}
 	for _, x := range vs {
-		w := x.v.Waybill
-		switch {
-		case w.Prev == "":
-			first[w.Environment]++
-		case !have[w.Prev]:
+		env := x.v.Waybill.Environment
+		byEnv[env] = append(byEnv[env], evidence.Verdict{Bundle: x.Bundle, VSA: x.v})
+	}
+	out := map[string]*evidence.Chain{}
+	for env, list := range byEnv {
+		out[env] = evidence.ChainOf(list, a.raws)
+	}
+	return out
+}
+
+// chain tells whether a verdict was taken away: each names the one before it, per environment.
+func (a *auditor) chain(chains map[string]*evidence.Chain) {
+	whole := true
+	var all []artifact.Digest
+	for _, env := range slices.Sorted(maps.Keys(chains)) {
+		c := chains[env]
+		for _, g := range c.Missing {
 			whole = false
-			a.line("POLICY", Contradicted, one(x.Bundle), "a verdict for %s was removed: sha256:%s came before this one", w.Environment, w.Prev.Short())
+			a.line("POLICY", Contradicted, one(g.By), "a verdict for %s was removed: sha256:%s came before this one", env, g.Digest.Short())
+		}
+		if n := len(c.Heads); n > 1 {
+			whole = false
+			a.line("POLICY", Contradicted, c.Heads, "%d verdicts for %s stand side by side: gates at once, or a verdict was hidden from one; the next verdict joins them", n, env)
+		}
+		for _, v := range c.Verdicts {
+			all = append(all, v.Bundle)
 		}
 	}
-	for env, n := range first {
-		if n > 1 {
-			whole = false
-			a.r.add("POLICY", Line{Text: fmt.Sprintf("%d verdicts for %s name none before them: two gates at once, or a verdict was hidden from one", n, env), Status: Contradicted})
-		}
-	}
-	if whole && len(vs) > 1 {
-		var all []artifact.Digest
-		for _, x := range vs {
-			all = append(all, x.Bundle)
-		}
-		a.line("POLICY", Proven, all, "%d verdicts form a whole chain: none was removed", len(vs))
+	if whole && len(all) > 1 {
+		a.line("POLICY", Proven, all, "%d verdicts form a whole chain: none was removed", len(all))
 	}
 }

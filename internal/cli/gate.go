@@ -120,7 +120,7 @@ func runGate(ctx context.Context, c *Call) error {
 	out := gateJSON{
 		Schema: schemaBase + "gate/v1", Allow: o.Decision.Allow, Ref: rq.Ref, Digest: rq.Digest, Environment: rq.Environment,
 		Policy: rq.Policy.Bundle().Digest(), Basis: o.Basis, Input: o.InputDigest, DecisionDigest: o.DecisionDigest,
-		NotAfter: vsa.Waybill.NotAfter, Prev: o.Prev, Decision: o.Decision,
+		NotAfter: vsa.Waybill.NotAfter, Prev: vsa.Waybill.Prev, Decision: o.Decision,
 	}
 	var attachErr error
 	if !c.Bool("dry-run") {

@@ -177,6 +177,10 @@ type VSAExtension struct {
 	Warnings       []string        `json:"warnings"`
 	Exceptions     []string        `json:"exceptions"`
 	Prev           artifact.Digest `json:"prev,omitempty"` // bundle digest of the verdict before this one, same subject and environment
+	// Merges are the verdicts beside Prev that nobody had followed, as gates at once leave them; sorted, only with Prev.
+	Merges []artifact.Digest `json:"merges,omitempty"`
+	// Missing are the verdicts that the chain names and the gate did not find: somebody took them away. Sorted.
+	Missing []artifact.Digest `json:"missing,omitempty"`
 }
 
 // Decision is decision/v1: the full evaluation that a VSA pins, with the input it was reached from.

@@ -250,10 +250,14 @@ func ParseVSA(raw []byte) (*VSA, error) {
 		atLeast("basis.seq", x.Basis.Seq, 0),
 		optDigest("basis.champion", x.Basis.Champion),
 		optDigest("prev", x.Prev),
+		digests("merges", x.Merges),
+		digests("missing", x.Missing),
 	); err != nil {
 		return nil, err
 	}
 	switch {
+	case len(x.Merges) > 0 && (x.Prev == "" || slices.Contains(x.Merges, x.Prev)):
+		return nil, fmt.Errorf("merges: stands beside another prev")
 	case v.Policy.Digest["sha256"] != x.PolicyDigest.Hex():
 		return nil, fmt.Errorf("policy.digest is not the extension's policyDigest")
 	case v.VerificationResult == Passed && len(x.Violations) != 0:
@@ -333,6 +337,19 @@ func optDigest(name string, d artifact.Digest) error {
 		return nil
 	}
 	return digest(name, d)
+}
+
+// digests wants a sorted list without doubles.
+func digests(name string, ds []artifact.Digest) error {
+	for i, d := range ds {
+		if err := digest(fmt.Sprintf("%s[%d]", name, i), d); err != nil {
+			return err
+		}
+		if i > 0 && ds[i-1] >= d {
+			return fmt.Errorf("%s: not sorted, or one is there twice", name)
+		}
+	}
+	return nil
 }
 
 func atLeast(name string, n, low int64) error {

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -154,8 +155,15 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 		}
 		return nil, nil, d
 	}
-	evidence.SortVerdicts(found)
-	newest := found[len(found)-1]
+	chain := evidence.ChainOf(found, bundles)
+	if !chain.Complete() {
+		d := denied(fmt.Errorf("the chain of the gate's verdicts is broken: %d of them taken away", len(chain.MissingDigests())), n)
+		for _, g := range chain.Missing {
+			d.Line("%s is not attached; %s came after it", g.Digest, g.By.Short())
+		}
+		return nil, nil, d.Line("a pass counts only with all the verdicts before it: attach what is missing again, or release a new version")
+	}
+	newest := chain.Newest()
 	return raws[newest.Bundle], newest.VSA, nil
 }
 

@@ -315,6 +315,19 @@ func TestAdmit(t *testing.T) {
 	}
 	denyAfter := second(true, pass)
 	passAgain := second(false, denyAfter)
+	later := func(failed bool, prev []byte, merges ...[]byte) []byte {
+		return verdict(func(v *evidence.VSA) {
+			if failed {
+				v.VerificationResult, v.VerifiedLevels, v.Waybill.Violations = evidence.Failed, []string{"FAILED"}, []string{"QUAL-001"}
+			}
+			v.TimeVerified, v.Waybill.Prev = v.TimeVerified.Add(2*time.Minute), artifact.DigestOf(prev)
+			for _, m := range merges {
+				v.Waybill.Merges = append(v.Waybill.Merges, artifact.DigestOf(m))
+			}
+		})
+	}
+	hidden := later(false, pass) // the gate did not see denyAfter
+	joined := later(false, denyAfter, hidden)
 	late := verdict(func(v *evidence.VSA) { v.Waybill.NotAfter = w.Now })
 	moved := verdict(func(v *evidence.VSA) { v.Waybill.Basis = evidence.Basis{Channel: "prod", Seq: 3, Champion: digestB} })
 	for _, c := range []struct {
@@ -335,7 +348,14 @@ func TestAdmit(t *testing.T) {
 		{"a denial of the same second, other order", [][]byte{denyAfter, pass, release}, nil, diag.Denied},
 		{"a pass after it", [][]byte{release, pass, denyAfter, passAgain}, nil, diag.OK},
 		{"a pass after it, other order", [][]byte{passAgain, denyAfter, release, pass}, nil, diag.OK},
-		{"two gates at once", [][]byte{release, pass, second(true, []byte("before both"))}, nil, diag.Denied},
+		{"two gates at once", [][]byte{release, pass, second(true, pass), second(false, pass)}, nil, diag.Denied},
+		{"a denial that a later pass did not see", [][]byte{release, pass, denyAfter, hidden}, nil, diag.Denied},
+		{"a pass that joins them", [][]byte{release, pass, denyAfter, hidden, joined}, nil, diag.OK},
+		{"two passes at once", [][]byte{release, pass, hidden, later(false, pass)}, nil, diag.OK},
+		{"a denial in the chain was removed", [][]byte{release, pass, passAgain}, nil, diag.Denied},
+		{"a joined verdict was removed", [][]byte{release, pass, denyAfter, joined}, nil, diag.Denied},
+		{"the first verdict was removed", [][]byte{release, denyAfter, passAgain}, nil, diag.Denied},
+		{"a removed denial, for a rollback", [][]byte{release, pass, passAgain}, func(n *publish.Need) { n.Bases, n.Late = nil, true }, diag.Denied},
 		{"verdict of another digest", [][]byte{release, w.SignVSA(digestB, w.VSA())}, nil, diag.Denied},
 		{"verdict by the publisher", [][]byte{release, w.Keys[trust.RolePublisher].Sign(t, evidence.TypeVSA, "churn", digestA, w.VSA())}, nil, diag.Denied},
 		{"verdict for staging", [][]byte{release, verdict(func(v *evidence.VSA) { v.Waybill.Environment = "staging" })}, nil, diag.Denied},

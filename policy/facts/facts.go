@@ -51,7 +51,7 @@ type Request struct {
 type Result struct {
 	Input    input.Input
 	Used     []artifact.Digest // every bundle that verified and speaks in the document, sorted
-	Prev     artifact.Digest   // newest verified verdict on this digest for this environment: its bundle
+	Chain    *evidence.Chain   // of the verified verdicts on this digest for this environment
 	Manifest artifact.Descriptor
 	Basis    evidence.Basis
 }
@@ -87,7 +87,7 @@ func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Resu
 	in.Normalize()
 	slices.Sort(c.used)
 	return &Result{
-		Input: in, Used: slices.Compact(c.used), Prev: c.prev(), Basis: basis,
+		Input: in, Used: slices.Compact(c.used), Chain: evidence.ChainOf(c.past, c.raws), Basis: basis,
 		Manifest: artifact.Descriptor{MediaType: model.Manifest.MediaType, Digest: rq.Digest, Size: int64(len(raw)), ArtifactType: model.Manifest.ArtifactType},
 	}, nil
 }
@@ -117,18 +117,10 @@ type collector struct {
 	certs  verify.Certificates
 	layers []artifact.Layer
 	used   []artifact.Digest
+	raws   [][]byte           // every attached bundle
 	past   []evidence.Verdict // on this digest for this environment
 
 	proven []verify.Evidence // about the artifact itself
-}
-
-// prev is the newest verified verdict: verdicts are chained per environment, and it is the one before the next.
-func (c *collector) prev() artifact.Digest {
-	if len(c.past) == 0 {
-		return ""
-	}
-	evidence.SortVerdicts(c.past)
-	return c.past[len(c.past)-1].Bundle
 }
 
 func (c *collector) problem(code, format string, args ...any) {
@@ -154,6 +146,7 @@ func (c *collector) evidence(ctx context.Context, src Source, subject artifact.D
 		c.problem("evidence", "%d bundles are attached, limit %d", len(raws), artifact.MaxReferrers)
 		return nil
 	}
+	c.raws = raws
 	seen := map[artifact.Digest]bool{}
 	for _, raw := range raws {
 		d := artifact.DigestOf(raw)

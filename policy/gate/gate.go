@@ -57,7 +57,7 @@ type Outcome struct {
 
 	Basis    evidence.Basis
 	Used     []artifact.Digest // verified bundles that speak in the input
-	Prev     artifact.Digest   // bundle of the verdict before this one
+	Chain    *evidence.Chain   // of the verdicts before this one
 	Manifest artifact.Descriptor
 	Policy   *rego.Policy
 }
@@ -98,7 +98,7 @@ func Decide(ctx context.Context, src facts.Source, chans facts.Channels, rq Requ
 	return &Outcome{
 		Input: r.Input, InputBytes: doc, InputDigest: artifact.DigestOf(doc),
 		Decision: d, DecisionBytes: db, DecisionDigest: artifact.DigestOf(db),
-		Basis: r.Basis, Used: append(r.Used, rq.Environments.Bundle), Prev: r.Prev, Manifest: r.Manifest, Policy: rq.Policy,
+		Basis: r.Basis, Used: append(r.Used, rq.Environments.Bundle), Chain: r.Chain, Manifest: r.Manifest, Policy: rq.Policy,
 	}, nil
 }
 
@@ -146,9 +146,12 @@ func (o *Outcome) VSA() (*evidence.VSA, error) {
 			Environment: env.Name, DeviceClasses: []string{}, NotAfter: o.notAfter(), PolicyDigest: pol.Digest(),
 			InputDigest: o.InputDigest, DecisionDigest: o.DecisionDigest, Basis: o.Basis,
 			Violations: decision.IDs(o.Decision.Violations), Warnings: decision.IDs(o.Decision.Warnings), Exceptions: decision.IDs(o.Decision.Exceptions),
-			Prev: o.Prev,
 		},
 	}
+	if hs := o.Chain.Heads; len(hs) > 0 {
+		v.Waybill.Prev, v.Waybill.Merges = hs[0], slices.Sorted(slices.Values(hs[1:]))
+	}
+	v.Waybill.Missing = o.Chain.MissingDigests()
 	for _, c := range env.DeviceClasses {
 		v.Waybill.DeviceClasses = append(v.Waybill.DeviceClasses, c.Name)
 	}

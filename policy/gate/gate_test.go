@@ -55,6 +55,15 @@ func decide(t *testing.T, w *policytest.World, rq gate.Request) *gate.Outcome {
 	return o
 }
 
+func vsa(t *testing.T, o *gate.Outcome) *evidence.VSA {
+	t.Helper()
+	v, err := o.VSA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func denied(t *testing.T, o *gate.Outcome, want ...string) {
 	t.Helper()
 	if o.Decision.Allow {
@@ -347,11 +356,11 @@ func TestChainOfVerdicts(t *testing.T) {
 	rq := request(w, p, d, "prod")
 	rq.Now = rq.Now.Add(time.Minute)
 	again := decide(t, w, rq)
-	if again.Prev != artifact.DigestOf(verdict) {
-		t.Errorf("prev is %q", again.Prev)
+	if v := vsa(t, again); v.Waybill.Prev != artifact.DigestOf(verdict) {
+		t.Errorf("prev is %q", v.Waybill.Prev)
 	}
-	if other := decide(t, w, request(w, p, d, "staging")); other.Prev != "" {
-		t.Errorf("the chain of prod leaks into staging: %q", other.Prev)
+	if other := decide(t, w, request(w, p, d, "staging")); len(other.Chain.Heads) != 0 {
+		t.Errorf("the chain of prod leaks into staging: %q", other.Chain.Heads)
 	}
 }
 
