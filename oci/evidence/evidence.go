@@ -38,6 +38,8 @@ const (
 	TypeChannel    = base + "channel/v1"
 	TypeStatus     = base + "status/v1"
 	TypeTrust      = base + "trust/v1"
+	// TypePolicy is the word of a policy key about a policy artifact.
+	TypePolicy = base + "policy/v1"
 	// TypeEnvironments is the signed environments.yaml of the platform team.
 	TypeEnvironments = base + "environments/v1"
 )
@@ -107,6 +109,14 @@ type Exception struct {
 	At      time.Time `json:"at"`
 	Expires time.Time `json:"expires"`
 	Ticket  string    `json:"ticket,omitempty"`
+}
+
+// Policy is policy/v1: these rules are ours. Its subject is the manifest of the policy artifact, Digest the policy itself, which
+// environments pin and verdicts name.
+type Policy struct {
+	Name    string          `json:"name"`
+	Version string          `json:"version,omitempty"`
+	Digest  artifact.Digest `json:"digest"` // of the canonical tar
 }
 
 // Deployment is deployment/v1: what an Apply or Rollback did.

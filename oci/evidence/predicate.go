@@ -27,6 +27,8 @@ func ValidatePredicate(predicateType string, raw json.RawMessage) error {
 		_, err = ParseException(raw)
 	case TypeDecision:
 		_, err = ParseDecision(raw)
+	case TypePolicy:
+		_, err = ParsePolicy(raw)
 	case TypeDeployment:
 		_, err = ParseDeployment(raw)
 	case TypeStatus:
@@ -81,7 +83,7 @@ func names() map[string]string {
 		"release": TypeRelease, "provenance": TypeProvenance, "vsa": TypeVSA, "cyclonedx": TypeCycloneDX, "oms": TypeOMS,
 		"test-result": TypeTestResult, "evaluation": TypeEvaluation, "dataset": TypeDataset, "approval": TypeApproval,
 		"exception": TypeException, "decision": TypeDecision, "deployment": TypeDeployment, "channel": TypeChannel,
-		"status": TypeStatus, "trust": TypeTrust, "environments": TypeEnvironments,
+		"status": TypeStatus, "trust": TypeTrust, "environments": TypeEnvironments, "policy": TypePolicy,
 	}
 }
 
@@ -159,6 +161,15 @@ func ParseDecision(raw []byte) (*Decision, error) {
 		return nil, err
 	}
 	return d, first(isObject("input", d.Input), isObject("decision", d.Decision), digest("policy", d.Policy))
+}
+
+// ParsePolicy reads policy/v1.
+func ParsePolicy(raw []byte) (*Policy, error) {
+	p, err := parse[Policy](raw)
+	if err != nil {
+		return nil, err
+	}
+	return p, first(notEmpty("name", p.Name), digest("digest", p.Digest))
 }
 
 // ParseDeployment reads deployment/v1.

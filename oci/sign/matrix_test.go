@@ -21,7 +21,7 @@ func TestSigningMatrix(t *testing.T) {
 	types := []string{
 		evidence.TypeRelease, evidence.TypeProvenance, evidence.TypeVSA, evidence.TypeCycloneDX, evidence.TypeOMS, evidence.TypeTestResult,
 		evidence.TypeEvaluation, evidence.TypeDataset, evidence.TypeApproval, evidence.TypeException, evidence.TypeDecision, evidence.TypeDeployment,
-		evidence.TypeChannel, evidence.TypeStatus, evidence.TypeTrust, evidence.TypeEnvironments, "https://example.com/review/v1", "nonsense",
+		evidence.TypeChannel, evidence.TypeStatus, evidence.TypeTrust, evidence.TypeEnvironments, evidence.TypePolicy, "https://example.com/review/v1", "nonsense",
 	}
 	for _, role := range trust.Roles() {
 		as := *k // the same key in another role: what counts is the role

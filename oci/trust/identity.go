@@ -50,7 +50,7 @@ type Keyless struct {
 // IdentityRoles lists the roles that an identity may have. The root and devices have keys: the root because nothing
 // above it names an authority, devices because they sign without a network.
 func IdentityRoles() []Role {
-	return []Role{RolePublisher, RoleEvaluator, RoleApprover, RoleGate}
+	return []Role{RolePublisher, RoleEvaluator, RoleApprover, RoleGate, RolePolicy}
 }
 
 // IdentityID is the id of the identity with that issuer and that subject, or pattern of subjects: lower-case hex of a SHA-256.

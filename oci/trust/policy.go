@@ -86,7 +86,7 @@ func ParseAge(s string) (time.Duration, error) {
 // like have rules of their own in code.
 func governed(predicateType string) bool {
 	switch predicateType {
-	case evidence.TypeChannel, evidence.TypeStatus, evidence.TypeDeployment, evidence.TypeDecision, evidence.TypeTrust, evidence.TypeEnvironments:
+	case evidence.TypeChannel, evidence.TypeStatus, evidence.TypeDeployment, evidence.TypeDecision, evidence.TypeTrust, evidence.TypeEnvironments, evidence.TypePolicy:
 		return false
 	}
 	return true

@@ -29,7 +29,7 @@ const (
 
 // Roles lists every role.
 func Roles() []Role {
-	return []Role{RoleRoot, RolePublisher, RoleEvaluator, RoleApprover, RoleGate, RoleDeployer, RoleRefresher, RoleDevice}
+	return []Role{RoleRoot, RolePublisher, RoleEvaluator, RoleApprover, RoleGate, RoleDeployer, RoleRefresher, RoleDevice, RolePolicy}
 }
 
 // Valid tells whether r is a role.
@@ -61,6 +61,8 @@ func RolesFor(predicateType string) []Role {
 		return []Role{RoleDeployer, RoleRefresher}
 	case evidence.TypeStatus:
 		return []Role{RoleDevice}
+	case evidence.TypePolicy:
+		return []Role{RolePolicy}
 	case evidence.TypeTrust, evidence.TypeEnvironments:
 		return []Role{RoleRoot}
 	}

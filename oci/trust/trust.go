@@ -21,6 +21,7 @@ const (
 	RoleDeployer  Role = "deployer"  // channel/v1, deployment/v1
 	RoleRefresher Role = "refresher" // channel/v1 that extends expiry only
 	RoleDevice    Role = "device"    // status/v1
+	RolePolicy    Role = "policy"    // policy/v1: which rules a gate may apply, and nothing about models
 )
 
 // Schema is the value of Document.Schema.

@@ -335,10 +335,12 @@ func TestRoleMatrix(t *testing.T) {
 		evidence.TypeStatus: evidence.Status{
 			Device: w.Keys[trust.RoleDevice].ID, Class: "c", Labels: map[string]string{}, Channel: "prod", Model: "churn", State: "committed", Running: digestA,
 			At: w.Now, Runtime: "1", Events: []evidence.StatusEvent{}, Journal: evidence.JournalHead{Head: digestB}, Trust: 1},
+		evidence.TypePolicy:             evidence.Policy{Name: "governance", Digest: digestB},
 		"https://example.com/review/v1": struct{}{},
 	}
 	doc := clone(t, w.Doc)
 	doc.Rules = []trust.Rule{{PredicateType: "https://example.com/review/v1", Roles: []trust.Role{trust.RoleApprover}}}
+	doc.Keys = append(doc.Keys, w.Keys[trust.RolePolicy].Entry())
 	for typ, p := range predicates {
 		allowed := 0
 		for _, role := range trust.Roles() {

@@ -87,6 +87,7 @@ func fixtures(t testing.TB, w *verifytest.World) []fixture {
 			State: "committed", Running: model, Previous: former, At: now, Runtime: "0.1.0", Trust: 1,
 			Events:  []evidence.StatusEvent{{At: now, Kind: "activated", Digest: model, From: former, Reason: "record", Seq: 2}},
 			Journal: evidence.JournalHead{Entries: 12, Head: document}}),
+		{"policy", evidence.TypePolicy, trust.RolePolicy, model, "policy/governance", evidence.Policy{Name: "governance", Version: "2.3", Digest: document}},
 		rec("channel-1", trust.RoleDeployer, h1),
 		rec("channel-2", trust.RoleDeployer, h2),
 		rec("channel-3-refresh", trust.RoleRefresher, h3),
@@ -160,6 +161,22 @@ func TestFixtures(t *testing.T) {
 	golden(t, "trust/trust-2.jsonl", verifytest.SignTrust(t, second(t, w), w.Keys[trust.RoleRoot], verifytest.NewKey(t, "root-2", trust.RoleRoot)))
 }
 
+// The word of a policy key counts under a trust document that names the key, and under no other.
+func TestPolicyFixtureVerifies(t *testing.T) {
+	w := verifytest.New(t)
+	raw, err := os.ReadFile(filepath.Join(dir, "bundles", "policy.sigstore.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := verify.Want{PredicateType: evidence.TypePolicy, Role: trust.RolePolicy, Subject: model, Model: "policy/governance", Now: w.Now}
+	if _, err := verify.Bundle(raw, w.Doc, want); verify.ReasonOf(err) != verify.WrongSigner {
+		t.Errorf("under a document without the key: %v", err)
+	}
+	if _, err := verify.Bundle(raw, ruled(t, w), want); err != nil {
+		t.Error(err)
+	}
+}
+
 func second(t testing.TB, w *verifytest.World) *trust.Document {
 	t.Helper()
 	d := *w.Doc
@@ -185,6 +202,7 @@ func ruled(t testing.TB, w *verifytest.World) *trust.Document {
 		{PredicateType: evidence.TypeEvaluation, Signers: []string{w.Keys[trust.RoleEvaluator].ID}, Require: 1, MaxAge: "90d"},
 		{PredicateType: "https://example.com/review/v1", Roles: []trust.Role{trust.RoleApprover}, Timestamp: true},
 	}
+	d.Keys = append(d.Keys, w.Keys[trust.RolePolicy].Entry())
 	d.Environments = &trust.EnvironmentsPin{Version: 2, Digest: document}
 	return &d
 }
@@ -208,6 +226,9 @@ func TestCommittedBundlesVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range fixtures(t, w) {
+		if f.role == trust.RolePolicy {
+			continue // came later than these trust documents: TestPolicyFixtureVerifies
+		}
 		raw := read("bundles/" + f.name + ".sigstore.json")
 		want := verify.Want{PredicateType: f.typ, Role: f.role, Subject: f.subject, Model: "churn", Env: "prod", Channel: "prod", Now: w.Now}
 		if _, err := verify.Bundle(raw, doc, want); err != nil {

@@ -111,6 +111,9 @@ func New(t T) *World {
 	for _, r := range trust.Roles() {
 		k := NewKey(t, string(r), r)
 		w.Keys[r] = k
+		if r == trust.RolePolicy {
+			continue // newer than the committed fixtures, whose records name the digest of this document
+		}
 		w.Doc.Keys = append(w.Doc.Keys, k.Entry())
 	}
 	if err := w.Doc.Validate(); err != nil {
