@@ -55,6 +55,8 @@ type Rule struct {
 	Title    string `json:"title"`
 	Severity string `json:"severity"`
 	Status   Status `json:"status"`
+	Level    string `json:"level"`  // what was in force: deny, warn or off
+	Detail   string `json:"detail"` // why it was skipped or excepted, or the error; else ""
 }
 
 // New returns a denial with the digests set and every list empty. Close turns it into a permission when nothing speaks

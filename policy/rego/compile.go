@@ -8,7 +8,8 @@
 // # Rules
 //
 // A rule is a package below waybill.rules with package METADATA (title, description, custom.id, custom.severity,
-// custom.remediation, custom.standards, optionally custom.level "warn" and custom.mandatory) that defines
+// custom.remediation, custom.standards, optionally custom.level "warn", custom.mandatory, custom.category, custom.since and
+// custom.profiles) that defines
 //
 //	pass   true when the rule is proven          (default pass := false)
 //	fail   set of {"msg": text, "evidence": [bundle digests]}
@@ -24,6 +25,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -60,6 +62,10 @@ type RuleInfo struct {
 	Level       string   `json:"level"`     // deny, or warn: reported, never denying
 	Mandatory   bool     `json:"mandatory"` // cannot be excepted or lowered
 	Package     string   `json:"package"`
+	Category    string   `json:"category"` // one of Categories, or "" in a policy that does not sort its rules
+	Since       string   `json:"since"`    // version of the policy that brought the rule; "" when not told
+	// Profiles gives the level per profile: deny, warn or off. In a profile that is not listed the rule has its own Level.
+	Profiles map[string]string `json:"profiles"`
 }
 
 // rule is RuleInfo with its compiled query.
@@ -74,6 +80,7 @@ type Policy struct {
 	bundle  *bundle.Bundle
 	schema  *jsonschema.Schema
 	rules   []rule
+	names   []string // of its profiles, sorted
 	timeout time.Duration
 }
 
@@ -140,6 +147,7 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 			return nil, fmt.Errorf("policy: rule id %s is used twice", p.rules[i].ID)
 		}
 	}
+	p.names = profileNames(p.rules)
 	return p, nil
 }
 
@@ -152,6 +160,7 @@ func (p *Policy) Rules() []RuleInfo {
 	for i, r := range p.rules {
 		out[i] = r.RuleInfo
 		out[i].Standards = slices.Clone(r.Standards)
+		out[i].Profiles = maps.Clone(r.Profiles)
 	}
 	return out
 }
@@ -247,7 +256,7 @@ func findRules(modules map[string]*ast.Module) ([]rule, error) {
 			}
 			seen[pkg+"."+name] = true
 			info := RuleInfo{ID: pkg + "." + name, Title: strings.TrimPrefix(pkg, "data.") + " " + name, Severity: "high", Level: "deny",
-				Package: pkg, Standards: []string{}, Remediation: "see the policy's own message"}
+				Package: pkg, Standards: []string{}, Profiles: map[string]string{}, Remediation: "see the policy's own message"}
 			if strings.HasPrefix(name, "warn") {
 				info.Level, info.Severity = "warn", "low"
 			}
@@ -299,6 +308,9 @@ func describe(m *ast.Module) (RuleInfo, error) {
 	case r.Level == "warn" && r.Mandatory:
 		return r, fmt.Errorf("METADATA of %s: a mandatory rule cannot only warn", r.ID)
 	}
+	if err := describeProfiles(&r, meta.Custom); err != nil {
+		return r, fmt.Errorf("METADATA of %s: %w", r.ID, err)
+	}
 	return r, nil
 }
 
@@ -308,6 +320,7 @@ func schemaRuleInfo() RuleInfo {
 		Description: "The facts document matches its closed JSON Schema and names this policy. It is checked before any rule runs, so that a missing fact denies instead of making a rule undefined.",
 		Remediation: "look at the facts: waybill facts REF --env ENV",
 		Standards:   []string{"NIST AI RMF MEASURE 2.1", "EU AI Act Annex IV 2(g)"},
+		Category:    "identity", Since: "1.0", Profiles: map[string]string{},
 	}
 }
 

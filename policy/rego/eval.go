@@ -35,7 +35,11 @@ func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 			if r.ID == SchemaRule {
 				st = decision.Fail
 			}
-			d.Rules = append(d.Rules, decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: st})
+			row := decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: st, Level: r.Level}
+			if st == decision.Skipped {
+				row.Detail = "not evaluated: the facts were not accepted"
+			}
+			d.Rules = append(d.Rules, row)
 		}
 		info := schemaRuleInfo()
 		for _, m := range problems {
@@ -84,6 +88,9 @@ func (p *Policy) check(doc []byte) (input.Input, []string) {
 	if want := string(p.bundle.Digest()); in.Environment.PolicyDigest != want {
 		return in, []string{fmt.Sprintf("the environment pins policy %s, this policy is %s", in.Environment.PolicyDigest, want)}
 	}
+	if err := p.knows(in.Environment.Profile); err != nil {
+		return in, []string{err.Error()}
+	}
 	return in, nil
 }
 
@@ -126,56 +133,41 @@ type finding struct {
 
 // apply evaluates one rule and files its outcome in d.
 func (p *Policy) apply(ctx context.Context, d *decision.Decision, r rule, in input.Input, value ast.Value) {
-	row := decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: decision.Pass}
+	level, why := r.inForce(in.Environment)
+	row := decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: decision.Pass, Level: level}
 	defer func() { d.Rules = append(d.Rules, row) }()
 	if r.ID == SchemaRule {
 		return
 	}
-	level := r.Level
-	if !r.Mandatory {
-		for _, e := range in.Environment.Enforce {
-			if e.Rule == r.ID {
-				level = lower(level, e.Level)
-			}
-		}
-	}
-	if level == "off" {
-		row.Status = decision.Skipped
+	if level == levelOff {
+		row.Status, row.Detail = decision.Skipped, why
 		return
 	}
-	status, found, err := p.run(ctx, r, value)
+	status, found, detail, err := p.run(ctx, r, value)
 	if err != nil {
 		// An error denies even where the rule would only warn: nobody knows what it would have said.
-		row.Status = decision.Errored
+		row.Status, row.Detail = decision.Errored, err.Error()
 		d.Violations = append(d.Violations, result(r.RuleInfo, "the rule could not be evaluated: "+err.Error(), nil))
 		return
 	}
-	row.Status = status
+	row.Status, row.Detail = status, detail
 	if status != decision.Fail {
 		return
 	}
 	to := &d.Violations
-	if level == "warn" {
+	if level == levelWarn {
 		to = &d.Warnings
 	} else if x, ok := excepted(r, in); ok {
 		row.Status = decision.Excepted
+		row.Detail = fmt.Sprintf("excepted until %s by %s: %s", x.Expires.UTC().Format(time.RFC3339), signerName(x.Signer), x.Reason)
 		for _, f := range found {
-			e := result(r.RuleInfo, fmt.Sprintf("%s (excepted until %s by %s: %s)", f.msg, x.Expires.UTC().Format(time.RFC3339), signerName(x.Signer), x.Reason), append(slices.Clone(f.evidence), x.Bundle))
-			d.Exceptions = append(d.Exceptions, e)
+			d.Exceptions = append(d.Exceptions, result(r.RuleInfo, fmt.Sprintf("%s (%s)", f.msg, row.Detail), append(slices.Clone(f.evidence), x.Bundle)))
 		}
 		return
 	}
 	for _, f := range found {
 		*to = append(*to, result(r.RuleInfo, f.msg, f.evidence))
 	}
-}
-
-// lower applies an environment's enforcement to a rule's own level; it never raises.
-func lower(own, set string) string {
-	if set == "off" || own == "off" {
-		return "off"
-	}
-	return "warn"
 }
 
 // excepted finds the waiver that covers a failing rule: allowed by the environment for that rule, signed by an approver
@@ -220,35 +212,35 @@ func result(r RuleInfo, msg string, evidence []string) decision.Result {
 }
 
 // run evaluates one rule's document.
-func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.Status, found []finding, err error) {
+func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.Status, found []finding, detail string, err error) {
 	defer func() {
 		if x := recover(); x != nil { // a builtin that panics must not take the gate down, nor open it
-			st, found, err = "", nil, fmt.Errorf("panic in evaluation: %v", x)
+			st, found, detail, err = "", nil, "", fmt.Errorf("panic in evaluation: %v", x)
 		}
 	}()
 	rs, err := r.query.Eval(ctx, rego.EvalParsedInput(value), rego.EvalSortSets(true))
 	if ctx.Err() != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return "", nil, fmt.Errorf("the policy ran longer than %s", p.timeout)
+			return "", nil, "", fmt.Errorf("the policy ran longer than %s", p.timeout)
 		}
-		return "", nil, ctx.Err()
+		return "", nil, "", ctx.Err()
 	}
 	if err != nil {
-		return "", nil, errors.New(oneLine(err))
+		return "", nil, "", errors.New(oneLine(err))
 	}
 	if len(rs) != 1 || len(rs[0].Expressions) != 1 {
-		return "", nil, errors.New("the rule is undefined")
+		return "", nil, "", errors.New("the rule is undefined")
 	}
 	v := rs[0].Expressions[0].Value
 	if r.user {
 		found, err = userFindings(v)
 		if err != nil {
-			return "", nil, err
+			return "", nil, "", err
 		}
 		if len(found) > 0 {
-			return decision.Fail, found, nil
+			return decision.Fail, found, "", nil
 		}
-		return decision.Pass, nil, nil
+		return decision.Pass, nil, "", nil
 	}
 	return ruleOutcome(r.RuleInfo, v)
 }
@@ -256,45 +248,45 @@ func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // ruleOutcome reads {pass, fail, skip}. Anything else than that shape is an error, hence a denial.
-func ruleOutcome(r RuleInfo, v any) (decision.Status, []finding, error) {
+func ruleOutcome(r RuleInfo, v any) (decision.Status, []finding, string, error) {
 	doc, ok := v.(map[string]any)
 	if !ok {
-		return "", nil, errors.New("the rule's document is no object")
+		return "", nil, "", errors.New("the rule's document is no object")
 	}
 	pass, ok := doc["pass"].(bool)
 	if !ok {
-		return "", nil, errors.New("the rule does not define pass as true or false")
+		return "", nil, "", errors.New("the rule does not define pass as true or false")
 	}
 	list, ok := doc["fail"].([]any)
 	if !ok {
-		return "", nil, errors.New("the rule does not define fail as a set")
+		return "", nil, "", errors.New("the rule does not define fail as a set")
 	}
 	var found []finding
 	for _, x := range list {
 		o, ok := x.(map[string]any)
 		if !ok {
-			return "", nil, errors.New("fail holds something that is no object with msg")
+			return "", nil, "", errors.New("fail holds something that is no object with msg")
 		}
 		f, err := toFinding(o)
 		if err != nil {
-			return "", nil, err
+			return "", nil, "", err
 		}
 		found = append(found, f)
 	}
 	if s, ok := doc["skip"]; ok {
 		why, ok := s.(string)
 		if !ok || why == "" || pass || len(found) > 0 {
-			return "", nil, errors.New("the rule skips and judges at once")
+			return "", nil, "", errors.New("the rule skips and judges at once")
 		}
-		return decision.Skipped, nil, nil
+		return decision.Skipped, nil, why, nil
 	}
 	if pass && len(found) == 0 {
-		return decision.Pass, nil, nil
+		return decision.Pass, nil, "", nil
 	}
 	if len(found) == 0 {
 		found = []finding{{msg: "not proven: " + r.Title}}
 	}
-	return decision.Fail, sorted(found), nil
+	return decision.Fail, sorted(found), "", nil
 }
 
 func toFinding(o map[string]any) (finding, error) {
