@@ -4,6 +4,9 @@
 # description: "As many distinct approvers as the environment demands have approved this digest, one for each required role; roles come from the trust document, approvals are in force, and no author counts."
 # custom:
 #   id: APP-001
+#   category: people
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "get the approval: waybill approve REF --role ROLE --reason TEXT --key approver.key"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "The artifact carries a model card that tells what the model is for and where it should not be used."
 # custom:
 #   id: CARD-001
+#   category: people
+#   since: "1.0"
+#   profiles: {baseline: warn, strict: deny, eu-high-risk: deny, edge: warn}
 #   severity: low
 #   level: warn
 #   remediation: "add README.md or MODEL_CARD.md under docs in waybill.yaml and pack again: waybill pack"

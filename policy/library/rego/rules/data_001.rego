@@ -4,6 +4,9 @@
 # description: "At least the training data is recorded, and every data set has a name, a digest and a license."
 # custom:
 #   id: DATA-001
+#   category: data
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "record the data sets: waybill attest REF --type dataset --predicate datasets.json --key evaluator.key"
 #   standards:

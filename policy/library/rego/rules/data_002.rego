@@ -4,6 +4,9 @@
 # description: "No data set that serves as test data also serves as training data."
 # custom:
 #   id: DATA-002
+#   category: data
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "hold data out for the test and evaluate again"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "Each data set says whether it holds personal data; where one does, the environment names a role for privacy and somebody in that role has approved."
 # custom:
 #   id: DATA-003
+#   category: data
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "get the approval: waybill approve REF --role PRIVACY-ROLE --reason TEXT --key approver.key"
 #   standards:

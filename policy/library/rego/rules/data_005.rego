@@ -4,6 +4,9 @@
 # description: "The golden, baseline and source layers travel with the artifact; each declares whether it holds personal data, and those on devices hold none unless it is approved."
 # custom:
 #   id: DATA-005
+#   category: data
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "declare it in waybill.yaml and pack again: waybill pack"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "The linear memory that the golden vectors need fits every device class of the environment."
 # custom:
 #   id: DEV-001
+#   category: target
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "make the model smaller, or gate for an environment with larger devices: waybill env show ENV"
 #   standards:

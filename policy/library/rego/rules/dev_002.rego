@@ -4,6 +4,9 @@
 # description: "The ABI is one that runtimes speak, and no device class is known to run a runtime older than the artifact demands."
 # custom:
 #   id: DEV-002
+#   category: target
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "update waybill-edge in the named class first"
 #   standards:

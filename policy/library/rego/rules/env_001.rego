@@ -4,6 +4,9 @@
 # description: "Where the environment follows another one, that one's gate has passed this digest and its verdict is in force."
 # custom:
 #   id: ENV-001
+#   category: rollout
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "gate it there first: waybill gate REF --env EARLIER --key gate.key"
 #   standards:

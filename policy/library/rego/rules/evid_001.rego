@@ -4,6 +4,9 @@
 # description: "Every kind of statement that the environment demands is attached to this digest and verified."
 # custom:
 #   id: EVID-001
+#   category: provenance
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "attach what is missing: waybill attest REF --type TYPE --predicate FILE --key KEY"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "Attached exceptions name a rule that the environment lets be waived, give a reason and have not expired. Others are reported; they have no effect."
 # custom:
 #   id: EXC-001
+#   category: people
+#   since: "1.0"
+#   profiles: {baseline: warn, strict: warn, eu-high-risk: warn, edge: warn}
 #   severity: low
 #   level: warn
 #   remediation: "remove the exception, or sign a new one with a reason and an expiry"

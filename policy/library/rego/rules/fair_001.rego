@@ -4,6 +4,9 @@
 # description: "The spread of a metric over its slices stays within the bound of the environment."
 # custom:
 #   id: FAIR-001
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "improve the weakest slice, or sign an exception"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "Every metric with a threshold reports every slice that the environment names."
 # custom:
 #   id: FAIR-002
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: medium
 #   remediation: "attest the metric on the missing slice"
 #   standards:

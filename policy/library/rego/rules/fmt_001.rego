@@ -4,6 +4,9 @@
 # description: "No layer is a pickle, a native executable or an archive that may hide one; each role has only formats that are data, and code is WebAssembly."
 # custom:
 #   id: FMT-001
+#   category: security
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "convert the model to ONNX, or leave the file out: waybill pack --without-source"

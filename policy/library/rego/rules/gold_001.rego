@@ -4,6 +4,9 @@
 # description: "The artifact carries test vectors, and where they hold the training framework's own outputs the compiled module agrees within the stated tolerance. At least one vector does."
 # custom:
 #   id: GOLD-001
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "pack with golden vectors that carry references: waybill pack"
 #   standards:

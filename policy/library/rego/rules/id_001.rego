@@ -4,6 +4,9 @@
 # description: "The gate was asked about a digest, not about a tag that can move while it looks."
 # custom:
 #   id: ID-001
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "name the digest: waybill gate REPOSITORY@sha256:... --env ENV"

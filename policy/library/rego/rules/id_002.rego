@@ -4,6 +4,9 @@
 # description: "Every layer was read and hashes to its digest, carries a known role, and the manifest has the form of a Waybill artifact."
 # custom:
 #   id: ID-002
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "pack and push the artifact again: waybill pack && waybill push REF"

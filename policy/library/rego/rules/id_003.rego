@@ -4,6 +4,9 @@
 # description: "The manifest is a strict ModelPack image manifest and its model belongs to the namespace that the environment serves."
 # custom:
 #   id: ID-003
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "push to the environment's namespace; see: waybill env show ENV"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "The model states at least one license, and every license of the model and of its data sets is on the environment's list of SPDX identifiers."
 # custom:
 #   id: LIC-001
+#   category: data
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "correct the license in waybill.yaml or the dataset statement, or ask the platform team to allow it"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "Every threshold of the environment is met by every verified figure for that metric and slice. An environment without thresholds proves nothing."
 # custom:
 #   id: MET-001
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "retrain, or attest the missing metric: waybill attest REF --type evaluation --predicate eval.json --key evaluator.key"
 #   standards:

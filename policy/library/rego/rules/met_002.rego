@@ -4,6 +4,9 @@
 # description: "For every threshold the model is not worse than the digest now in the channel by more than the allowed regression, measured on the same data. The first release of a channel has no champion."
 # custom:
 #   id: MET-002
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "improve the model, or attest an evaluation of the champion on the same data set: waybill attest CHAMPION --type evaluation --predicate eval.json --key evaluator.key"
 #   standards:

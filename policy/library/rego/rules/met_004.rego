@@ -4,6 +4,9 @@
 # description: "Each figure was measured on as many samples as the threshold demands, and where it asks for confidence the pessimistic end of the 95 % interval keeps the bound."
 # custom:
 #   id: MET-004
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: medium
 #   remediation: "evaluate on more data and attest n and ci"
 #   standards:

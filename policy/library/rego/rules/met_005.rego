@@ -4,6 +4,9 @@
 # description: "Every figure that counts names a data set that is recorded with the role test or validation."
 # custom:
 #   id: MET-005
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "record the data set: waybill attest REF --type dataset --predicate datasets.json --key evaluator.key"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "No figure is older than the environment allows, and none comes from the future."
 # custom:
 #   id: MET-006
+#   category: quality
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: medium
 #   remediation: "evaluate again: waybill attest REF --type evaluation --predicate eval.json --key evaluator.key"
 #   standards:

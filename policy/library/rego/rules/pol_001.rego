@@ -4,6 +4,9 @@
 # description: "The policy that decides is among those that the trust document pins, so that devices will accept the verdict."
 # custom:
 #   id: POL-001
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "pin the policy's digest in the trust document: waybill policy digest"
 #   standards:

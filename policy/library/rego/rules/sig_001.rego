@@ -4,6 +4,9 @@
 # description: "At least one release signature on this digest verifies with a key that the trust document names as a publisher of this model."
 # custom:
 #   id: SIG-001
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "sign the release: waybill sign REF --key publisher.key   (publishers: waybill trust show --role publisher)"

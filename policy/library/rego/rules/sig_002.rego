@@ -4,6 +4,9 @@
 # description: "As many different publisher keys have signed as the environment demands."
 # custom:
 #   id: SIG-002
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "let another publisher sign: waybill sign REF --key OTHER.key"
 #   standards:

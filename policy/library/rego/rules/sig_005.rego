@@ -4,6 +4,9 @@
 # description: "The digest is not on the deny list of the trust document, and no verified evidence rests on a revoked key."
 # custom:
 #   id: SIG-005
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "build a new release; a revocation is not waived: waybill trust show"

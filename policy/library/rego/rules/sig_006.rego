@@ -4,6 +4,9 @@
 # description: "The trust document has not expired, and the environment's demands are signed by a key that may set them."
 # custom:
 #   id: SIG-006
+#   category: identity
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "renew the trust document, or sign the environments: waybill env sign environments.yaml --key root.key"

@@ -4,6 +4,9 @@
 # description: "Where a scan is attached, it reports no critical or high finding. Demand a scan with the environment's evidence list."
 # custom:
 #   id: VULN-001
+#   category: security
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
 #   remediation: "update the affected component, or sign an exception"
 #   standards:

@@ -4,6 +4,9 @@
 # description: "A model's module imports no function, memory or table of the host; steps import only the frozen deterministic subset."
 # custom:
 #   id: WASM-001
+#   category: security
+#   since: "1.0"
+#   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: critical
 #   mandatory: true
 #   remediation: "compile with this version: waybill pack"
