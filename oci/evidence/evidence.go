@@ -96,11 +96,22 @@ type Datasets struct {
 
 // Approval is approval/v1. Who approved is the signer; the role counts only if trust gives it to that key.
 type Approval struct {
-	Role    string    `json:"role"`
-	Reason  string    `json:"reason"`
-	At      time.Time `json:"at"`
-	Expires time.Time `json:"expires"`
+	Role        string    `json:"role"`
+	Reason      string    `json:"reason"`
+	At          time.Time `json:"at"`
+	Expires     time.Time `json:"expires"`
+	Environment string    `json:"environment,omitempty"` // that it is for; "" for any
+	Decision    string    `json:"decision,omitempty"`    // Approved or Rejected; "" means Approved
 }
+
+// Decisions of an approver. A rejection denies while it is in force, and takes back what the same person approved before.
+const (
+	Approved = "approved"
+	Rejected = "rejected"
+)
+
+// Rejects tells whether it is a no.
+func (a Approval) Rejects() bool { return a.Decision == Rejected }
 
 // Exception is exception/v1: one rule waived for this digest.
 type Exception struct {
@@ -109,6 +120,8 @@ type Exception struct {
 	At      time.Time `json:"at"`
 	Expires time.Time `json:"expires"`
 	Ticket  string    `json:"ticket,omitempty"`
+	// Environment that it is for; "" for any.
+	Environment string `json:"environment,omitempty"`
 }
 
 // Policy is policy/v1: these rules are ours. Its subject is the manifest of the policy artifact, Digest the policy itself, which

@@ -142,7 +142,8 @@ func ParseApproval(raw []byte) (*Approval, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a, first(notEmpty("role", a.Role), notEmpty("reason", a.Reason), window(a.At, a.Expires))
+	return a, first(notEmpty("role", a.Role), notEmpty("reason", a.Reason), window(a.At, a.Expires),
+		environment(a.Environment), oneOf("decision", a.Decision, "", Approved, Rejected))
 }
 
 // ParseException reads exception/v1. It does not look at the clock: expiry is the verifier's.
@@ -151,7 +152,7 @@ func ParseException(raw []byte) (*Exception, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e, first(notEmpty("rule", e.Rule), notEmpty("reason", e.Reason), window(e.At, e.Expires))
+	return e, first(ruleName(e.Rule), notEmpty("reason", e.Reason), window(e.At, e.Expires), environment(e.Environment))
 }
 
 // ParseDecision reads decision/v1; the input and the decision stay raw, their owners parse them.
@@ -325,6 +326,22 @@ func first(errs ...error) error {
 func notEmpty(name, s string) error {
 	if strings.TrimSpace(s) == "" {
 		return fmt.Errorf("%s: empty", name)
+	}
+	return nil
+}
+
+// ruleName wants the id of one rule: a pattern would waive more than its author says.
+func ruleName(s string) error {
+	if s == "" || strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-") != "" {
+		return fmt.Errorf("rule: %q is not the id of one rule", s)
+	}
+	return nil
+}
+
+// environment wants the name of an environment, or nothing.
+func environment(s string) error {
+	if len(s) > 63 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || strings.HasPrefix(s, "-") {
+		return fmt.Errorf("environment: %q is no environment name", s)
 	}
 	return nil
 }

@@ -264,14 +264,14 @@ func (c *collector) file(e *verify.Evidence, env string) error {
 			return err
 		}
 		c.in.Approvals = append(c.in.Approvals, input.Approval{Role: a.Role, Granted: slices.Contains(e.ApproverRoles, a.Role),
-			Reason: a.Reason, At: a.At, Expires: a.Expires, Bundle: b, Signer: signer(e)})
+			Reason: a.Reason, At: a.At, Expires: a.Expires, Bundle: b, Signer: signer(e), Environment: a.Environment, Rejected: a.Rejects()})
 	case evidence.TypeException:
 		x, err := evidence.ParseException(e.Predicate)
 		if err != nil {
 			return err
 		}
 		c.in.Exceptions = append(c.in.Exceptions, input.Exception{Rule: x.Rule, Reason: x.Reason, At: x.At, Expires: x.Expires,
-			Ticket: x.Ticket, Bundle: b, Roles: slices.Clone(e.ApproverRoles), Signer: signer(e)})
+			Ticket: x.Ticket, Bundle: b, Roles: slices.Clone(e.ApproverRoles), Signer: signer(e), Environment: x.Environment})
 	case evidence.TypeCycloneDX:
 		return c.bom(e)
 	case evidence.TypeVSA:

@@ -461,6 +461,7 @@ type Approval struct {
 	Bundle      string    `json:"bundle"`
 	Signer      Signer    `json:"signer"`
 	Environment string    `json:"environment"` // that it is for; "" for any
+	Rejected    bool      `json:"rejected"`    // the approver says no
 }
 
 // Exception is one verified waiver, with the approver roles of its signer.
