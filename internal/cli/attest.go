@@ -21,9 +21,9 @@ func attestCommand() Command {
 		Name: "attest", Group: Trust, Summary: "sign a statement about an artifact: metrics, data sets, provenance",
 		Args: "REF", Min: 1, Max: 1,
 		Long: `Signs a JSON document about the artifact's digest and stores it beside the artifact. The document is checked against
-the rules of its type before anything is signed. Types of an evaluator key: evaluation, dataset, test-result. Types of a
-publisher key: provenance, cyclonedx. Types of an approver key: approval, exception (waybill approve makes them from
-flags). Verdicts are made by waybill gate.
+the rules of its type before anything is signed. Types of an evaluator key: evaluation, dataset, test-result, vulns. Types of
+a publisher key: provenance, cyclonedx, spdx, spdx-2.3, vulns. Types of an approver key: approval, exception (waybill approve
+makes them from flags). Verdicts are made by waybill gate.
 
 Any other document goes with --type custom --predicate-type URI, or with the URI as --type. The trust document must let the
 key's role sign that type: waybill trust rule.
@@ -33,6 +33,7 @@ A statement that the same key has signed before is not attached a second time.`,
 			"waybill attest churn:1.0 --type evaluation --predicate eval.json --key evaluator.key",
 			"waybill attest churn:1.0 --type dataset --predicate datasets.json --key evaluator.key",
 			"waybill attest churn:1.0 --type cyclonedx --predicate bom.json --key publisher.key",
+			"waybill attest churn:1.0 --type vulns --predicate scan.json --key evaluator.key",
 			"waybill attest churn:1.0 --type https://example.com/review/v1 --predicate review.json --key evaluator.key",
 		},
 		Flags: placeFlags(append(authorFlags("evaluator, publisher or approver"),
@@ -48,7 +49,7 @@ A statement that the same key has signed before is not attached a second time.`,
 }
 
 func attestable() []string {
-	return []string{"evaluation", "dataset", "test-result", "provenance", "cyclonedx", "approval", "exception"}
+	return []string{"evaluation", "dataset", "test-result", "vulns", "provenance", "cyclonedx", "spdx", "spdx-2.3", "approval", "exception"}
 }
 
 func runAttest(ctx context.Context, c *Call) error {

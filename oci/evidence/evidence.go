@@ -28,6 +28,9 @@ const (
 	TypeCycloneDX  = "https://cyclonedx.org/bom"
 	TypeOMS        = "https://model_signing/signature/v1.0"
 	TypeTestResult = "https://in-toto.io/attestation/test-result/v0.1"
+	TypeVulns      = "https://in-toto.io/attestation/vulns/v0.2"
+	TypeSPDX       = "https://spdx.dev/Document"
+	TypeSPDX23     = "https://spdx.dev/Document/v2.3" // what some generators write for version 2.3
 
 	TypeEvaluation = base + "evaluation/v1"
 	TypeDataset    = base + "dataset/v1"
@@ -68,6 +71,8 @@ type Metric struct {
 	N             int64           `json:"n,omitempty"`
 	CI            []float64       `json:"ci,omitempty"` // lower and upper bound, 95 %
 	DatasetDigest artifact.Digest `json:"datasetDigest"`
+	Stage         string          `json:"stage,omitempty"`       // offline, shadow, canary, on-device
+	DeviceClass   string          `json:"deviceClass,omitempty"` // that it was measured on
 }
 
 // Evaluation is evaluation/v1: the metrics of this digest, measured by the evaluator.
@@ -87,6 +92,11 @@ type Dataset struct {
 	License      string          `json:"license"`
 	Rows         int64           `json:"rows,omitempty"`
 	PersonalData string          `json:"personalData"` // yes, none, noAssertion
+
+	From       *time.Time `json:"from,omitempty"` // time of the oldest record
+	To         *time.Time `json:"to,omitempty"`   // of the newest
+	Anonymised []string   `json:"anonymised,omitempty"`
+	KnownBias  string     `json:"knownBias,omitempty"`
 }
 
 // Datasets is dataset/v1.

@@ -17,6 +17,7 @@ func FuzzPredicate(f *testing.F) {
 		evidence.TypeEvaluation, evidence.TypeDataset, evidence.TypeApproval, evidence.TypeException, evidence.TypeDecision, evidence.TypeDeployment,
 		evidence.TypeStatus, evidence.TypeVSA, evidence.TypeTestResult, evidence.TypeCycloneDX, evidence.TypeProvenance, evidence.TypeOMS,
 		evidence.TypeRelease, evidence.TypeChannel, "https://example.com/review/v1",
+		evidence.TypeVulns, evidence.TypeSPDX, evidence.TypeSPDX23,
 	}
 	files, err := filepath.Glob(filepath.Join("testdata", "predicates", "*.json"))
 	if err != nil || len(files) == 0 {
@@ -36,6 +37,9 @@ func FuzzPredicate(f *testing.F) {
 	f.Add(uint8(8), []byte(`{"result":"WARNED","configuration":[{"uri":"https://example.com/s"}],"warnedTests":["a"]}`))
 	f.Add(uint8(10), []byte(`{"buildDefinition":{},"runDetails":{"metadata":{"finishedOn":"2026-01-01T00:00:00Z"}}}`))
 	f.Add(uint8(9), []byte(`{"bomFormat":"CycloneDX","specVersion":"1.7","metadata":{"timestamp":"2026-01-01T00:00:00Z"}}`))
+	f.Add(uint8(15), []byte(`{"scanner":{"uri":"s","db":{"lastUpdate":"2026-01-01T00:00:00Z"},"result":[{"id":"CVE-1","severity":[{"method":"nvd","score":"9.1"}]}]},"metadata":{"scanFinishedOn":"2026-01-01T00:00:00Z"}}`))
+	f.Add(uint8(16), []byte(`{"@graph":[{"type":"CreationInfo","created":"2026-01-01T00:00:00Z"}]}`))
+	f.Add(uint8(17), []byte(`{"spdxVersion":"SPDX-2.3","packages":[],"creationInfo":{"created":"2026-01-01T00:00:00Z"}}`))
 	f.Fuzz(func(t *testing.T, n uint8, raw []byte) {
 		typ := types[int(n)%len(types)]
 		if evidence.ValidatePredicate(typ, raw) != nil {

@@ -37,8 +37,12 @@ func ValidatePredicate(predicateType string, raw json.RawMessage) error {
 		_, err = ParseVSA(raw)
 	case TypeTestResult:
 		_, err = ParseTestResult(raw)
+	case TypeVulns:
+		_, err = ParseVulns(raw)
 	case TypeCycloneDX:
 		err = checkHas(raw, "bomFormat", "specVersion")
+	case TypeSPDX, TypeSPDX23:
+		err = checkSPDX(raw)
 	case TypeProvenance:
 		err = checkHas(raw, "buildDefinition", "runDetails")
 	case TypeOMS:
@@ -83,6 +87,7 @@ func names() map[string]string {
 		"release": TypeRelease, "provenance": TypeProvenance, "vsa": TypeVSA, "cyclonedx": TypeCycloneDX, "oms": TypeOMS,
 		"test-result": TypeTestResult, "evaluation": TypeEvaluation, "dataset": TypeDataset, "approval": TypeApproval,
 		"exception": TypeException, "decision": TypeDecision, "deployment": TypeDeployment, "channel": TypeChannel,
+		"vulns": TypeVulns, "spdx": TypeSPDX, "spdx-2.3": TypeSPDX23,
 		"status": TypeStatus, "trust": TypeTrust, "environments": TypeEnvironments, "policy": TypePolicy,
 	}
 }
@@ -101,6 +106,8 @@ func ParseEvaluation(raw []byte) (*Evaluation, error) {
 			notEmpty(at+".slice", m.Slice),
 			digest(at+".datasetDigest", m.DatasetDigest),
 			atLeast(at+".n", m.N, 0),
+			oneOf(at+".stage", m.Stage, "", "offline", "shadow", "canary", "on-device"),
+			blank(at+".deviceClass", m.DeviceClass),
 		); err != nil {
 			return nil, err
 		}
@@ -129,8 +136,17 @@ func ParseDatasets(raw []byte) (*Datasets, error) {
 			notEmpty(at+".license", s.License),
 			atLeast(at+".rows", s.Rows, 0),
 			oneOf(at+".personalData", s.PersonalData, "yes", "none", "noAssertion"),
+			blank(at+".knownBias", s.KnownBias),
 		); err != nil {
 			return nil, err
+		}
+		for j, m := range s.Anonymised {
+			if err := notEmpty(fmt.Sprintf("%s.anonymised[%d]", at, j), m); err != nil {
+				return nil, err
+			}
+		}
+		if s.From != nil && s.To != nil && s.To.Before(*s.From) {
+			return nil, fmt.Errorf("%s.to: before from", at)
 		}
 	}
 	return d, nil
@@ -344,6 +360,14 @@ func environment(s string) error {
 		return fmt.Errorf("environment: %q is no environment name", s)
 	}
 	return nil
+}
+
+// blank refuses white space in the place of a text that may be left out.
+func blank(name, s string) error {
+	if s == "" {
+		return nil
+	}
+	return notEmpty(name, s)
 }
 
 func oneOf(name, s string, allowed ...string) error {

@@ -104,6 +104,69 @@ func ParseTestResult(raw []byte) (*TestResult, error) {
 	return &r, nil
 }
 
+// Vulns is in-toto's vulns v0.2: what one scan found.
+type Vulns struct {
+	Scanner  VulnScanner `json:"scanner"`
+	Metadata struct {
+		ScanStartedOn  time.Time `json:"scanStartedOn,omitzero"`
+		ScanFinishedOn time.Time `json:"scanFinishedOn,omitzero"`
+	} `json:"metadata"`
+}
+
+// VulnScanner tells what scanned, with which database, and the result.
+type VulnScanner struct {
+	URI     string `json:"uri"`
+	Version string `json:"version,omitempty"`
+	DB      struct {
+		URI        string    `json:"uri,omitempty"`
+		Version    string    `json:"version,omitempty"`
+		LastUpdate time.Time `json:"lastUpdate,omitzero"`
+	} `json:"db"`
+	Result []VulnResult `json:"result"` // present, even when it is empty: a scan without one found who knows what
+}
+
+// VulnResult is one vulnerability.
+type VulnResult struct {
+	ID       string `json:"id"`
+	Severity []struct {
+		Method string `json:"method"`
+		Score  string `json:"score"`
+	} `json:"severity,omitempty"`
+	Annotations []map[string]any `json:"annotations,omitempty"`
+}
+
+// ParseVulns reads vulns v0.2. Keys that in-toto does not define are ignored, as it demands of readers; a scan without the
+// list of its results, or without the time at which it ended, is refused.
+func ParseVulns(raw []byte) (*Vulns, error) {
+	var v Vulns
+	if err := strictjson.DecodeOpen(raw, &v); err != nil {
+		return nil, err
+	}
+	if err := first(notEmpty("scanner.uri", v.Scanner.URI), timeSet("metadata.scanFinishedOn", v.Metadata.ScanFinishedOn)); err != nil {
+		return nil, err
+	}
+	switch {
+	case v.Scanner.Result == nil:
+		return nil, fmt.Errorf("scanner.result: missing")
+	case v.Metadata.ScanFinishedOn.Before(v.Metadata.ScanStartedOn):
+		return nil, fmt.Errorf("metadata.scanFinishedOn: before scanStartedOn")
+	}
+	for i, r := range v.Scanner.Result {
+		if err := notEmpty(fmt.Sprintf("scanner.result[%d].id", i), r.ID); err != nil {
+			return nil, err
+		}
+	}
+	return &v, nil
+}
+
+// checkSPDX wants the version: spdxVersion in 2.x, a graph of elements in 3.x.
+func checkSPDX(raw []byte) error {
+	if err := checkHas(raw, "@graph"); err == nil {
+		return nil
+	}
+	return checkHas(raw, "spdxVersion", "packages")
+}
+
 // ClaimedTime is when a statement says that it was made, by its own word: the zero time when its type carries none or it
 // names none. It proves nothing; only a verified timestamp does.
 func ClaimedTime(s *Statement) time.Time {
@@ -112,8 +175,16 @@ func ClaimedTime(s *Statement) time.Time {
 		TimeVerified time.Time `json:"timeVerified"` // VSA
 		Issued       time.Time `json:"issued"`       // channel, trust
 		Metadata     struct {
-			Timestamp time.Time `json:"timestamp"` // CycloneDX
+			Timestamp      time.Time `json:"timestamp"`      // CycloneDX
+			ScanFinishedOn time.Time `json:"scanFinishedOn"` // vulns
 		} `json:"metadata"`
+		CreationInfo struct {
+			Created time.Time `json:"created"`
+		} `json:"creationInfo"` // SPDX 2
+		Graph []struct {
+			Type    string    `json:"type"`
+			Created time.Time `json:"created"`
+		} `json:"@graph"` // SPDX 3: of its CreationInfo elements the newest
 		RunDetails struct {
 			Metadata struct {
 				FinishedOn time.Time `json:"finishedOn"`
@@ -122,7 +193,7 @@ func ClaimedTime(s *Statement) time.Time {
 		} `json:"runDetails"` // provenance
 	}
 	switch s.PredicateType {
-	case TypeEvaluation, TypeApproval, TypeException, TypeDeployment, TypeStatus, TypeVSA, TypeChannel, TypeTrust, TypeCycloneDX, TypeProvenance:
+	case TypeEvaluation, TypeApproval, TypeException, TypeDeployment, TypeStatus, TypeVSA, TypeChannel, TypeTrust, TypeCycloneDX, TypeProvenance, TypeVulns, TypeSPDX, TypeSPDX23:
 	default:
 		return time.Time{}
 	}
@@ -136,6 +207,16 @@ func ClaimedTime(s *Statement) time.Time {
 		return p.Issued
 	case TypeCycloneDX:
 		return p.Metadata.Timestamp
+	case TypeVulns:
+		return p.Metadata.ScanFinishedOn
+	case TypeSPDX, TypeSPDX23:
+		at := p.CreationInfo.Created
+		for _, e := range p.Graph {
+			if e.Type == "CreationInfo" && e.Created.After(at) {
+				at = e.Created
+			}
+		}
+		return at
 	case TypeProvenance:
 		if !p.RunDetails.Metadata.FinishedOn.IsZero() {
 			return p.RunDetails.Metadata.FinishedOn

@@ -47,8 +47,10 @@ func (r Role) Article() string {
 // custom types that a document allows.
 func RolesFor(predicateType string) []Role {
 	switch predicateType {
-	case evidence.TypeRelease, evidence.TypeProvenance, evidence.TypeCycloneDX, evidence.TypeOMS:
+	case evidence.TypeRelease, evidence.TypeProvenance, evidence.TypeCycloneDX, evidence.TypeSPDX, evidence.TypeSPDX23, evidence.TypeOMS:
 		return []Role{RolePublisher}
+	case evidence.TypeVulns: // a scanner runs where the model is built, or where it is judged
+		return []Role{RoleEvaluator, RolePublisher}
 	case evidence.TypeEvaluation, evidence.TypeDataset, evidence.TypeTestResult:
 		return []Role{RoleEvaluator}
 	case evidence.TypeApproval, evidence.TypeException:

@@ -116,7 +116,7 @@ func TestOnlyPinnedAlgorithms(t *testing.T) {
 func TestRolesFor(t *testing.T) {
 	used := map[trust.Role]bool{}
 	for _, n := range []string{"release", "provenance", "vsa", "cyclonedx", "oms", "test-result", "evaluation", "dataset", "approval",
-		"exception", "decision", "deployment", "channel", "status", "trust", "environments", "policy"} {
+		"exception", "decision", "deployment", "channel", "status", "trust", "environments", "policy", "vulns", "spdx", "spdx-2.3"} {
 		typ, ok := evidence.TypeByName(n)
 		if !ok || len(trust.RolesFor(typ)) == 0 {
 			t.Errorf("%s has no role", n)

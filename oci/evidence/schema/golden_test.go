@@ -75,6 +75,15 @@ func fixtures(t testing.TB, w *verifytest.World) []fixture {
 			{Name: "wdbc", Role: "train", Digest: data, URI: "https://example.com/wdbc.csv", License: "CC-BY-4.0", Rows: 455, PersonalData: "none"},
 			{Name: "wdbc-test", Role: "test", Digest: document, License: "CC-BY-4.0", PersonalData: "noAssertion"},
 		}}),
+		on("evaluation-device", evidence.TypeEvaluation, trust.RoleEvaluator, evidence.Evaluation{
+			Metrics: []evidence.Metric{
+				{Name: "latency_p99_ms", Value: 4.2, Direction: "lower", Slice: "all", DatasetDigest: data, Stage: "on-device", DeviceClass: "edge-s"},
+				{Name: "roc_auc", Value: 0.98, Direction: "higher", Slice: "all", N: 9000, DatasetDigest: data, Stage: "shadow"},
+			}, At: now}),
+		on("dataset-times", evidence.TypeDataset, trust.RoleEvaluator, evidence.Datasets{Datasets: []evidence.Dataset{
+			{Name: "visits", Role: "train", Digest: data, License: "LicenseRef-internal", PersonalData: "yes", From: at(now.AddDate(-2, 0, 0)), To: at(now.AddDate(0, -1, 0)),
+				Anonymised: []string{"pseudonymised", "k-anonymity 10"}, KnownBias: "few visits at night"},
+		}}),
 		on("approval", evidence.TypeApproval, trust.RoleApprover, evidence.Approval{Role: "ml-lead", Reason: "metrics reviewed", At: now, Expires: now.Add(90 * 24 * time.Hour)}),
 		on("exception", evidence.TypeException, trust.RoleApprover, evidence.Exception{Rule: "CARD-001", Reason: "card follows", At: now, Expires: now.Add(24 * time.Hour), Ticket: "T-1"}),
 		on("decision", evidence.TypeDecision, trust.RoleGate, evidence.Decision{Input: json.RawMessage(`{"schema":"x"}`), Decision: json.RawMessage(`{"allow":false}`), Policy: verifytest.Policy}),
@@ -94,6 +103,8 @@ func fixtures(t testing.TB, w *verifytest.World) []fixture {
 		rec("channel-4-rollback", trust.RoleDeployer, h4),
 	}
 }
+
+func at(t time.Time) *time.Time { return &t }
 
 func head(t testing.TB, w *verifytest.World, r trust.Role, f func() (*channel.Record, error)) *channel.Head {
 	t.Helper()
