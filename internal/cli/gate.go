@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ With --replay, evaluates a recorded decision again, from a file or from the evid
 			"waybill gate churn@sha256:7c1f... --env prod --dry-run     # decide, sign and attach nothing",
 			"waybill gate reg.example/ml/churn@sha256:7c1f... --replay sha256:0b77...",
 		},
-		Flags: slices.Concat(gateEnvFlags(), []ucli.Flag{
+		Flags: slices.Concat(gateEnvFlags(), reportFlags(), []ucli.Flag{
 			&ucli.StringFlag{Name: "key", Usage: "private key `FILE` of the gate", EnvVars: []string{"WAYBILL_GATE_KEY"}},
 			&ucli.BoolFlag{Name: "dry-run", Usage: "decide, but sign and attach nothing"},
 			&ucli.StringFlag{Name: "replay", Usage: "evaluate again the decision recorded in this `BUNDLE` (a file, or the digest of one attached to REF)"},
@@ -87,6 +88,10 @@ func runGate(ctx context.Context, c *Call) error {
 	case c.String("key") == "" && !c.Bool("dry-run"):
 		return diag.New(diag.Usage, "gate: --key is missing").Hint("waybill gate %s --env %s --key gate.key   (or --dry-run)", c.Args[0], c.String("env"))
 	}
+	reports, err := c.reportTargets()
+	if err != nil {
+		return err
+	}
 	var key *sign.Key
 	if k := c.String("key"); k != "" && !c.Bool("dry-run") {
 		// A wrong key or passphrase is found before anything is decided: a decision that cannot be attested helps nobody.
@@ -101,6 +106,9 @@ func runGate(ctx context.Context, c *Call) error {
 	}
 	defer place.Close()
 	if rq.Policy, err = c.pinnedPolicy(ctx, rq.Environments, rq.Environment); err != nil {
+		if reportErr := c.writeReports(reports, reportOfError(rq, err)); reportErr != nil {
+			c.UI.Warn("%v", reportErr)
+		}
 		return err
 	}
 	src := facts.FromRepository(place)
@@ -126,6 +134,7 @@ func runGate(ctx context.Context, c *Call) error {
 	if !c.Bool("dry-run") {
 		attachErr = attachVerdict(ctx, place, key, o, &out)
 	}
+	reportErr := c.writeReports(reports, reportOf(o, out))
 	if c.UI.JSON {
 		if err := c.UI.PrintJSON(out); err != nil {
 			return err
@@ -135,9 +144,12 @@ func runGate(ctx context.Context, c *Call) error {
 		c.UI.Data("%s", digestRef(rq.Ref, rq.Digest))
 	}
 	if !o.Decision.Allow {
+		if reportErr != nil {
+			c.UI.Warn("%v", reportErr)
+		}
 		return deniedError(o, rq, attachErr)
 	}
-	return attachErr
+	return cmp.Or(attachErr, reportErr)
 }
 
 func attachVerdict(ctx context.Context, place *openPlace, key *sign.Key, o *gate.Outcome, out *gateJSON) error {

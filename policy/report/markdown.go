@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/waybill-ml/waybill/policy/decision"
 )
@@ -92,6 +93,7 @@ func evidence(ds []string) string {
 func md(s string) string {
 	s = strings.ReplaceAll(clean(s), "\n", " ")
 	var b strings.Builder
+	word := false // the character before c belongs to a word, so that @ after it mentions nobody
 	for _, c := range s {
 		switch c {
 		case '\\', '|', '*', '_', '`', '[', ']', '#', '~':
@@ -104,10 +106,15 @@ func md(s string) string {
 		case '&':
 			b.WriteString("&amp;")
 		case '@':
-			b.WriteString("&#64;")
+			if word {
+				b.WriteByte('@')
+			} else {
+				b.WriteString("&#64;")
+			}
 		default:
 			b.WriteRune(c)
 		}
+		word = unicode.IsLetter(c) || unicode.IsDigit(c)
 	}
 	return b.String()
 }
