@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// Foreign is a compiled module that is no part of a model, in a runtime of its own: nothing is instantiated in it, no host
+// function is there. Calls into it end when their context does.
+type Foreign struct {
+	Runtime  wazero.Runtime
+	Compiled wazero.CompiledModule
+
+	cache wazero.CompilationCache
+}
+
+// Close frees the runtime and everything in it.
+func (f *Foreign) Close(ctx context.Context) error {
+	err := f.Runtime.Close(ctx)
+	if f.cache != nil {
+		err = errors.Join(err, f.cache.Close(ctx))
+	}
+	return err
+}
+
+// Foreign compiles code as models are compiled: in the same mode, with the same authenticated cache. Memories in its
+// runtime are bounded by memory bytes. The caller closes it.
+func (e *Engine) Foreign(ctx context.Context, code []byte, memory uint64) (_ *Foreign, err error) {
+	var entry *cacheEntry
+	if e.cfg.CacheDir != "" && e.mode == Compiler {
+		if entry, err = e.openCache(code, false); err != nil {
+			return nil, fmt.Errorf("compile cache: %w", err)
+		}
+	}
+	f, err := e.foreign(ctx, code, memory, entry)
+	if err != nil && entry != nil { // as for a model, a cache that cannot be written keeps nothing from running
+		cached := err
+		if f, err = e.foreign(ctx, code, memory, nil); err == nil {
+			e.cfg.Log("compile cache", fmt.Sprintf("not used: %v", cached))
+		}
+		entry.discard()
+		entry = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if entry != nil {
+		if err := entry.seal(); err != nil {
+			e.cfg.Log("compile cache", fmt.Sprintf("entry not kept: %v", err))
+		}
+		entry.touch()
+		prune(e.cfg.CacheDir, entry.dir, e.cfg.CacheLimit)
+	}
+	return f, nil
+}
+
+func (e *Engine) foreign(ctx context.Context, code []byte, memory uint64, entry *cacheEntry) (*Foreign, error) {
+	f := &Foreign{}
+	cfg := e.runtimeConfig(false, memory)
+	if entry != nil {
+		f.cache = entry.cache
+		cfg = cfg.WithCompilationCache(entry.cache)
+	}
+	f.Runtime = wazero.NewRuntimeWithConfig(ctx, cfg)
+	var err error
+	if f.Compiled, err = f.Runtime.CompileModule(compileContext(ctx), code); err != nil {
+		return nil, errors.Join(fmt.Errorf("not a module that this runtime can compile: %w", err), f.Close(ctx))
+	}
+	return f, nil
+}
