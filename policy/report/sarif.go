@@ -172,6 +172,7 @@ func (r *Report) result(f finding, index int) sarifResult {
 	case warning:
 		x.Level = "warning"
 	case exception:
+		x.Level = "note" // for readers that do not know suppressions
 		x.Suppressions = []sarifSuppression{{Kind: "external", Status: "accepted", Justification: clean(f.Message)}}
 	}
 	if f.Evidence == nil {
