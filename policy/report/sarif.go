@@ -35,7 +35,7 @@ type (
 		ID         string         `json:"id"`
 		Name       string         `json:"name,omitempty"`
 		Short      sarifText      `json:"shortDescription"`
-		Full       *sarifText     `json:"fullDescription,omitempty"`
+		Full       sarifText      `json:"fullDescription"` // code scanning demands it
 		Help       *sarifText     `json:"help,omitempty"`
 		HelpURI    string         `json:"helpUri,omitempty"`
 		Default    sarifDefault   `json:"defaultConfiguration"`
@@ -147,9 +147,7 @@ func descriptor(x Rule) sarifRule {
 	}
 	d := sarifRule{ID: x.ID, Name: pascal(x.Title), Short: sarifText{Text: clean(x.Title)}, HelpURI: x.Help, Default: sarifDefault{Level: level},
 		Properties: map[string]any{"tags": append(tags, x.Standards...), "severity": x.Severity, "security-severity": score(x.Severity), "precision": "very-high", "mandatory": x.Mandatory}}
-	if x.Description != "" {
-		d.Full = &sarifText{Text: clean(x.Description)}
-	}
+	d.Full.Text = clean(orDefault(x.Description, x.Title))
 	if x.Remediation != "" {
 		help := "Fix: " + clean(x.Remediation)
 		d.Help = &sarifText{Text: help, Markdown: clean(x.Description) + "\n\n**Fix:** `" + strings.ReplaceAll(clean(x.Remediation), "`", "'") + "`"}
