@@ -45,7 +45,7 @@ type Case struct {
 	Doc     []byte          // facts document, canonical where it can be
 }
 
-// op is one change to the base document (RFC 6902: add, replace, remove).
+// op is one change to the base document (RFC 6902: add, replace, remove; see element for what is added to its paths).
 type op struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
@@ -59,8 +59,9 @@ type fixture struct {
 }
 
 type fixtureFile struct {
-	Deny []fixture `json:"deny"`
-	Pass []fixture `json:"pass"`
+	Profile string    `json:"profile"` // in which the rule denies; default strict
+	Deny    []fixture `json:"deny"`
+	Pass    []fixture `json:"pass"`
 }
 
 // Base is a document that passes every rule of the default policy, made for the policy with this digest.
@@ -107,10 +108,13 @@ func Cases(policy artifact.Digest) ([]Case, error) {
 		if err := d.Decode(&f); err != nil {
 			return nil, fmt.Errorf("%s: %w", n, err)
 		}
+		if f.Profile == "" {
+			f.Profile = "strict"
+		}
 		rule := strings.TrimSuffix(strings.TrimPrefix(n, "fixtures/"), ".json")
 		for i, set := range [][]fixture{f.Deny, f.Pass} {
 			for _, x := range set {
-				doc, err := patch(base, x.Patch)
+				doc, err := patch(base, append([]op{{Op: "replace", Path: "/environment/profile", Value: f.Profile}}, x.Patch...))
 				if err != nil {
 					return nil, fmt.Errorf("%s: %s: %w", n, x.Name, err)
 				}
@@ -254,9 +258,9 @@ func apply(v any, path []string, o op) (any, error) {
 		if last && path[0] == "-" && o.Op == "add" {
 			return append(t, o.Value), nil
 		}
-		i, err := strconv.Atoi(path[0])
-		if err != nil || i < 0 || i >= len(t) {
-			return nil, fmt.Errorf("no element %q", path[0])
+		i, err := element(t, path[0])
+		if err != nil {
+			return nil, err
 		}
 		if !last {
 			n, err := apply(t[i], path[1:], o)
@@ -274,4 +278,23 @@ func apply(v any, path []string, o op) (any, error) {
 		}
 	}
 	return nil, fmt.Errorf("nothing below %q", path[0])
+}
+
+// element reads the segment of a path below a list: an index, or KEY=VALUE for the first object whose KEY is VALUE. Lists are
+// sorted, so an index means something else as soon as the base document grows.
+func element(list []any, seg string) (int, error) {
+	seg = strings.ReplaceAll(strings.ReplaceAll(seg, "~1", "/"), "~0", "~")
+	if key, value, ok := strings.Cut(seg, "="); ok {
+		for i, x := range list {
+			if o, ok := x.(map[string]any); ok && o[key] == value {
+				return i, nil
+			}
+		}
+		return 0, fmt.Errorf("no element with %s", seg)
+	}
+	i, err := strconv.Atoi(seg)
+	if err != nil || i < 0 || i >= len(list) {
+		return 0, fmt.Errorf("no element %q", seg)
+	}
+	return i, nil
 }
