@@ -168,6 +168,10 @@ func (s *subject) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m, err := artifact.ParseManifest(raw); err == nil && m.ArtifactType == policyArtifactType {
+		return diag.New(diag.Usage, "%s is a policy, not a model", s.Ref).Line("policies are signed by a policy key, which signs nothing else").
+			Hint("waybill policy verify %s", s.Ref).Hint("waybill sign %s --key policy.key", s.Ref)
+	}
 	if s.Model, err = verify.Manifest(raw, d.Digest); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func (l *arrived) paper(ctx context.Context, o *registry.Opened, e store.Entry) 
 		return err
 	}
 	m, err := artifact.ParseManifest(raw)
-	if err != nil || len(m.Layers) != 1 {
+	if err != nil || len(m.Layers) == 0 || len(m.Layers) != 1 && e.ArtifactType != bundle.ArtifactType {
 		return diag.New(diag.Verification, "load: %s is a %s that has not exactly one file", e.Digest, e.ArtifactType)
 	}
 	rc, err := o.Blob(ctx, m.Layers[0])
@@ -128,6 +128,9 @@ func (l *arrived) paper(ctx context.Context, o *registry.Opened, e store.Entry) 
 		p, err := bundle.FromTar(b)
 		if err != nil {
 			return diag.Wrap(diag.Verification, err, "load: policy %s", e.Digest.Short())
+		}
+		if x, err := p.Image(); err != nil || x.Descriptor.Digest != e.Digest {
+			return diag.New(diag.Verification, "load: policy %s: its manifest is not the one that its files give", e.Digest.Short())
 		}
 		l.policies[p.Digest()] = p
 	}

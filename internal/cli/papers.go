@@ -189,12 +189,14 @@ func (c *Call) environmentPapers(doc *trust.Document, p *papers, along func(arti
 		if err != nil {
 			return fmt.Errorf("environment %s: %w", name, err)
 		}
-		m, config, err := b.Manifest()
+		x, err := b.Image()
 		if err != nil {
 			return err
 		}
-		p.put(config, b.Tar())
-		along(p.put(m), "policy-"+pin.Digest.Short())
+		for _, l := range x.Blobs {
+			p.put(l.Bytes)
+		}
+		along(p.put(x.Manifest), "policy-"+pin.Digest.Short())
 	}
 	return nil
 }

@@ -17,21 +17,23 @@ func policyCommand() Command {
 verdict names. Without PATH the verbs mean the builtin policy.`,
 		Examples: []string{"waybill policy list", "waybill policy show MET-001", "waybill policy digest"},
 		See:      []string{"gate", "env"},
-		Sub:      []Command{policyListCommand(), policyShowCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand()},
+		Sub:      []Command{policyListCommand(), policyShowCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand(),
+			policyPushCommand(), policyPullCommand(), policyVerifyCommand()},
 	}
 }
 
 // compilePolicy opens and compiles a policy for a look at it.
 func (c *Call) compilePolicy(ctx context.Context, path string) (*rego.Policy, fs.FS, error) {
-	b, fsys, err := c.openPolicy(path)
+	o, err := c.openPolicyAt(ctx, path)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := rego.Compile(ctx, b)
+	defer o.Close()
+	p, err := rego.Compile(ctx, o.Bundle)
 	if err != nil {
-		return nil, nil, diag.Wrap(diag.Failure, err, "%s", policySource(path))
+		return nil, nil, diag.Wrap(diag.Failure, err, "%s", o.named())
 	}
-	return p, fsys, nil
+	return p, o.FS, nil
 }
 
 // writeNew writes a file whole or not at all. An existing one is replaced only when force says so.

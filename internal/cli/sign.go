@@ -21,6 +21,8 @@ along where pack put them, in this machine's store, so that they become evidence
 Nothing is signed twice, and nothing of the artifact changes. --oms adds the list of the files with their digests, signed as
 OpenSSF Model Signing v1.0 wants it, so that its tools verify the unpacked files; nothing is downloaded for it.
 
+A policy artifact (waybill policy pack) is signed too, by a policy key, which signs nothing else: these rules are ours.
+
 With --keyless a CI job's OIDC identity signs in place of a key: a certificate authority (Fulcio) names it in a certificate
 for a key that lives for this one signature, an RFC 3161 authority says when, a transparency log (Rekor) that it happened. The
 result is verified against the trusted root, and against the trust document's identities where there is one, before it is
@@ -30,9 +32,10 @@ project. What will be contacted is said first.`,
 			"waybill sign churn:1.0 --key publisher.key",
 			"waybill sign reg.example/ml/churn@sha256:... --key publisher.key --output json",
 			"waybill sign reg.example/ml/churn:1.0 --key publisher.key --oms",
+			"waybill sign governance:2.3 --key policy.key",
 			"waybill sign reg.example/ml/churn@sha256:... --keyless --signing-config signing_config.json",
 		},
-		Flags: placeFlags(append(authorFlags("publisher"), omsFlag(), dryRunFlag())...),
+		Flags: placeFlags(append(authorFlags("publisher, or for a policy of its owner"), omsFlag(), dryRunFlag())...),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:   []string{"attest", "approve", "verify", "oms export", "keys generate"},
 		Run:   runSign,
@@ -44,6 +47,14 @@ func dryRunFlag() ucli.Flag {
 }
 
 func runSign(ctx context.Context, c *Call) error {
+	p, err := c.asPolicy(ctx, c.Args[0])
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		defer p.Close()
+		return c.signPolicy(ctx, p)
+	}
 	if c.Bool("oms") {
 		return c.signOMS(ctx)
 	}

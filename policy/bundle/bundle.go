@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -19,18 +20,12 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
-// Media types of a policy as an OCI artifact: an empty config and one layer, the tar.
-const (
-	ArtifactType   = "application/vnd.waybill.policy.v1+json"
-	MediaTypeLayer = "application/vnd.waybill.policy.layer.v1.tar"
-)
-
 // MetaFile names the policy: {"name": "...", "version": "..."}.
 const MetaFile = "policy.json"
 
 // Limits on a policy read from outside.
 const (
-	MaxFiles = 1024
+	MaxFiles = 480 // so that a manifest has room for each
 	MaxBytes = 8 << 20
 )
 
@@ -38,6 +33,22 @@ const (
 type Meta struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
+}
+
+var (
+	nameRE    = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
+	versionRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+)
+
+// check keeps name and version in the form that references and the scopes of keys have.
+func (m Meta) check() error {
+	if m.Name != "" && (len(m.Name) > 128 || !nameRE.MatchString(m.Name)) {
+		return fmt.Errorf("name %.40q is not lower-case letters and digits with single separators (. _ -)", m.Name)
+	}
+	if m.Version != "" && !versionRE.MatchString(m.Version) {
+		return fmt.Errorf("version %.40q is no version such as 1.0", m.Version)
+	}
+	return nil
 }
 
 // Bundle is an immutable set of policy files. Safe for concurrent use.
@@ -107,13 +118,16 @@ func FromFS(fsys fs.FS) (*Bundle, error) {
 
 // FromTar reads a policy tar of at most MaxBytes. The digest is that of the canonical tar, so an archive that Tar did not
 // write (other order, other times) is refused rather than renamed.
-func FromTar(b []byte) (*Bundle, error) {
-	if len(b) > MaxBytes {
+func FromTar(b []byte) (*Bundle, error) { return fromTar(b, "") }
+
+// fromTar leaves out the check that skip names: a test sees the attack succeed.
+func fromTar(b []byte, skip string) (*Bundle, error) {
+	if skip != "size" && len(b) > MaxBytes {
 		return nil, fmt.Errorf("policy tar has %d bytes, limit %d", len(b), MaxBytes)
 	}
 	files := map[string][]byte{}
 	r := tar.NewReader(bytes.NewReader(b))
-	for {
+	for total := int64(0); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -121,8 +135,12 @@ func FromTar(b []byte) (*Bundle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy tar: %w", err)
 		}
-		if h.Typeflag != tar.TypeReg || !fs.ValidPath(h.Name) || !member(h.Name) {
+		if h.Typeflag != tar.TypeReg || skip != "path" && (!fs.ValidPath(h.Name) || !member(h.Name)) {
 			return nil, fmt.Errorf("policy tar: %q is no part of a policy", h.Name)
+		}
+		// A sparse file names a size that the archive does not have: reading it would fill memory with zeros.
+		if total += h.Size; skip != "sparse" && (h.Size < 0 || total > int64(len(b))) {
+			return nil, fmt.Errorf("policy tar: %s: its files are larger than the archive", h.Name)
 		}
 		if _, dup := files[h.Name]; dup {
 			return nil, fmt.Errorf("policy tar: %q twice", h.Name)
@@ -137,11 +155,14 @@ func FromTar(b []byte) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(p.tar, b) {
-		return nil, errors.New("policy tar: not in canonical form (pack it again with: waybill policy pack)")
+	if skip == "" && !bytes.Equal(p.tar, b) {
+		return nil, ErrNotCanonical
 	}
 	return p, nil
 }
+
+// ErrNotCanonical refuses an archive or a manifest with the right content in another form: it would have another digest.
+var ErrNotCanonical = errors.New("policy tar: not in canonical form (pack it again with: waybill policy pack)")
 
 func build(files map[string][]byte) (*Bundle, error) {
 	if len(files) > MaxFiles {
@@ -159,10 +180,19 @@ func build(files map[string][]byte) (*Bundle, error) {
 		return nil, errors.New("policy has no .rego file")
 	}
 	slices.Sort(p.names)
+	if err := portable(p.names); err != nil {
+		return nil, err
+	}
 	if m, ok := files[MetaFile]; ok {
 		d := json.NewDecoder(bytes.NewReader(m))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&p.meta); err != nil {
+			return nil, fmt.Errorf("%s: %w", MetaFile, err)
+		}
+		if d.More() {
+			return nil, fmt.Errorf("%s: more than one document", MetaFile)
+		}
+		if err := p.meta.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", MetaFile, err)
 		}
 	}
@@ -184,9 +214,45 @@ func build(files map[string][]byte) (*Bundle, error) {
 	if err := w.Close(); err != nil {
 		return nil, fmt.Errorf("policy tar: %w", err)
 	}
+	if buf.Len() > MaxBytes {
+		return nil, fmt.Errorf("policy tar has %d bytes, limit %d", buf.Len(), MaxBytes)
+	}
 	p.tar = buf.Bytes()
 	p.digest = artifact.DigestOf(p.tar)
 	return p, nil
+}
+
+// portable refuses names that would not come out as they are on every system: a policy is written back as files too.
+func portable(names []string) error {
+	seen := map[string]string{}
+	for _, n := range names {
+		if strings.ContainsFunc(n, func(r rune) bool { return r < ' ' || r == 0x7f || strings.ContainsRune(`\:*?"<>|`, r) }) {
+			return fmt.Errorf("%q: the name has a character that files elsewhere cannot have", n)
+		}
+		for i, seg := 0, strings.ToLower(n); i <= len(seg); i++ {
+			if i < len(seg) && seg[i] != '/' {
+				continue
+			}
+			// A file must differ from every other file and folder by more than case.
+			key, was := seg[:i], n[:i]
+			if i == len(seg) {
+				key += "\x00file"
+				if other, ok := seen[seg+"\x00folder"]; ok {
+					return fmt.Errorf("%s: there is a folder %s too", n, other)
+				}
+			} else {
+				if other, ok := seen[key+"\x00file"]; ok {
+					return fmt.Errorf("%s: there is a file %s too", n, other)
+				}
+				key += "\x00folder"
+			}
+			if other, ok := seen[key]; ok && other != was || ok && i == len(seg) {
+				return fmt.Errorf("%s and %s differ in case alone", n, other)
+			}
+			seen[key] = was
+		}
+	}
+	return nil
 }
 
 // Meta is the name and version from policy.json; zero when there is none.
@@ -205,17 +271,4 @@ func (b *Bundle) Names() []string { return slices.Clone(b.names) }
 func (b *Bundle) File(name string) ([]byte, bool) {
 	c, ok := b.files[name]
 	return bytes.Clone(c), ok
-}
-
-// Manifest returns the OCI manifest of the policy and its config blob; layer 0 is Tar. Deterministic too.
-func (b *Bundle) Manifest() (manifest, config []byte, err error) {
-	config = []byte("{}")
-	m := artifact.Manifest{
-		SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, ArtifactType: ArtifactType,
-		Config: artifact.Descriptor{MediaType: artifact.MediaTypeEmpty, Digest: artifact.DigestOf(config), Size: int64(len(config))},
-		Layers: []artifact.Descriptor{{MediaType: MediaTypeLayer, Digest: b.digest, Size: int64(len(b.tar)),
-			Annotations: map[string]string{artifact.AnnotationTitle: "policy.tar"}}},
-	}
-	manifest, err = json.Marshal(m)
-	return manifest, config, err
 }
