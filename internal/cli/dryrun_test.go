@@ -154,7 +154,7 @@ func readOnly() map[string]string {
 		"facts":         "",
 		"inspect":       "",
 		"keys show":     "",
-		"policy digest": "", "policy list": "", "policy show": "", "policy test": "",
+		"policy digest": "", "policy list": "", "policy show": "", "policy test": "", "policy verify": "",
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
 		"store ls":       "", "store stat": "", "store verify": "",
@@ -194,7 +194,9 @@ func dryRuns() map[string][]string {
 		"attest":           {"attest " + v2 + " --type dataset --predicate v1/dataset.json --key evaluator.key"},
 		"approve":          {"approve " + v1 + " --role ml-lead --reason looked --key approver0.key"},
 		"gate":             {"gate {NOW} --env prod --key gate.key"},
-		"policy pack":      {"policy pack --out policy.tar"},
+		"policy pack":      {"policy pack --out policy.tar", "policy pack"},
+		"policy push":      {"policy push builtin {REG}/policies/new:1.0", "policy push {REG}/policies/governance:1.0 {REG}/policies/copy:1.0"},
+		"policy pull":      {"policy pull {REG}/policies/governance:1.0 --out rules", "policy pull {REG}/policies/governance:1.0"},
 		"env init":         {"env init dev --out dev.yaml"},
 		"env sign":         {"env sign environments.yaml --key root.key --out again.signed"},
 		"channel publish":  {"channel publish prod {NOW} --key deployer.key"},
@@ -380,6 +382,7 @@ func furnish(t *testing.T, x *trial) map[string]string {
 	line("keys generate --role publisher --out third.key")
 	line("env init prod")
 	policy := line("policy digest")
+	line("policy push builtin {REG}/policies/governance:1.0")
 	line("trust init --root root.pub")
 	for _, r := range []string{"publisher", "evaluator", "gate", "deployer"} {
 		line("trust add trust.yaml " + r + ".pub --role " + r)
