@@ -197,6 +197,7 @@ func dryRuns() map[string][]string {
 		"policy pack":      {"policy pack --out policy.tar", "policy pack"},
 		"policy push":      {"policy push builtin {REG}/policies/new:1.0", "policy push {REG}/policies/governance:1.0 {REG}/policies/copy:1.0"},
 		"policy pull":      {"policy pull {REG}/policies/governance:1.0 --out rules", "policy pull {REG}/policies/governance:1.0"},
+		"policy lint":      {"policy lint --sarif lint.sarif"},
 		"env init":         {"env init dev --out dev.yaml"},
 		"env sign":         {"env sign environments.yaml --key root.key --out again.signed"},
 		"channel publish":  {"channel publish prod {NOW} --key deployer.key"},

@@ -18,7 +18,8 @@ verdict names. Without PATH the verbs mean the builtin policy.`,
 		Examples: []string{"waybill policy list", "waybill policy show MET-001", "waybill policy digest"},
 		See:      []string{"gate", "env"},
 		Sub: []Command{policyListCommand(), policyShowCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand(),
-			policyPushCommand(), policyPullCommand(), policyVerifyCommand()},
+			policyPushCommand(), policyPullCommand(), policyVerifyCommand(),
+			policyLintCommand()},
 	}
 }
 

@@ -4,11 +4,11 @@ import "slices"
 
 // Code describes one kind of finding.
 type Code struct {
-	ID       string
-	Title    string
-	Severity Severity
-	Why      string
-	Fix      string // used where no exact form can be given
+	ID       string   `json:"id"`
+	Title    string   `json:"title"`
+	Severity Severity `json:"severity"`
+	Why      string   `json:"why"`
+	Fix      string   `json:"fix"` // used where no exact form can be given
 }
 
 // Codes lists every kind of finding by id.

@@ -247,11 +247,17 @@ func (f *flow) schemaFor(r *ast.Rule) *node {
 // enter analyses one rule that decides.
 func (f *flow) enter(r *ast.Rule, sc scopeOf) {
 	f.schema = f.schemaFor(r)
-	f.counts = nil
-	for _, x := range f.rules[r.Module.Package.Path.Extend(r.Head.Ref().GroundPrefix()).String()] {
-		f.counts = append(f.counts, f.countedPaths(x)...)
-	}
+	f.counts = f.countedAll(r)
 	f.rule(r, nil, sc)
+}
+
+// countedAll are the collections that any clause of r's document counts.
+func (f *flow) countedAll(r *ast.Rule) []path {
+	var out []path
+	for _, x := range f.rules[r.Module.Package.Path.Extend(r.Head.Ref().GroundPrefix()).String()] {
+		out = append(out, f.countedPaths(x)...)
+	}
+	return out
 }
 
 // countedPaths are the collections that a rule's body counts, or whose elements it finds.
@@ -440,7 +446,11 @@ func (f *flow) vacuous(r *ast.Rule, e *ast.Expr, ev *ast.Every, dom val, s *scop
 		if c, _ := f.schema.child("environment"); c != nil && len(base) > 1 && base[0] == "input" && base[1] == "environment" {
 			return
 		}
-		for _, c := range f.counts {
+		// Lists within the elements of what the schema demands are often rightly empty.
+		if slices.ContainsFunc(base, wild) && base[0] == "input" && f.schema != nil {
+			return
+		}
+		for _, c := range append(slices.Clone(f.counts), f.countedAll(r)...) {
 			if slices.Equal(c.base(), base.base()) {
 				return
 			}

@@ -17,6 +17,9 @@ import data.waybill.lib
 
 default pass := false
 
+# Nothing is measured: MET-001 asks for it.
+pass if count(input.metrics) == 0
+
 pass if every m in input.metrics {
 	fresh(m)
 }
