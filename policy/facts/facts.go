@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/oci/artifact"
-	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
@@ -58,6 +57,10 @@ type Result struct {
 
 // Collect answers. An error means that not even the artifact could be read: there is nothing to decide about.
 func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Result, error) {
+	return collect(ctx, src, chans, rq, seam{})
+}
+
+func collect(ctx context.Context, src Source, chans Channels, rq Request, s seam) (*Result, error) {
 	raw, err := src.Manifest(ctx, rq.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", rq.Digest.Short(), err)
@@ -73,7 +76,7 @@ func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Resu
 	if err := trustFacts(&in, rq); err != nil {
 		return nil, err
 	}
-	c := &collector{in: &in, doc: rq.Trust, now: rq.Context.Time, env: rq.Environment, certs: rq.Certificates, layers: model.Layers}
+	c := &collector{in: &in, doc: rq.Trust, now: rq.Context.Time, env: rq.Environment, certs: rq.Certificates, layers: model.Layers, seam: s}
 	if err := c.artifact(ctx, src, model, rq); err != nil {
 		return nil, err
 	}
@@ -81,13 +84,15 @@ func Collect(ctx context.Context, src Source, chans Channels, rq Request) (*Resu
 		return nil, err
 	}
 	basis := c.champion(ctx, src, chans)
+	chain := evidence.ChainOf(c.past, c.raws)
+	in.VerdictChain = input.VerdictChain{Complete: chain.Complete(), Missing: texts(chain.MissingDigests()), Heads: texts(chain.Heads)}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	in.Normalize()
 	slices.Sort(c.used)
 	return &Result{
-		Input: in, Used: slices.Compact(c.used), Chain: evidence.ChainOf(c.past, c.raws), Basis: basis,
+		Input: in, Used: slices.Compact(c.used), Chain: chain, Basis: basis,
 		Manifest: artifact.Descriptor{MediaType: model.Manifest.MediaType, Digest: rq.Digest, Size: int64(len(raw)), ArtifactType: model.Manifest.ArtifactType},
 	}, nil
 }
@@ -121,10 +126,31 @@ type collector struct {
 	past   []evidence.Verdict // on this digest for this environment
 
 	proven []verify.Evidence // about the artifact itself
+
+	bills []*bill   // verified bills of materials
+	scans []*scan   // verified scans for vulnerabilities
+	vex   []opinion // what verified documents say about findings
+
+	seam
+}
+
+// seam lets a test leave a step out, to see that what the step stops then comes through.
+type seam struct {
+	skip   string                                                               // a step
+	bundle func([]byte, *trust.Document, verify.Want) (*verify.Evidence, error) // nil: verify.Bundle
+}
+
+func (s seam) on(step string) bool { return s.skip != step }
+
+func (s seam) verifyBundle(raw []byte, doc *trust.Document, w verify.Want) (*verify.Evidence, error) {
+	if s.bundle != nil {
+		return s.bundle(raw, doc, w)
+	}
+	return verify.Bundle(raw, doc, w)
 }
 
 func (c *collector) problem(code, format string, args ...any) {
-	c.in.Artifact.Problems = append(c.in.Artifact.Problems, input.Note{Code: code, Text: fmt.Sprintf(format, args...)})
+	c.in.Artifact.Problems = append(c.in.Artifact.Problems, input.Note{Code: code, Text: clip(fmt.Sprintf(format, args...), maxNote)})
 }
 
 // want is what a bundle about a digest of a model must prove here.
@@ -142,8 +168,8 @@ func (c *collector) evidence(ctx context.Context, src Source, subject artifact.D
 		c.problem("evidence", "attached evidence could not be listed: %v", err)
 		return nil
 	}
-	if len(raws) > artifact.MaxReferrers {
-		c.problem("evidence", "%d bundles are attached, limit %d", len(raws), artifact.MaxReferrers)
+	if err := c.within(raws); err != nil {
+		c.problem("evidence", "%v", err)
 		return nil
 	}
 	c.raws = raws
@@ -154,8 +180,13 @@ func (c *collector) evidence(ctx context.Context, src Source, subject artifact.D
 			continue
 		}
 		seen[d] = true
-		c.bundle(raw, d, subject)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c.read(raw, d, subject)
 	}
+	c.settleBills()
+	c.settleScans()
 	for _, d := range verify.Demands(c.proven, c.doc) {
 		// A verdict can't be demanded before there is one.
 		if !d.Met() && d.PredicateType != evidence.TypeVSA {
@@ -165,7 +196,7 @@ func (c *collector) evidence(ctx context.Context, src Source, subject artifact.D
 	return nil
 }
 
-func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
+func (c *collector) read(raw []byte, d, subject artifact.Digest) {
 	typ, about, env := peek(raw)
 	switch typ {
 	case evidence.TypeStatus, evidence.TypeDeployment, evidence.TypeDecision:
@@ -176,13 +207,13 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 	if typ == evidence.TypeVSA && env != "" {
 		w.Env = env // an earlier environment's gate speaks for that environment; its key must be in scope there
 	}
-	a := input.Attestation{PredicateType: typ, Bundle: string(d), Subject: string(about), TimeSource: string(verify.TimeNone)}
-	e, err := verify.Bundle(raw, c.doc, w)
+	a := input.Attestation{PredicateType: clip(typ, evidence.MaxType), Bundle: string(d), Subject: string(about), TimeSource: string(verify.TimeNone)}
+	e, err := c.verifyBundle(raw, c.doc, w)
 	if err == nil {
 		err = c.file(e, env)
 	}
 	if err != nil {
-		a.Reason = err.Error()
+		a.Reason = clip(err.Error(), maxNote)
 	} else {
 		a.Verified = true
 		a.Signer, a.At, a.TimeSource = signer(e), stated(e.At), string(e.TimeSource)
@@ -195,6 +226,14 @@ func (c *collector) bundle(raw []byte, d, subject artifact.Digest) {
 	} else {
 		c.in.Attestations = append(c.in.Attestations, a)
 	}
+}
+
+func texts(ds []artifact.Digest) []string {
+	out := make([]string, len(ds))
+	for i, d := range ds {
+		out[i] = string(d)
+	}
+	return out
 }
 
 // newest keeps the latest time that something verified names: no clock may be behind it.
@@ -237,148 +276,4 @@ func signer(e *verify.Evidence) input.Signer {
 		s.Kind, s.Issuer, s.Subject = "identity", e.Certified.Issuer, e.Certified.Subject
 	}
 	return s
-}
-
-// file puts what a verified statement says into the document.
-func (c *collector) file(e *verify.Evidence, env string) error {
-	b := string(e.Bundle)
-	switch e.PredicateType {
-	case evidence.TypeEvaluation:
-		ms, err := metrics(e)
-		if err != nil {
-			return err
-		}
-		c.in.Metrics = append(c.in.Metrics, ms...)
-	case evidence.TypeDataset:
-		ds, err := evidence.ParseDatasets(e.Predicate)
-		if err != nil {
-			return err
-		}
-		for _, x := range ds.Datasets {
-			c.in.Datasets = append(c.in.Datasets, input.Dataset{Name: x.Name, Role: x.Role, Digest: string(x.Digest), URI: x.URI,
-				License: x.License, Rows: x.Rows, PersonalData: x.PersonalData, Bundle: b})
-		}
-	case evidence.TypeApproval:
-		a, err := evidence.ParseApproval(e.Predicate)
-		if err != nil {
-			return err
-		}
-		c.in.Approvals = append(c.in.Approvals, input.Approval{Role: a.Role, Granted: slices.Contains(e.ApproverRoles, a.Role),
-			Reason: a.Reason, At: a.At, Expires: a.Expires, Bundle: b, Signer: signer(e), Environment: a.Environment, Rejected: a.Rejects()})
-	case evidence.TypeException:
-		x, err := evidence.ParseException(e.Predicate)
-		if err != nil {
-			return err
-		}
-		c.in.Exceptions = append(c.in.Exceptions, input.Exception{Rule: x.Rule, Reason: x.Reason, At: x.At, Expires: x.Expires,
-			Ticket: x.Ticket, Bundle: b, Roles: slices.Clone(e.ApproverRoles), Signer: signer(e), Environment: x.Environment})
-	case evidence.TypeCycloneDX:
-		return c.bom(e)
-	case evidence.TypeVSA:
-		return c.verdict(e, env)
-	}
-	return nil
-}
-
-func metrics(e *verify.Evidence) ([]input.Metric, error) {
-	ev, err := evidence.ParseEvaluation(e.Predicate)
-	if err != nil {
-		return nil, err
-	}
-	var out []input.Metric
-	for _, m := range ev.Metrics {
-		out = append(out, input.Metric{Name: m.Name, Value: m.Value, Direction: m.Direction, Slice: m.Slice, N: m.N,
-			CI: append([]float64{}, m.CI...), Dataset: string(m.DatasetDigest), At: ev.At, Bundle: string(e.Bundle), KeyID: e.KeyID})
-	}
-	return out, nil
-}
-
-func (c *collector) verdict(e *verify.Evidence, env string) error {
-	v, err := evidence.ParseVSA(e.Predicate)
-	if err != nil {
-		return err
-	}
-	if v.Verifier.ID != evidence.GateID {
-		return fmt.Errorf("the verdict is of verifier %q, not %q", v.Verifier.ID, evidence.GateID)
-	}
-	x := v.Waybill
-	if x.Environment != env {
-		return fmt.Errorf("the verdict is for environment %s, not %s", x.Environment, env)
-	}
-	c.in.Verdicts = append(c.in.Verdicts, input.Verdict{Environment: x.Environment, Result: v.VerificationResult, NotAfter: x.NotAfter,
-		PolicyDigest: string(x.PolicyDigest), ResourceURI: v.ResourceURI, Bundle: string(e.Bundle), KeyID: e.KeyID, At: v.TimeVerified, Prev: string(x.Prev)})
-	if env == c.env.Name {
-		c.past = append(c.past, evidence.Verdict{Bundle: e.Bundle, VSA: v})
-	}
-	return nil
-}
-
-// champion looks up what the channel names now, verifies the record and reads the champion's own verified evaluation.
-func (c *collector) champion(ctx context.Context, src Source, chans Channels) evidence.Basis {
-	ch := input.Champion{Channel: c.env.Channel, Metrics: []input.Metric{}}
-	defer func() { c.in.Champion = ch }()
-	basis := evidence.Basis{Channel: c.env.Channel}
-	raw, err := chans.Record(ctx, c.env.Channel)
-	if err != nil {
-		ch.Reason = "the channel could not be read: " + err.Error()
-		return basis
-	}
-	if raw == nil {
-		ch.Verified = true
-		return basis
-	}
-	rec, e, err := verify.Record(raw, c.doc, c.now)
-	if verify.ReasonOf(err) == verify.PastGeneration {
-		ch.Verified = true // the roots have reset the channel: nothing is in it yet
-		return basis
-	}
-	if err == nil {
-		err = sameChannel(rec, c.env, c.in.Model.Name)
-	}
-	if err != nil {
-		ch.Reason = "the channel's record: " + err.Error()
-		ch.Record = string(artifact.DigestOf(raw))
-		return basis
-	}
-	c.newest(rec.Issued)
-	basis.Seq, basis.Champion = rec.Seq, rec.Target.Digest
-	ch.Version, ch.Epoch, ch.EpochFloor = rec.Target.Version, rec.Target.Epoch, rec.EpochFloor
-	ch.Seq, ch.Digest, ch.Record = rec.Seq, string(rec.Target.Digest), string(e.Bundle)
-	c.used = append(c.used, e.Bundle)
-	raws, err := src.Bundles(ctx, rec.Target.Digest)
-	if err != nil {
-		ch.Reason = "the champion's evidence could not be listed: " + err.Error()
-		return basis
-	}
-	ch.Verified = true
-	seen := map[artifact.Digest]bool{}
-	for _, b := range raws {
-		if typ, _, _ := peek(b); typ != evidence.TypeEvaluation || seen[artifact.DigestOf(b)] {
-			continue
-		}
-		seen[artifact.DigestOf(b)] = true
-		ev, err := verify.Bundle(b, c.doc, c.want(rec.Target.Name, rec.Target.Digest, evidence.TypeEvaluation))
-		if err != nil {
-			continue // what is not verified is no figure to compare with; too few of them deny
-		}
-		ms, err := metrics(ev)
-		if err != nil {
-			continue
-		}
-		ch.Metrics = append(ch.Metrics, ms...)
-		c.used = append(c.used, ev.Bundle)
-	}
-	return basis
-}
-
-func sameChannel(r *channel.Record, env input.Environment, model string) error {
-	switch {
-	case r.Channel != env.Channel:
-		return fmt.Errorf("it is for channel %s, not %s", r.Channel, env.Channel)
-	case r.Env != env.Name:
-		return fmt.Errorf("it is for environment %s, not %s", r.Env, env.Name)
-	case r.Target.Name != model:
-		return fmt.Errorf("the channel carries model %s, not %s", r.Target.Name, model)
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ const (
 	maxModule = 256 << 20 // a WebAssembly module that is looked into
 	headBytes = 64 << 10  // of any other layer, for its format
 )
+
+// annotationEpoch carries the security epoch on the manifest, as pack writes it; absent means 0.
+const annotationEpoch = "dev.waybill.epoch"
 
 // artifact reads every layer once: hash, size, format, and the documents among them.
 func (c *collector) artifact(ctx context.Context, src Source, m *artifact.Model, rq Request) error {
@@ -56,7 +60,7 @@ func (c *collector) artifact(ctx context.Context, src Source, m *artifact.Model,
 			mod := input.Module{Path: l.Path, Digest: string(l.Digest), Role: string(l.Role), Imports: []string{}}
 			if fact.DigestVerified {
 				imports, err := wasmImports(body)
-				if err == nil {
+				if err == nil && input.Fits(imports) == nil {
 					mod.Valid, mod.Imports = true, imports
 				}
 			}
@@ -106,9 +110,22 @@ func (c *collector) config(ctx context.Context, src Source, m *artifact.Model) e
 		return err
 	}
 	d := cfg.Descriptor
-	c.in.Model = input.Model{Name: d.Name, Version: d.Version, Family: d.Family, Licenses: slices.Clone(d.Licenses), Authors: slices.Clone(d.Authors)}
+	facts := input.Model{Name: d.Name, Version: d.Version, Family: d.Family, Licenses: slices.Clone(d.Licenses), Authors: slices.Clone(d.Authors),
+		Vendor: d.Vendor, Description: d.Description, Source: d.SourceURL, Revision: d.Revision,
+		Architecture: cfg.Model.Architecture, Precision: cfg.Model.Precision, Quantization: cfg.Model.Quantization}
 	if d.CreatedAt != nil {
-		c.in.Model.Created = d.CreatedAt.UTC().Format(time.RFC3339)
+		facts.Created = d.CreatedAt.UTC().Format(time.RFC3339)
+	}
+	if err := input.Fits(facts); err != nil {
+		return fmt.Errorf("model config: %w", err)
+	}
+	c.in.Model = facts
+	if e, ok := m.Manifest.Annotations[annotationEpoch]; ok {
+		n, err := strconv.ParseInt(e, 10, 64)
+		if err != nil || n < 0 || n > 1<<53 {
+			return fmt.Errorf("manifest: the security epoch %.40q is no number", e)
+		}
+		c.in.Model.Epoch = n
 	}
 	return nil
 }
@@ -209,7 +226,7 @@ func (c *collector) card(l artifact.Layer) {
 // iface parses the interface document and holds it against the artifact.
 func (c *collector) iface(m *artifact.Model, b []byte) {
 	bd := &c.in.Build
-	note := func(format string, args ...any) { bd.InterfaceNote = fmt.Sprintf(format, args...) }
+	note := func(format string, args ...any) { bd.InterfaceNote = clip(fmt.Sprintf(format, args...), maxNote) }
 	if b == nil {
 		note("it could not be read")
 		return
@@ -221,6 +238,10 @@ func (c *collector) iface(m *artifact.Model, b []byte) {
 	}
 	if x.Schema != artifact.InterfaceSchema {
 		note("schema %q, want %q", x.Schema, artifact.InterfaceSchema)
+		return
+	}
+	if err := input.Fits(x.Compiler, x.MinRuntime); err != nil {
+		note("%v", err)
 		return
 	}
 	bd.Compiler, bd.ABI, bd.MinRuntime = x.Compiler, x.ABI, x.MinRuntime
@@ -251,7 +272,7 @@ func (c *collector) bundled(m *artifact.Model, b []byte) {
 		err = fmt.Errorf("it describes %s %s, the model config %s %s", x.Name, x.Version, c.in.Model.Name, c.in.Model.Version)
 	}
 	if err != nil {
-		bd.InterfaceNote = err.Error()
+		bd.InterfaceNote = clip(err.Error(), maxNote)
 		return
 	}
 	bd.InterfaceOK = true
@@ -297,7 +318,7 @@ func (c *collector) golden(m *artifact.Model, b []byte) {
 	}
 	var doc artifact.Golden
 	if err := strictjson.Decode(bytes.Clone(b), &doc); err != nil {
-		g.Note = err.Error()
+		g.Note = clip(err.Error(), maxNote)
 		return
 	}
 	if doc.Schema != artifact.GoldenSchema {
@@ -311,7 +332,7 @@ func (c *collector) golden(m *artifact.Model, b []byte) {
 		}
 		g.References++
 		if err := agree(v); err != nil {
-			g.Note = fmt.Sprintf("vector %s: %v", v.Name, err)
+			g.Note = clip(fmt.Sprintf("vector %s: %v", v.Name, err), maxNote)
 			return
 		}
 	}

@@ -50,6 +50,7 @@ func (s *RepositorySource) Bundles(ctx context.Context, subject artifact.Digest)
 		return nil, fmt.Errorf("%s has %d referrers, limit %d", subject.Short(), len(refs), artifact.MaxReferrers)
 	}
 	var out [][]byte
+	total := 0
 	for _, ref := range refs {
 		b, err := s.bundleOf(ctx, ref.Digest, artifact.MaxBundle, artifact.MediaTypeBundle)
 		if diag.CodeOf(err) == diag.Verification || errors.Is(err, errNoBundle) {
@@ -57,6 +58,9 @@ func (s *RepositorySource) Bundles(ctx context.Context, subject artifact.Digest)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("evidence %s: %w", ref.Digest.Short(), err)
+		}
+		if total += len(b); total > MaxEvidenceBytes {
+			return nil, fmt.Errorf("the bundles attached to %s have more than %d bytes", subject.Short(), MaxEvidenceBytes)
 		}
 		out = append(out, b)
 	}
