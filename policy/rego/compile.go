@@ -82,15 +82,22 @@ type Policy struct {
 	rules   []rule
 	names   []string // of its profiles, sorted
 	timeout time.Duration
+	memory  int64
 }
 
 // Option changes how a policy is compiled.
 type Option func(*options)
 
-type options struct{ timeout time.Duration }
+type options struct {
+	timeout time.Duration
+	memory  int64
+}
 
 // WithTimeout bounds one evaluation; the default is DefaultTimeout.
 func WithTimeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
+
+// WithMemory bounds what one evaluation may add to the heap, in bytes; the default is DefaultMemory.
+func WithMemory(bytes int64) Option { return func(o *options) { o.memory = bytes } }
 
 // Capabilities are OPA's without the builtins whose result is not a function of their arguments, and without network.
 func Capabilities() *ast.Capabilities {
@@ -102,7 +109,7 @@ func Capabilities() *ast.Capabilities {
 
 // Compile parses and compiles every file of b. It takes some tens of milliseconds; callers keep the result.
 func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, error) {
-	o := options{timeout: DefaultTimeout}
+	o := options{timeout: DefaultTimeout, memory: DefaultMemory}
 	for _, f := range opts {
 		f(&o)
 	}
@@ -118,7 +125,7 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, fmt.Errorf("policy: %w", compiler.Errors)
 	}
-	p := &Policy{bundle: b, schema: schema, timeout: o.timeout}
+	p := &Policy{bundle: b, schema: schema, timeout: o.timeout, memory: o.memory}
 	p.rules = []rule{{RuleInfo: schemaRuleInfo()}}
 	found, err := findRules(modules)
 	if err != nil {
@@ -137,6 +144,9 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 			return nil, fmt.Errorf("policy: rule %s: %w", r.ID, err)
 		}
 		p.rules = append(p.rules, r)
+	}
+	if len(p.rules) > maxRules {
+		return nil, fmt.Errorf("policy has %d rules, limit %d", len(p.rules), maxRules)
 	}
 	if len(p.rules) == 1 {
 		return nil, errors.New("policy has no rule: nothing below waybill.rules, and no deny, violation or warn")

@@ -21,8 +21,14 @@ import (
 	"github.com/waybill-ml/waybill/policy/input"
 )
 
-// maxFindings bounds what one rule may report.
-const maxFindings = 64
+// Bounds of what a policy may report: the record of a decision has to fit into one signed bundle.
+const (
+	maxRules    = 1024
+	maxFindings = 64        // of one rule
+	maxText     = 2 << 10   // of one message
+	maxEvidence = 64        // of one finding
+	maxDecision = 256 << 10 // canonical
+)
 
 // Evaluate decides over doc, the canonical bytes of a facts document. It always returns a decision: whatever goes wrong,
 // a cancelled context included, is a denial with its reason. Equal documents and policies give equal decisions.
@@ -54,13 +60,36 @@ func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 		d.Error = "read facts: " + err.Error()
 		return d
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := bounded(ctx, p.timeout, p.memory)
 	defer cancel()
 	for _, r := range p.rules {
 		p.apply(ctx, &d, r, in, value)
 	}
 	d.Close()
+	if b, err := d.Canonical(); err != nil || len(b) > maxDecision {
+		return tooMuch(d)
+	}
 	return d
+}
+
+// tooMuch is the denial for a policy whose findings do not fit into a record: the outcome of each rule stays, the texts go.
+func tooMuch(d decision.Decision) decision.Decision {
+	o := decision.New(d.PolicyDigest, d.InputDigest)
+	o.Environment, o.Rules = d.Environment, d.Rules
+	o.Error = fmt.Sprintf("the policy reports more than %d KiB", maxDecision>>10)
+	for i := range o.Rules {
+		o.Rules[i].Detail = ""
+	}
+	o.Close()
+	return o
+}
+
+// shorten bounds a text that a policy wrote.
+func shorten(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + fmt.Sprintf(" ... (%d bytes)", len(s))
 }
 
 // check returns what keeps the document from being evaluated, sorted.
@@ -70,7 +99,7 @@ func (p *Policy) check(doc []byte) (input.Input, []string) {
 	}
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
 	if err != nil {
-		return input.Input{}, []string{"the facts document is not JSON: " + err.Error()}
+		return input.Input{}, []string{"the facts document is not JSON: " + shorten(err.Error())}
 	}
 	if err := p.schema.Validate(v); err != nil {
 		return input.Input{}, schemaProblems(err)
@@ -105,7 +134,7 @@ func schemaProblems(err error) []string {
 	var walk func(*jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
 		if len(e.Causes) == 0 {
-			out = append(out, fmt.Sprintf("/%s: %s", strings.Join(e.InstanceLocation, "/"), e.ErrorKind.LocalizedString(pr)))
+			out = append(out, shorten(fmt.Sprintf("/%s: %s", strings.Join(e.InstanceLocation, "/"), e.ErrorKind.LocalizedString(pr))))
 		}
 		for _, c := range e.Causes {
 			walk(c)
@@ -215,15 +244,12 @@ func result(r RuleInfo, msg string, evidence []string) decision.Result {
 func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.Status, found []finding, detail string, err error) {
 	defer func() {
 		if x := recover(); x != nil { // a builtin that panics must not take the gate down, nor open it
-			st, found, detail, err = "", nil, "", fmt.Errorf("panic in evaluation: %v", x)
+			st, found, detail, err = "", nil, "", errors.New(shorten(fmt.Sprintf("panic in evaluation: %v", x)))
 		}
 	}()
 	rs, err := r.query.Eval(ctx, rego.EvalParsedInput(value), rego.EvalSortSets(true))
 	if ctx.Err() != nil {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return "", nil, "", fmt.Errorf("the policy ran longer than %s", p.timeout)
-		}
-		return "", nil, "", ctx.Err()
+		return "", nil, "", context.Cause(ctx)
 	}
 	if err != nil {
 		return "", nil, "", errors.New(oneLine(err))
@@ -245,7 +271,7 @@ func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.
 	return ruleOutcome(r.RuleInfo, v)
 }
 
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+func oneLine(err error) string { return shorten(strings.Join(strings.Fields(err.Error()), " ")) }
 
 // ruleOutcome reads {pass, fail, skip}. Anything else than that shape is an error, hence a denial.
 func ruleOutcome(r RuleInfo, v any) (decision.Status, []finding, string, error) {
@@ -278,7 +304,7 @@ func ruleOutcome(r RuleInfo, v any) (decision.Status, []finding, string, error) 
 		if !ok || why == "" || pass || len(found) > 0 {
 			return "", nil, "", errors.New("the rule skips and judges at once")
 		}
-		return decision.Skipped, nil, why, nil
+		return decision.Skipped, nil, shorten(why), nil
 	}
 	if pass && len(found) == 0 {
 		return decision.Pass, nil, "", nil
@@ -294,11 +320,11 @@ func toFinding(o map[string]any) (finding, error) {
 	if !ok || strings.TrimSpace(msg) == "" {
 		return finding{}, errors.New("a finding has no msg")
 	}
-	f := finding{msg: msg}
+	f := finding{msg: shorten(msg)}
 	ev, _ := o["evidence"].([]any)
 	for _, e := range ev {
-		if s, ok := e.(string); ok && s != "" {
-			f.evidence = append(f.evidence, s)
+		if s, ok := e.(string); ok && s != "" && len(f.evidence) < maxEvidence {
+			f.evidence = append(f.evidence, shorten(s))
 		}
 	}
 	return f, nil
@@ -314,7 +340,7 @@ func userFindings(v any) ([]finding, error) {
 	for _, x := range list {
 		switch t := x.(type) {
 		case string:
-			out = append(out, finding{msg: t})
+			out = append(out, finding{msg: shorten(t)})
 		case map[string]any:
 			f, err := toFinding(t)
 			if err != nil {
@@ -322,7 +348,7 @@ func userFindings(v any) ([]finding, error) {
 			}
 			out = append(out, f)
 		default:
-			return nil, fmt.Errorf("a finding is neither a text nor an object with msg: %v", x)
+			return nil, errors.New(shorten(fmt.Sprintf("a finding is neither a text nor an object with msg: %v", x)))
 		}
 	}
 	return sorted(out), nil
