@@ -60,7 +60,7 @@ func gated(t *testing.T, w *policytest.World, p *rego.Policy, d artifact.Digest,
 	return artifact.DigestOf(v), artifact.DigestOf(r)
 }
 
-func show(t *testing.T, w *policytest.World, d artifact.Digest, ps ...*rego.Policy) *audit.Report {
+func show(t *testing.T, w *policytest.World, d artifact.Digest, ps ...gate.Evaluator) *audit.Report {
 	t.Helper()
 	r, err := audit.Show(context.Background(), w, d, audit.Options{Trust: w.Trust, Now: policytest.Now().Add(time.Hour), Policies: ps})
 	if err != nil {
@@ -321,7 +321,7 @@ func TestLongAfterwards(t *testing.T) {
 	w, p := world(t)
 	d := w.Release(t, policytest.Default(), 0.98, 0.1)
 	gated(t, w, p, d, policytest.Now())
-	r, err := audit.Show(context.Background(), w, d, audit.Options{Trust: w.Trust, Now: policytest.Now().AddDate(5, 0, 0), Policies: []*rego.Policy{p}})
+	r, err := audit.Show(context.Background(), w, d, audit.Options{Trust: w.Trust, Now: policytest.Now().AddDate(5, 0, 0), Policies: []gate.Evaluator{p}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,15 +12,15 @@ import (
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
 	"github.com/waybill-ml/waybill/policy/facts"
+	"github.com/waybill-ml/waybill/policy/gate"
 	"github.com/waybill-ml/waybill/policy/input"
-	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // Options of Show.
 type Options struct {
 	Trust    *trust.Document
 	Now      time.Time
-	Policies []*rego.Policy // at hand for replaying decisions
+	Policies []gate.Evaluator // at hand for replaying decisions
 	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
 	Certificates verify.Certificates
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -13,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/policy/rego/box"
 )
 
 // Env is all of the outside world that a command may touch, so that the same command runs in a test, inside the demo
@@ -30,6 +34,8 @@ type Env struct {
 	Rand           io.Reader
 	// ReadPassword prompts on the terminal; nil means there is none.
 	ReadPassword func(prompt string) ([]byte, error)
+	// Box starts this program again to evaluate a policy; nil means that policies are evaluated in this process.
+	Box *box.Command
 }
 
 // DataDir is where Waybill keeps its own data (the local store): WAYBILL_HOME, else the platform's folder for user data.
@@ -66,6 +72,9 @@ func (e *Env) abs(p string) string {
 // Main runs the command line of this process and returns its exit code. The first SIGINT or SIGTERM cancels the
 // context; a second one ends the process at once.
 func Main() int {
+	if box.IsChild() {
+		return box.Main()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -93,5 +102,11 @@ func Main() int {
 			return b, err
 		}
 	}
+	self, err := box.Self()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return int(diag.Failure)
+	}
+	e.Box = &self
 	return Run(ctx, e, os.Args[1:])
 }

@@ -23,7 +23,6 @@ import (
 	"github.com/waybill-ml/waybill/policy/decision"
 	"github.com/waybill-ml/waybill/policy/facts"
 	"github.com/waybill-ml/waybill/policy/gate"
-	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 func gateCommand() Command {
@@ -334,11 +333,7 @@ func runReplay(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	p, err := rego.Compile(ctx, pb)
-	if err != nil {
-		return diag.Wrap(diag.Failure, err, "replay")
-	}
-	r, err := gate.Again(ctx, st.Predicate, p)
+	r, err := gate.Again(ctx, st.Predicate, c.evaluator(pb))
 	if errors.Is(err, gate.ErrPolicy) {
 		return diag.Wrap(diag.NotFound, err, "replay").Hint("give the policy of the record: --policy PATH")
 	}

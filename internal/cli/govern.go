@@ -21,8 +21,8 @@ import (
 	"github.com/waybill-ml/waybill/oci/verify"
 	"github.com/waybill-ml/waybill/policy/bundle"
 	"github.com/waybill-ml/waybill/policy/environments"
+	"github.com/waybill-ml/waybill/policy/gate"
 	"github.com/waybill-ml/waybill/policy/library"
-	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // Names of the platform team's files, where no flag says otherwise.
@@ -154,9 +154,9 @@ func (c *Call) openPolicy(path string) (*bundle.Bundle, fs.FS, error) {
 	return b, nil, nil
 }
 
-// pinnedPolicy finds and compiles the policy that an environment pins. Another digest than the pinned one is a denial:
+// pinnedPolicy finds the policy that an environment pins. Another digest than the pinned one is a denial:
 // nobody knows what the right policy would have said.
-func (c *Call) pinnedPolicy(ctx context.Context, s *environments.Signed, env string) (*rego.Policy, error) {
+func (c *Call) pinnedPolicy(_ context.Context, s *environments.Signed, env string) (gate.Evaluator, error) {
 	e := s.Document.Environments[env].Policy
 	path := c.String("policy")
 	if path == "" && e.Source != environments.Builtin {
@@ -170,11 +170,7 @@ func (c *Call) pinnedPolicy(ctx context.Context, s *environments.Signed, env str
 		return nil, diag.New(diag.Denied, "environment %s pins policy %s; the one at hand (%s) is %s", env, e.Digest, policySource(path), b.Digest()).
 			Hint("give the pinned policy: --policy PATH   (or pin this one, and sign: waybill env sign)")
 	}
-	p, err := rego.Compile(ctx, b)
-	if err != nil {
-		return nil, diag.Wrap(diag.Denied, err, "the policy of environment %s does not compile", env)
-	}
-	return p, nil
+	return c.evaluator(b), nil
 }
 
 func policySource(path string) string {

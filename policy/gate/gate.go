@@ -21,7 +21,6 @@ import (
 	"github.com/waybill-ml/waybill/policy/environments"
 	"github.com/waybill-ml/waybill/policy/facts"
 	"github.com/waybill-ml/waybill/policy/input"
-	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // Signer signs a statement into a sigstore bundle. The gate's key does, and no other.
@@ -37,7 +36,7 @@ type Request struct {
 	Environment  string
 	Environments *environments.Signed // verified against Trust
 	Trust        *trust.Document
-	Policy       *rego.Policy
+	Policy       Evaluator
 	Now          time.Time
 	TimeSource   string // host, or pinned when the user set the time
 	Version      string // of this program
@@ -59,7 +58,7 @@ type Outcome struct {
 	Used     []artifact.Digest // verified bundles that speak in the input
 	Chain    *evidence.Chain   // of the verdicts before this one
 	Manifest artifact.Descriptor
-	Policy   *rego.Policy
+	Policy   Evaluator
 }
 
 // Facts collects the document that Decide would evaluate.

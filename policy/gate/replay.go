@@ -12,7 +12,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/policy/decision"
 	"github.com/waybill-ml/waybill/policy/input"
-	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // Replay is the outcome of evaluating a recorded input again.
@@ -31,7 +30,7 @@ var ErrPolicy = errors.New("recorded under another policy")
 
 // Again evaluates the input of a decision/v1 predicate with the policy that it was recorded under. It proves nothing
 // about who recorded it; verify the bundle for that.
-func Again(ctx context.Context, predicate []byte, p *rego.Policy) (*Replay, error) {
+func Again(ctx context.Context, predicate []byte, p Evaluator) (*Replay, error) {
 	rec, err := evidence.ParseDecision(predicate)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/policy/bundle"
+	"github.com/waybill-ml/waybill/policy/decision"
+	"github.com/waybill-ml/waybill/policy/gate"
+	"github.com/waybill-ml/waybill/policy/rego"
+	"github.com/waybill-ml/waybill/policy/rego/box"
+)
+
+// evaluator gives a policy that can decide: in a process of its own where this program can start itself again, which is
+// wherever it runs as a program. The builtin policy is no exception: what it reads was written by others.
+func (c *Call) evaluator(b *bundle.Bundle) gate.Evaluator {
+	if c.Env.Box != nil {
+		return box.New(*c.Env.Box, b, box.Limits{})
+	}
+	return here{b}
+}
+
+// here compiles and evaluates a policy in this process.
+type here struct{ b *bundle.Bundle }
+
+func (h here) Bundle() *bundle.Bundle { return h.b }
+
+func (h here) Evaluate(ctx context.Context, doc []byte) decision.Decision {
+	p, err := rego.Compile(ctx, h.b)
+	if err != nil {
+		d := decision.New(string(h.b.Digest()), string(artifact.DigestOf(doc)))
+		d.Error = err.Error()
+		return d
+	}
+	return p.Evaluate(ctx, doc)
+}
