@@ -33,6 +33,8 @@ var rules = []Rule{
 	{From: []string{"./policy/..."}, Deny: []string{"./packager/...", "./deploy/...", "./edge-runtime/...", "./oci/sign/..."},
 		Allow: []string{"./edge-runtime/deviceinput"}, // the document that a device-local policy is compiled against
 		Why:   "policy sees facts, never the tools that made them, and never holds a key"},
+	{From: []string{"./policy/..."}, Except: []string{"./policy/rego/box"}, Deny: []string{"os/exec"}, Direct: true,
+		Why: "policy starts no processes, but for the one in which it is evaluated"},
 	{From: []string{"./oci/verify"}, Deny: []string{"net", "net/http", "github.com/..."}, Allow: []string{"./..."},
 		Why: "verification has no network path"},
 	{From: []string{"./oci/trust", "./oci/channel", "./oci/verify", "./oci/evidence"}, Deny: []string{"./oci/sign/...", "./oci/registry/...", "./oci/store/...", "./oci/server/...", "./policy/...", "./packager/..."},
