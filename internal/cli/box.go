@@ -17,20 +17,26 @@ func (c *Call) evaluator(b *bundle.Bundle) gate.Evaluator {
 	if c.Env.Box != nil {
 		return box.New(*c.Env.Box, b, box.Limits{})
 	}
-	return here{b}
+	return &here{b: b}
 }
 
 // here compiles and evaluates a policy in this process.
-type here struct{ b *bundle.Bundle }
+type here struct {
+	b     *bundle.Bundle
+	rules []rego.RuleInfo
+}
 
-func (h here) Bundle() *bundle.Bundle { return h.b }
+func (h *here) Bundle() *bundle.Bundle { return h.b }
 
-func (h here) Evaluate(ctx context.Context, doc []byte) decision.Decision {
+func (h *here) Rules() []rego.RuleInfo { return h.rules }
+
+func (h *here) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 	p, err := rego.Compile(ctx, h.b)
 	if err != nil {
 		d := decision.New(string(h.b.Digest()), string(artifact.DigestOf(doc)))
 		d.Error = err.Error()
 		return d
 	}
+	h.rules = p.Rules()
 	return p.Evaluate(ctx, doc)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/waybill-ml/waybill/policy/bundle"
 	"github.com/waybill-ml/waybill/policy/decision"
+	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // Evaluator is a policy that can decide: *rego.Policy in this process, *box.Box in one of its own. Evaluate always gives a
@@ -13,4 +14,6 @@ import (
 type Evaluator interface {
 	Evaluate(ctx context.Context, doc []byte) decision.Decision
 	Bundle() *bundle.Bundle
+	// Rules lists the policy's rules, for reports; empty before a policy that is compiled late was, and when it does not compile.
+	Rules() []rego.RuleInfo
 }

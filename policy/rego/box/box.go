@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,11 +73,14 @@ func Self() (Command, error) {
 	return Command{Path: path, Args: []string{os.Args[0], arg}}, nil
 }
 
-// Box is one policy, evaluated outside of this process. Immutable; safe for concurrent use.
+// Box is one policy, evaluated outside of this process. Safe for concurrent use.
 type Box struct {
 	cmd    Command
 	policy *bundle.Bundle
 	limits Limits
+
+	mu    sync.Mutex
+	rules []rego.RuleInfo // as the first child that compiled the policy told them
 }
 
 // New makes a box. Nothing is started, or even parsed, before Evaluate or Describe.
@@ -86,6 +90,22 @@ func New(cmd Command, b *bundle.Bundle, l Limits) *Box {
 
 // Bundle is the policy.
 func (x *Box) Bundle() *bundle.Bundle { return x.policy }
+
+// Rules lists the policy's rules once Evaluate or Describe has compiled it; empty before, and for one that does not compile.
+func (x *Box) Rules() []rego.RuleInfo {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.rules)
+}
+
+// learn keeps what the child said about the rules.
+func (x *Box) learn(rules []rego.RuleInfo) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.rules == nil {
+		x.rules = rules
+	}
+}
 
 // Failure says that a child gave no answer to go by.
 type Failure struct{ Reason string }
@@ -105,6 +125,7 @@ func (x *Box) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 	answers, err := x.run(ctx, request{Op: opEvaluate, Limits: x.limits, Tar: len(x.policy.Tar()), Doc: len(doc)}, doc)
 	for _, a := range answers {
 		if a.Compiled != nil {
+			x.learn(a.Compiled.Rules)
 			for _, r := range a.Compiled.Rules {
 				d.Rules = append(d.Rules, decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Level: r.Level, Status: decision.Errored})
 			}
@@ -175,6 +196,7 @@ func (x *Box) Describe(ctx context.Context) (*Compiled, error) {
 	if len(answers) != 1 || answers[0].Compiled == nil {
 		return nil, &Failure{"the policy's process gave no answer"}
 	}
+	x.learn(answers[0].Compiled.Rules)
 	return answers[0].Compiled, nil
 }
 

@@ -246,6 +246,13 @@ func TestDescribe(t *testing.T) {
 	if err != nil || len(c.Rules) != 2 || c.Rules[1].ID != "X-001" {
 		t.Errorf("%+v, %v", c, err)
 	}
+	x := box.New(self(t), b, box.Limits{})
+	if x.Rules() != nil {
+		t.Error("rules before anything was compiled")
+	}
+	if x.Evaluate(context.Background(), base(t, b)); len(x.Rules()) != 2 {
+		t.Errorf("%+v", x.Rules())
+	}
 }
 
 func TestDocumentTooLargeForABox(t *testing.T) {
