@@ -69,7 +69,8 @@ type Statement struct {
 func (packed *Packed) Statements(o Origin) ([]Statement, error) {
 	p := packed.project
 	f := provenance.Facts{
-		Name: p.Name, Version: p.Version, License: p.License, Owner: p.Owner, Manifest: packed.Digest, Layers: packed.Layers, Model: packed.Config.Model,
+		Name: p.Name, Version: p.Version, License: p.License, Owner: p.Owner,
+		Risk: p.Risk, Status: p.Status, Trained: p.Trained, BaseModels: p.BaseModels, Manifest: packed.Digest, Layers: packed.Layers, Model: packed.Config.Model,
 		Project: provenance.File{Path: p.File, Digest: p.Digest, Size: p.Size}, WithoutSource: packed.withoutSource, Commit: o.Commit,
 		Compiled: p.Compile, Kind: packed.Config.Model.Format, Metrics: packed.notes.metrics, Datasets: packed.notes.datasets,
 		Considerations: p.Considerations, Tool: version.Number, Build: o.Build, SourceDateEpoch: o.Epoch,

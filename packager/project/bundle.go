@@ -13,6 +13,18 @@ type Considerations struct {
 	Limitations []string
 	Tradeoffs   []string
 	Risks       []Risk
+	Fairness    []Fairness
+	Energy      []Energy
+	Oversight   string // how people watch over it and step in
+}
+
+// Fairness is what was found for one group of people that the model could put at a disadvantage.
+type Fairness struct{ Group, Harms, Mitigation string }
+
+// Energy is what an activity of the life cycle took, by CycloneDX's names of activities.
+type Energy struct {
+	Activity string
+	KWh      float64
 }
 
 // Risk is an ethical or other risk and what is done about it.
@@ -70,7 +82,7 @@ func (r *reader) modes(p *Project, at map[string]ast.Node) {
 
 func (r *reader) considerations(n ast.Node) *Considerations {
 	c := &Considerations{}
-	r.mapping(n, "considerations", []string{"users", "use_cases", "limitations", "tradeoffs", "risks"}, func(key string, v ast.Node) {
+	r.mapping(n, "considerations", []string{"users", "use_cases", "limitations", "tradeoffs", "risks", "fairness", "energy", "oversight"}, func(key string, v ast.Node) {
 		switch key {
 		case "users":
 			c.Users = r.texts(v, key)
@@ -80,6 +92,12 @@ func (r *reader) considerations(n ast.Node) *Considerations {
 			c.Limitations = r.texts(v, key)
 		case "tradeoffs":
 			c.Tradeoffs = r.texts(v, key)
+		case "fairness":
+			r.sequence(v, key, func(_ int, e ast.Node) { c.Fairness = append(c.Fairness, r.fairness(e)) })
+		case "energy":
+			r.sequence(v, key, func(_ int, e ast.Node) { c.Energy = append(c.Energy, r.energy(e)) })
+		case "oversight":
+			c.Oversight = r.text(v, key, false)
 		case "risks":
 			r.sequence(v, key, func(_ int, e ast.Node) {
 				k := Risk{}

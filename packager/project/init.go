@@ -44,6 +44,11 @@ func Init(name, version, license, model, golden string, f Facts) string {
 		b.WriteString("# golden: golden.json # test vectors with the framework's own outputs; devices reproduce them\n")
 	}
 	b.WriteString("# personal_data: none # or yes: do golden vectors or the model hold data about people?\n")
+	b.WriteString("# owner: team <team@example.com> # who answers for it; policies may also ask for:\n")
+	b.WriteString("# risk: limited       # minimal, limited, high or prohibited\n")
+	b.WriteString("# trained: 2026-01-31  # when training ended\n")
+	b.WriteString("# base_models: [{name: base, version: 1, license: Apache-2.0}] # what it was derived from\n")
+	b.WriteString("# considerations: {users: [], use_cases: [], limitations: [], risks: [], oversight: \"\"} # for the model card\n")
 	return b.String()
 }
 

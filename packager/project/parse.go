@@ -13,7 +13,8 @@ import (
 
 func keys() []string {
 	return []string{
-		"name", "version", "license", "model", "golden", "personal_data", "owner", "epoch", "steps", "features",
+		"name", "version", "license", "model", "golden", "personal_data", "owner", "risk", "status", "trained", "base_models",
+		"epoch", "steps", "features",
 		"metrics", "datasets", "state", "docs", "limits", "compile", "config", "code", "allow_pickle", "considerations",
 	}
 }
@@ -45,6 +46,14 @@ func Parse(file string, b []byte) (*Project, error) {
 			personal = r.personal(v)
 		case "owner":
 			p.Owner = r.text(v, key, false)
+		case "risk":
+			p.Risk = r.word(v, key, "minimal", "limited", "high", "prohibited")
+		case "status":
+			p.Status = r.word(v, key, "active", "retired")
+		case "trained":
+			p.Trained = r.day(v, key)
+		case "base_models":
+			r.sequence(v, key, func(_ int, n ast.Node) { p.BaseModels = append(p.BaseModels, r.baseModel(n)) })
 		case "epoch":
 			p.Epoch = r.integer(v, key, 0, 1<<53)
 		case "steps":

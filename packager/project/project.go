@@ -40,7 +40,14 @@ type Project struct {
 	Model   File    // without Compile it may be a folder
 	Golden  *Golden // nil when the project has none
 
-	Owner    string
+	Owner string
+
+	// What the author declares for the bill of materials, from which policies take it.
+	Risk       string     // minimal, limited, high, prohibited; "" when not said
+	Status     string     // active, retired
+	Trained    *time.Time // when training ended
+	BaseModels []BaseModel
+
 	Epoch    int64 // security epoch: devices whose floor is higher refuse it
 	Steps    []Step
 	Features []string    // names of the columns of the model's only two-dimensional input
@@ -58,6 +65,14 @@ type Project struct {
 	Considerations *Considerations
 
 	files []File // all that it names, for Load
+}
+
+// BaseModel is a model that this one was trained, distilled or quantised from.
+type BaseModel struct {
+	Name, Version string
+	Digest        artifact.Digest // "" when not known
+	License       string          // canonical SPDX expression
+	URI           string
 }
 
 // File is a file of the project whose content may be about people.

@@ -82,6 +82,42 @@ limits:
 	}
 }
 
+func TestDeclared(t *testing.T) {
+	p, err := Parse("waybill.yaml", []byte(minimal+`owner: fraud team <fraud@example.com>
+risk: high
+status: active
+trained: 2026-10-01
+base_models:
+  - {name: base, version: 2, digest: "sha256:`+strings.Repeat("9", 64)+`", license: apache-2.0, uri: "https://models.example/base"}
+  - name: teacher
+considerations:
+  users: [analysts]
+  fairness:
+    - {group: new customers, harms: fewer offers, mitigation: floor}
+    - group: others
+  energy: [{activity: training, kwh: 12.5}, {activity: inference, kwh: 0}]
+  oversight: a person reads each refusal
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trained := time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
+	if p.Risk != "high" || p.Status != "active" || !p.Trained.Equal(trained) {
+		t.Errorf("%+v", p)
+	}
+	want := []BaseModel{{"base", "2", artifact.Digest("sha256:" + strings.Repeat("9", 64)), "Apache-2.0", "https://models.example/base"}, {Name: "teacher"}}
+	if !reflect.DeepEqual(p.BaseModels, want) {
+		t.Errorf("%+v", p.BaseModels)
+	}
+	if c := p.Considerations; !reflect.DeepEqual(c.Fairness, []Fairness{{"new customers", "fewer offers", "floor"}, {Group: "others"}}) ||
+		!reflect.DeepEqual(c.Energy, []Energy{{"training", 12.5}, {"inference", 0}}) || c.Oversight != "a person reads each refusal" {
+		t.Errorf("%+v", c)
+	}
+	if p, err := Parse("waybill.yaml", []byte(minimal+"trained: \"2026-10-01T14:00:00+02:00\"\n")); err != nil || !p.Trained.Equal(trained.Add(12*time.Hour)) {
+		t.Errorf("%v %+v", err, p)
+	}
+}
+
 var wantSteps = []Step{
 	{Name: "tokenize", File: "steps/tokenize.wasm", Reentrant: true,
 		Inputs: []StepPort{{Name: "text", DType: "string", Ranked: true, Shape: []artifact.Dim{{Size: -1, Sym: "N"}}}},
@@ -177,6 +213,19 @@ func TestErrors(t *testing.T) {
 		{minimal + "allow_pickle: model.pkl\n", "allow_pickle must be a list, not text"},
 		{minimal + "considerations: {risk: [x]}\n", "unknown key \"risk\""},
 		{minimal + "considerations: {risks: [{mitigation: x}]}\n", "risk: key \"name\" is missing"},
+		{minimal + "risk: unlimited\n", `5:7: risk is "unlimited", allowed are minimal, limited, high, prohibited`},
+		{minimal + "status: gone\n", `status is "gone", allowed are active, retired`},
+		{minimal + "trained: spring\n", `5:10: trained is "spring", not a date`},
+		{minimal + "trained: 2026-13-01\n", "not a date"},
+		{minimal + "base_models: [{version: 1}]\n", "base model: key \"name\" is missing"},
+		{minimal + "base_models: [{name: x, digest: abc}]\n", "digest: "},
+		{minimal + "base_models: [{name: x, license: our own}]\n", "license: "},
+		{minimal + "base_models: x\n", "base_models must be a list, not text"},
+		{minimal + "considerations: {energy: [{activity: training}]}\n", "needs the keys \"activity\" and \"kwh\""},
+		{minimal + "considerations: {energy: [{activity: cooking, kwh: 1}]}\n", `activity is "cooking"`},
+		{minimal + "considerations: {energy: [{activity: training, kwh: -1}]}\n", "kwh must be a number that is not negative"},
+		{minimal + "considerations: {fairness: [{harms: x}]}\n", "key \"group\" is missing"},
+		{minimal + "considerations: {oversight: [x]}\n", "oversight must be text, not a list"},
 		{minimal + "owner: &a x\n", "anchors are not allowed"},
 		{minimal + "owner: !!str x\n", "tags are not allowed"},
 		{strings.Replace(minimal, "apache-2.0", "Apache2.0", 1), `3:10: license: "Apache2.0" is not in the SPDX license list`},
@@ -337,4 +386,17 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("accepted without name or model: %q", b)
 		}
 	})
+}
+
+// What Init offers as comments can be taken in as it stands.
+func TestInitOffersWhatParses(t *testing.T) {
+	text := Init("churn", "1.0.0", "MIT", "model.onnx", "", Facts{Kind: "ONNX, opset 17"})
+	p, err := Parse("waybill.yaml", []byte(strings.ReplaceAll(text, "\n# ", "\n")))
+	if err == nil || !strings.Contains(err.Error(), "oversight is empty") { // each text waits to be filled in
+		t.Fatalf("%v", err)
+	}
+	p, err = Parse("waybill.yaml", []byte(strings.ReplaceAll(strings.ReplaceAll(text, "\n# ", "\n"), `""`, "x")))
+	if err != nil || p.Risk != "limited" || p.Trained == nil || len(p.BaseModels) != 1 || p.Owner == "" || p.Considerations == nil {
+		t.Errorf("%v %+v", err, p)
+	}
 }

@@ -41,7 +41,7 @@ type (
 	}
 	component struct {
 		Type        string      `json:"type"`
-		Ref         string      `json:"bom-ref"`
+		Ref         string      `json:"bom-ref,omitempty"`
 		Authors     []author    `json:"authors,omitempty"`
 		Name        string      `json:"name"`
 		Version     string      `json:"version,omitempty"`
@@ -51,9 +51,13 @@ type (
 		PURL        string      `json:"purl,omitempty"`
 		References  []reference `json:"externalReferences,omitempty"`
 		Components  []component `json:"components,omitempty"`
+		Pedigree    *pedigree   `json:"pedigree,omitempty"`
 		ModelCard   *modelCard  `json:"modelCard,omitempty"`
 		Data        []data      `json:"data,omitempty"`
 		Properties  []property  `json:"properties,omitempty"`
+	}
+	pedigree struct {
+		Ancestors []component `json:"ancestors"`
 	}
 	author struct {
 		Name string `json:"name"`
@@ -127,6 +131,26 @@ type (
 		Limitations []string `json:"technicalLimitations,omitempty"`
 		Tradeoffs   []string `json:"performanceTradeoffs,omitempty"`
 		Ethical     []risk   `json:"ethicalConsiderations,omitempty"`
+
+		Environment *environment `json:"environmentalConsiderations,omitempty"`
+		Fairness    []fairness   `json:"fairnessAssessments,omitempty"`
+	}
+	environment struct {
+		Energy []energy `json:"energyConsumptions"`
+	}
+	energy struct {
+		Activity  string        `json:"activity"`
+		Providers []any         `json:"energyProviders"` // demanded; who they are is not asked
+		Cost      energyMeasure `json:"activityEnergyCost"`
+	}
+	energyMeasure struct {
+		Value float64 `json:"value"`
+		Unit  string  `json:"unit"`
+	}
+	fairness struct {
+		Group      string `json:"groupAtRisk"`
+		Harms      string `json:"harms,omitempty"`
+		Mitigation string `json:"mitigationStrategy,omitempty"`
 	}
 	risk struct {
 		Name       string `json:"name"`
@@ -201,7 +225,39 @@ func model(f Facts) component {
 	if f.Commit != nil && f.Commit.URI != "" {
 		c.References = []reference{{"vcs", f.Commit.URI}}
 	}
+	declare(&c, f)
 	return c
+}
+
+// declare writes what policies take as the author's word: properties of ours, and the ancestors. The owner stands among the authors.
+func declare(c *component, f Facts) {
+	trained := ""
+	if f.Trained != nil {
+		trained = f.Trained.UTC().Format(time.RFC3339)
+	}
+	oversight := ""
+	if f.Considerations != nil {
+		oversight = f.Considerations.Oversight
+	}
+	for _, p := range []property{{"risk", f.Risk}, {"status", f.Status}, {"trained", trained}, {"oversight", oversight}} {
+		if p.Value != "" {
+			c.Properties = append(c.Properties, property{"waybill:" + p.Name, p.Value})
+		}
+	}
+	if len(f.BaseModels) == 0 {
+		return
+	}
+	c.Pedigree = &pedigree{}
+	for _, m := range f.BaseModels {
+		a := component{Type: "machine-learning-model", Name: m.Name, Version: m.Version, Licenses: licenses(m.License)}
+		if m.Digest != "" {
+			a.Hashes = sha256Of(m.Digest)
+		}
+		if m.URI != "" {
+			a.References = []reference{{"distribution", m.URI}}
+		}
+		c.Pedigree.Ancestors = append(c.Pedigree.Ancestors, a)
+	}
 }
 
 // licenses takes an SPDX expression, and anything else as a name.
@@ -244,6 +300,15 @@ func card(f Facts) *modelCard {
 		c.Considerations = &considerations{Users: k.Users, UseCases: k.UseCases, Limitations: k.Limitations, Tradeoffs: k.Tradeoffs}
 		for _, r := range k.Risks {
 			c.Considerations.Ethical = append(c.Considerations.Ethical, risk{r.Name, r.Mitigation})
+		}
+		for _, x := range k.Fairness {
+			c.Considerations.Fairness = append(c.Considerations.Fairness, fairness(x))
+		}
+		if len(k.Energy) > 0 {
+			c.Considerations.Environment = &environment{}
+		}
+		for _, x := range k.Energy {
+			c.Considerations.Environment.Energy = append(c.Considerations.Environment.Energy, energy{x.Activity, []any{}, energyMeasure{x.KWh, "kWh"}})
 		}
 	}
 	return c

@@ -34,6 +34,9 @@ type Facts struct {
 	Name, Version string
 	License       string // SPDX expression
 	Owner         string
+	Risk, Status  string
+	Trained       *time.Time
+	BaseModels    []project.BaseModel
 	Manifest      artifact.Digest
 	Layers        []artifact.Layer // sorted by path
 	Model         artifact.ModelConfig

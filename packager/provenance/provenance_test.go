@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,19 @@ func facts() Facts {
 			{Path: "example.com/fork", Version: "v1.0.0", Replace: &debug.Module{Path: "example.com/ours", Version: "v1.0.1"}},
 		}},
 	}
+}
+
+// declared is facts with what an author can declare for policies.
+func declared() Facts {
+	f, trained := facts(), time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)
+	f.Risk, f.Status, f.Trained = "high", "active", &trained
+	f.BaseModels = []project.BaseModel{
+		{Name: "base", Version: "2", Digest: digest('9'), License: "Apache-2.0", URI: "https://models.example/base"}, {Name: "teacher"},
+	}
+	f.Considerations.Fairness = []project.Fairness{{Group: "new customers", Harms: "fewer offers", Mitigation: "floor"}, {Group: "others"}}
+	f.Considerations.Energy = []project.Energy{{Activity: "training", KWh: 12.5}, {Activity: "inference", KWh: 0}}
+	f.Considerations.Oversight = "a person reads each refusal"
+	return f
 }
 
 func minimal() Facts {
@@ -119,6 +133,34 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// What the author declares stands where CycloneDX has a place for it, and in properties of ours where it has none.
+func TestDeclared(t *testing.T) {
+	b, err := CycloneDX(declared())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Metadata struct {
+			Component component `json:"component"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	c := doc.Metadata.Component
+	want := []property{{"waybill:risk", "high"}, {"waybill:status", "active"}, {"waybill:trained", "2026-10-01T12:00:00Z"}, {"waybill:oversight", "a person reads each refusal"}}
+	if !slices.Equal(c.Properties, want) || c.Authors[0].Name != "risk team" {
+		t.Errorf("%+v", c.Properties)
+	}
+	if a := c.Pedigree.Ancestors; len(a) != 2 || a[0].Hashes[0].Content != digest('9').Hex() || a[0].Licenses[0].Expression != "Apache-2.0" || a[0].References[0].URL != "https://models.example/base" || a[1].Name != "teacher" {
+		t.Errorf("%+v", a)
+	}
+	k := c.ModelCard.Considerations
+	if len(k.Fairness) != 2 || k.Environment.Energy[0].Cost != (energyMeasure{12.5, "kWh"}) || k.Environment.Energy[0].Providers == nil {
+		t.Errorf("%+v", k)
+	}
+}
+
 // The published schema, with formats asserted and nothing fetched, accepts what is written; the fixtures of CycloneDX prove
 // that it would refuse.
 func TestCycloneDX(t *testing.T) {
@@ -152,7 +194,7 @@ func TestCycloneDX(t *testing.T) {
 		}
 		return s.Validate(doc)
 	}
-	for _, f := range []Facts{facts(), minimal()} {
+	for _, f := range []Facts{facts(), minimal(), declared()} {
 		b, err := CycloneDX(f)
 		if err != nil {
 			t.Fatal(err)

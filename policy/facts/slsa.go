@@ -63,8 +63,8 @@ func repository(u string) string {
 	return scheme + "://" + rest
 }
 
-// provenance reads SLSA provenance v1, as pack, GitHub's generators and others write it.
-func provenance(e *verify.Evidence) (input.Provenance, error) {
+// slsa reads SLSA provenance v1, as pack, GitHub's generators and others write it.
+func slsa(e *verify.Evidence) (input.Provenance, error) {
 	var doc struct {
 		BuildDefinition struct {
 			BuildType            string         `json:"buildType,omitempty"`

@@ -21,7 +21,7 @@ func (c *collector) file(e *verify.Evidence, env string) error {
 		return add(&c.in.Tests, e, tests)
 	case evidence.TypeProvenance:
 		return add(&c.in.Provenance, e, func(e *verify.Evidence) ([]input.Provenance, error) {
-			p, err := provenance(e)
+			p, err := slsa(e)
 			return []input.Provenance{p}, err
 		})
 	case evidence.TypeApproval:
