@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	ucli "github.com/urfave/cli/v2"
@@ -156,19 +155,10 @@ func (c *Call) openPolicy(path string) (*bundle.Bundle, fs.FS, error) {
 
 // pinnedPolicy finds the policy that an environment pins. Another digest than the pinned one is a denial:
 // nobody knows what the right policy would have said.
-func (c *Call) pinnedPolicy(_ context.Context, s *environments.Signed, env string) (gate.Evaluator, error) {
-	e := s.Document.Environments[env].Policy
-	path := c.String("policy")
-	if path == "" && e.Source != environments.Builtin {
-		path = filepath.Join(filepath.Dir(c.Abs(c.String("environments"))), filepath.FromSlash(e.Source))
-	}
-	b, _, err := c.openPolicy(path)
+func (c *Call) pinnedPolicy(ctx context.Context, s *environments.Signed, env string) (gate.Evaluator, error) {
+	b, err := c.fetchPolicy(ctx, s, env)
 	if err != nil {
-		return nil, diag.Wrap(diag.Denied, err, "the policy of environment %s is not at hand", env)
-	}
-	if b.Digest() != e.Digest {
-		return nil, diag.New(diag.Denied, "environment %s pins policy %s; the one at hand (%s) is %s", env, e.Digest, policySource(path), b.Digest()).
-			Hint("give the pinned policy: --policy PATH   (or pin this one, and sign: waybill env sign)")
+		return nil, err
 	}
 	return c.evaluator(b), nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -25,7 +24,10 @@ import (
 
 // papers are the documents that travel beside artifacts: what a place without a network needs to judge them. They are
 // artifacts in memory.
-type papers struct{ blobs map[artifact.Digest][]byte }
+type papers struct {
+	blobs    map[artifact.Digest][]byte
+	attached map[artifact.Digest][]artifact.Descriptor // by subject
+}
 
 var _ registry.Source = (*papers)(nil)
 
@@ -73,9 +75,25 @@ func (p *papers) Blob(_ context.Context, d artifact.Descriptor) (io.ReadCloser, 
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
-// Referrers implements registry.Source: there are none.
-func (p *papers) Referrers(context.Context, artifact.Digest) ([]artifact.Descriptor, error) {
-	return nil, nil
+// Referrers implements registry.Source: the signatures of policies.
+func (p *papers) Referrers(_ context.Context, d artifact.Digest) ([]artifact.Descriptor, error) {
+	return p.attached[d], nil
+}
+
+// attach adds a bundle about subject.
+func (p *papers) attach(subject artifact.Descriptor, bundle []byte, predicateType string) error {
+	raw, err := artifact.BuildReferrer(subject, bundle, predicateType)
+	if err != nil {
+		return err
+	}
+	p.put([]byte(artifact.EmptyConfig), bundle)
+	doc, err := store.ParseDoc(raw, "")
+	if err != nil {
+		return err
+	}
+	p.put(raw)
+	p.attached[subject.Digest] = append(p.attached[subject.Digest], doc.Descriptor)
+	return nil
 }
 
 // withEvidence finds what accompanies the artifacts of a save: the trust document with its earlier versions and its
@@ -86,7 +104,7 @@ func (c *Call) withEvidence(ctx context.Context, from registry.Place, base strin
 	if err != nil {
 		return nil, err
 	}
-	p := &papers{map[artifact.Digest][]byte{}}
+	p := &papers{map[artifact.Digest][]byte{}, map[artifact.Digest][]artifact.Descriptor{}}
 	var items []registry.SaveItem
 	along := func(d artifact.Digest, tag string) {
 		items = append(items, registry.SaveItem{From: p, Target: string(d), Name: base + ":" + tag, Along: true})
@@ -113,7 +131,7 @@ func (c *Call) withEvidence(ctx context.Context, from registry.Place, base strin
 	if err := c.trustedRoot(doc, p, along); err != nil {
 		return nil, err
 	}
-	if err := c.environmentPapers(doc, p, along); err != nil {
+	if err := c.environmentPapers(ctx, doc, p, along); err != nil {
 		return nil, err
 	}
 	if name := c.String("channel"); name != "" {
@@ -152,7 +170,7 @@ func (c *Call) trustedRoot(doc *trust.Document, p *papers, along func(artifact.D
 }
 
 // environmentPapers adds the signed environments and every policy that they pin, each with exactly the pinned digest.
-func (c *Call) environmentPapers(doc *trust.Document, p *papers, along func(artifact.Digest, string)) error {
+func (c *Call) environmentPapers(ctx context.Context, doc *trust.Document, p *papers, along func(artifact.Digest, string)) error {
 	s, err := c.loadEnvironments(doc)
 	if diag.CodeOf(err) == diag.NotFound && !c.IsSet("environments") {
 		c.UI.Warn("there is no %s here: the file will hold no environments and no policy, and a gate cannot decide from it", c.String("environments"))
@@ -181,11 +199,7 @@ func (c *Call) environmentPapers(doc *trust.Document, p *papers, along func(arti
 			continue
 		}
 		done[pin.Digest] = true
-		file := ""
-		if pin.Source != environments.Builtin {
-			file = filepath.Join(filepath.Dir(c.Abs(c.String("environments"))), filepath.FromSlash(pin.Source))
-		}
-		b, err := c.policyOf(pin.Digest, file)
+		b, err := c.policyOf(ctx, s, pin)
 		if err != nil {
 			return fmt.Errorf("environment %s: %w", name, err)
 		}
@@ -196,31 +210,36 @@ func (c *Call) environmentPapers(doc *trust.Document, p *papers, along func(arti
 		for _, l := range x.Blobs {
 			p.put(l.Bytes)
 		}
+		signatures, err := c.signaturesOf(ctx, s, b, pin)
+		if err != nil {
+			return err
+		}
+		for _, raw := range signatures {
+			if err := p.attach(x.Descriptor, raw, policyStatement); err != nil {
+				return err
+			}
+		}
 		along(p.put(x.Manifest), "policy-"+pin.Digest.Short())
 	}
 	return nil
 }
 
-// policyOf finds the policy with a digest: where the environment says, or among the files of --policy.
-func (c *Call) policyOf(want artifact.Digest, file string) (*bundle.Bundle, error) {
-	b, _, err := c.openPolicy(file)
-	if err == nil && b.Digest() == want {
-		return b, nil
-	}
+// policyOf finds the policy that an environment pins: among the files of --policy, or where the environment says.
+func (c *Call) policyOf(ctx context.Context, s *environments.Signed, pin environments.Policy) (*bundle.Bundle, error) {
 	for _, f := range c.Strings("policy") {
 		x, _, err := c.openPolicy(f)
 		if err != nil {
 			return nil, err
 		}
-		if x.Digest() == want {
+		if x.Digest() == pin.Digest {
 			return x, nil
 		}
 	}
+	b, err := c.findPolicy(ctx, s, pin, "")
 	if err != nil {
-		return nil, err
+		return nil, diag.Wrap(diag.NotFound, err, "its policy %s", pin.Digest).Hint("give the pinned policy too: --policy PATH")
 	}
-	return nil, diag.New(diag.NotFound, "it pins policy %s; the one at hand (%s) is %s", want, policySource(file), b.Digest()).
-		Hint("give the pinned policy too: --policy PATH")
+	return b, nil
 }
 
 // channelItems are the records of a channel from its head down, as far as the head's target and --previous other targets

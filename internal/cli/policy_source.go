@@ -111,17 +111,22 @@ func (c *Call) openPolicyAt(ctx context.Context, arg string) (*openedPolicy, err
 		return nil, err
 	}
 	if !isRef {
-		b, fsys, err := c.openPolicy(arg)
-		if err != nil {
-			return nil, err
-		}
-		x, err := b.Image()
-		if err != nil {
-			return nil, err
-		}
-		return &openedPolicy{Bundle: b, FS: fsys, Desc: x.Descriptor, path: arg}, nil
+		return c.openPolicyFile(arg)
 	}
 	return c.openPolicyRef(ctx, ref)
+}
+
+// openPolicyFile opens a folder, a tar, or the builtin policy.
+func (c *Call) openPolicyFile(arg string) (*openedPolicy, error) {
+	b, fsys, err := c.openPolicy(arg)
+	if err != nil {
+		return nil, err
+	}
+	x, err := b.Image()
+	if err != nil {
+		return nil, err
+	}
+	return &openedPolicy{Bundle: b, FS: fsys, Desc: x.Descriptor, path: arg}, nil
 }
 
 const policyArtifactType = bundle.ArtifactType

@@ -16,6 +16,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/policy/input"
+	"github.com/waybill-ml/waybill/policy/source"
 )
 
 // Schema is the value of Document.Schema.
@@ -25,7 +26,7 @@ const Schema = "https://github.com/waybill-ml/waybill/predicate/environments/v1"
 const MaxBytes = 1 << 20
 
 // Builtin is the policy source that names the rules inside the binary.
-const Builtin = "builtin"
+const Builtin = source.Builtin
 
 // Document is the whole file. Field names are the same in YAML and JSON.
 type Document struct {
@@ -70,8 +71,9 @@ type Environment struct {
 	SoakDays             int               `json:"soakDays"`
 	Shadow               bool              `json:"shadow"`
 	MaxRisk              string            `json:"maxRisk"`
-	Data                 map[string]any    `json:"data"`    // for policies of the platform team's own; opaque here
-	Targets              []map[string]any  `json:"targets"` // deploy reads them; opaque here
+	Data                 map[string]any    `json:"data"`               // for policies of the platform team's own; opaque here
+	DataFiles            []string          `json:"-" yaml:"dataFiles"` // merged into Data by ParseYAML, so that what is signed holds all of it
+	Targets              []map[string]any  `json:"targets"`            // deploy reads them; opaque here
 }
 
 // Builder is an allowed builder of models: see input.Builder.
@@ -94,6 +96,7 @@ const DefaultProfile = "baseline"
 type Policy struct {
 	Digest artifact.Digest `json:"digest"`
 	Source string          `json:"source"`
+	Signed bool            `json:"signed,omitempty"` // a policy key must have signed it; true anyway where the trust document names policy keys
 }
 
 // Trust tells which trust documents are good enough: an old one may still list keys that were revoked since.
@@ -264,6 +267,11 @@ func (d *Document) validate(at, name string, e Environment) error {
 	if _, err := artifact.ParseDigest(string(e.Policy.Digest)); err != nil {
 		return bad(at+".policy.digest", "%w (print it with: waybill policy digest)", err)
 	}
+	if s, err := source.Parse(e.Policy.Source); err != nil {
+		return bad(at+".policy.source", "%w", err)
+	} else if e.Policy.Signed && s.Kind == source.KindBuiltin {
+		return bad(at+".policy.signed", "the builtin policy is part of the program and carries no signature; pack it, sign it, and name it as the source (waybill policy pack)")
+	}
 	if e.NotAfterDays < 1 || e.NotAfterDays > 3650 {
 		return bad(at+".notAfterDays", "%d is not between 1 and 3650", e.NotAfterDays)
 	}
@@ -276,10 +284,13 @@ func (d *Document) validate(at, name string, e Environment) error {
 	if e.MaxEvaluationAgeDays < 0 {
 		return bad(at+".maxEvaluationAgeDays", "negative")
 	}
-	for key, n := range map[string]int{"scan.maxAgeDays": e.Scan.MaxAgeDays, "scan.maxDatabaseAgeDays": e.Scan.MaxDatabaseAgeDays, "maxModelAgeDays": e.MaxModelAgeDays,
-		"maxDataAgeDays": e.MaxDataAgeDays, "maxApprovalAgeDays": e.MaxApprovalAgeDays, "maxVerdictAgeDays": e.MaxVerdictAgeDays, "soakDays": e.SoakDays, "exceptions.maxDays": e.Exceptions.MaxDays} {
-		if n < 0 {
-			return bad(at+"."+key, "negative")
+	for _, x := range []struct {
+		key string
+		n   int
+	}{{"scan.maxAgeDays", e.Scan.MaxAgeDays}, {"scan.maxDatabaseAgeDays", e.Scan.MaxDatabaseAgeDays}, {"maxModelAgeDays", e.MaxModelAgeDays}, {"maxDataAgeDays", e.MaxDataAgeDays},
+		{"maxApprovalAgeDays", e.MaxApprovalAgeDays}, {"maxVerdictAgeDays", e.MaxVerdictAgeDays}, {"soakDays", e.SoakDays}, {"exceptions.maxDays", e.Exceptions.MaxDays}} {
+		if x.n < 0 {
+			return bad(at+"."+x.key, "negative")
 		}
 	}
 	if !profileName.MatchString(e.Profile) {
@@ -298,9 +309,15 @@ func (d *Document) validate(at, name string, e Environment) error {
 			return bad(fmt.Sprintf("%s.sections[%d]", at, i), "%q is none of %s", s, strings.Join(sections(), ", "))
 		}
 	}
-	for key, l := range map[string][]string{"sources": e.Sources, "parameters": e.Parameters, "formats": e.Formats, "tests": e.Tests, "licenses.components": e.Licenses.Components} {
-		if i := slices.Index(l, ""); i >= 0 {
-			return bad(fmt.Sprintf("%s.%s[%d]", at, key, i), "empty")
+	for _, l := range []struct {
+		key  string
+		list []string
+	}{{"sources", e.Sources}, {"parameters", e.Parameters}, {"formats", e.Formats}, {"tests", e.Tests}, {"slices", e.Slices}, {"approvals.roles", e.Approvals.Roles}, {"exceptions.roles", e.Exceptions.Roles},
+		{"licenses.models", e.Licenses.Models}, {"licenses.datasets", e.Licenses.Datasets}, {"licenses.components", e.Licenses.Components}} {
+		for i, s := range l.list {
+			if s == "" || slices.Contains(l.list[:i], s) {
+				return bad(fmt.Sprintf("%s.%s[%d]", at, l.key, i), "%q is empty or given twice", s)
+			}
 		}
 	}
 	if e.Approvals.Minimum < 0 {

@@ -30,6 +30,7 @@ type Signed struct {
 	Digest   artifact.Digest // of the document
 	Bundle   artifact.Digest // of the first bundle
 	Keys     []string        // names of the root keys that signed, in order of the file
+	Trust    *trust.Document // that it was verified under
 }
 
 // Sign signs d and appends the bundle to existing, a signed file that may be empty or hold signatures of other keys over
@@ -134,7 +135,7 @@ func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 			if err != nil || digest != e.Subject || e.SubjectName != SubjectName {
 				return nil, fail(fmt.Errorf("the statement is not about its own document"), "signed environments")
 			}
-			out = &Signed{Document: d, Digest: digest, Bundle: e.Bundle}
+			out = &Signed{Document: d, Digest: digest, Bundle: e.Bundle, Trust: doc}
 		}
 		if !keys[e.KeyID] {
 			keys[e.KeyID] = true

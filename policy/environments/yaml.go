@@ -18,7 +18,13 @@ import (
 
 // ParseYAML reads environments.yaml. file stands in messages. Unknown keys, a key twice, values of another kind and
 // anchors are errors with line and column; defaults are filled in.
-func ParseYAML(file string, raw []byte) (*Document, error) {
+//
+// Without read a document with dataFiles is refused: nobody could say what is in them.
+func ParseYAML(file string, raw []byte) (*Document, error) { return ParseFiles(file, raw, nil) }
+
+// ParseFiles is ParseYAML with the files of dataFiles, which read gives by their names: slash-separated, relative to the folder
+// that the document lies in, never outside of it.
+func ParseFiles(file string, raw []byte, read func(name string) ([]byte, error)) (*Document, error) {
 	if len(raw) > MaxBytes {
 		return nil, diag.New(diag.Usage, "%s has %d bytes, limit %d", file, len(raw), MaxBytes)
 	}
@@ -39,6 +45,9 @@ func ParseYAML(file string, raw []byte) (*Document, error) {
 	d := &Document{Schema: Schema}
 	w := &walker{file: file, at: map[string]diag.Loc{}}
 	if err := w.decode(root.Content[0], reflect.ValueOf(d).Elem(), ""); err != nil {
+		return nil, err
+	}
+	if err := w.dataFiles(d, read); err != nil {
 		return nil, err
 	}
 	d.fill()
@@ -178,6 +187,9 @@ func (w *walker) object(n *yaml.Node, v reflect.Value, path string) error {
 	var names []string
 	for i := range v.NumField() {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if name == "-" { // only in YAML
+			name = v.Type().Field(i).Tag.Get("yaml")
+		}
 		fields[name] = i
 		names = append(names, name)
 	}
