@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/waybill-ml/waybill/internal/ui"
 )
 
 // Text lays the report out for a terminal of 100 columns. paint colours a word by its status and may be nil; it must not
@@ -31,7 +33,7 @@ func (r *Report) Text(paint func(Status, string) string) string {
 				t += " (" + l.Note + ")"
 			}
 			rows := max(1, len(l.Proof))
-			lines := fold(t, text)
+			lines := ui.Fold(t, text)
 			rows = max(rows, len(lines))
 			for j := range rows {
 				var row strings.Builder
@@ -56,35 +58,4 @@ func (r *Report) Text(paint func(Status, string) string) string {
 	}
 	fmt.Fprintf(&b, "\n%d proven, %d claimed, %d missing, %d contradicted\n", r.Counts[Proven], r.Counts[Claimed], r.Counts[Missing], r.Counts[Contradicted])
 	return b.String()
-}
-
-// fold breaks text at spaces, and a word that is longer than a line anywhere.
-func fold(s string, width int) []string {
-	var out []string
-	line := ""
-	flush := func() {
-		if line != "" {
-			out = append(out, line)
-			line = ""
-		}
-	}
-	for _, w := range strings.Fields(s) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(w) > width {
-			flush()
-		}
-		if line != "" {
-			line += " "
-		}
-		line += w
-		for utf8.RuneCountInString(line) > width {
-			rs := []rune(line)
-			out = append(out, string(rs[:width]))
-			line = string(rs[width:])
-		}
-	}
-	flush()
-	if out == nil {
-		out = []string{""}
-	}
-	return out
 }

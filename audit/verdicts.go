@@ -9,7 +9,6 @@ import (
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
-	"github.com/waybill-ml/waybill/policy/decision"
 	"github.com/waybill-ml/waybill/policy/gate"
 )
 
@@ -24,7 +23,7 @@ type verdict struct {
 func (a *auditor) policy(ctx context.Context) error {
 	records := map[artifact.Digest]item{} // by the digest of the decision in them
 	for _, x := range a.of(evidence.TypeDecision) {
-		if d, err := decisionDigest(x.e.Predicate); err == nil {
+		if _, _, d, err := gate.Recorded(x.e.Predicate); err == nil {
 			records[d] = x
 		}
 	}
@@ -58,19 +57,6 @@ func (a *auditor) policy(ctx context.Context) error {
 	}
 	a.chain(chains)
 	return nil
-}
-
-func decisionDigest(predicate []byte) (artifact.Digest, error) {
-	p, err := evidence.ParseDecision(predicate)
-	if err != nil {
-		return "", err
-	}
-	d, err := decision.Parse(p.Decision)
-	if err != nil {
-		return "", err
-	}
-	s, err := d.Digest()
-	return artifact.Digest(s), err
 }
 
 func (a *auditor) verdict(ctx context.Context, x verdict) error {
@@ -132,28 +118,11 @@ func (a *auditor) verdict(ctx context.Context, x verdict) error {
 
 // disagree tells how a verdict contradicts the record that it pins; "" when it does not.
 func disagree(x verdict) string {
-	rec, err := evidence.ParseDecision(x.record.e.Predicate)
-	if err != nil {
-		return err.Error()
+	if why := gate.Disagree(x.v, x.record.e.Predicate); why != "" {
+		return why
 	}
-	d, err := decision.Parse(rec.Decision)
-	if err != nil {
-		return err.Error()
-	}
-	w := x.v.Waybill
-	switch {
-	case d.Allow != (x.v.VerificationResult == evidence.Passed):
-		return fmt.Sprintf("the record says allow %t, the verdict %s", d.Allow, x.v.VerificationResult)
-	case rec.Policy != w.PolicyDigest || d.PolicyDigest != string(w.PolicyDigest):
-		return "they name different policies"
-	case d.InputDigest != string(w.InputDigest):
-		return "they name different inputs"
-	case d.Environment != w.Environment:
-		return "they are for different environments"
-	case x.record.KeyID != x.KeyID:
+	if x.record.KeyID != x.KeyID {
 		return "they are signed by different keys"
-	case !slices.Equal(decision.IDs(d.Violations), w.Violations):
-		return "they list different violations"
 	}
 	return ""
 }

@@ -26,7 +26,7 @@ const rulesPage = "https://github.com/waybill-ml/waybill/blob/main/docs/rules.md
 
 func reportFlags() []ucli.Flag {
 	return []ucli.Flag{
-		&ucli.StringSliceFlag{Name: "report", Usage: "write the decision as `FORMAT=FILE` too (github, gitlab, junit, markdown, sarif); FORMAT alone: to stderr"},
+		&ucli.StringSliceFlag{Name: "report", Usage: "write a report `FORMAT=FILE`: github, gitlab, junit, markdown or sarif; FORMAT alone: to stderr"},
 		&ucli.StringFlag{Name: "report-at", Usage: "`FILE` of the repository at which reports show their findings", Value: "waybill.yaml"},
 	}
 }

@@ -23,6 +23,11 @@ type author interface {
 
 // authorFlags are the flags of verbs that sign with a key or without one.
 func authorFlags(role string) []ucli.Flag {
+	return append(signerFlags(role), trustedRootFlag(), trustAtHandFlag(), trustDigestFlag())
+}
+
+// signerFlags are authorFlags without those of the trust document, for verbs that need one anyway.
+func signerFlags(role string) []ucli.Flag {
 	file := func(name, usage string) ucli.Flag {
 		return &ucli.StringFlag{Name: name, Usage: usage, EnvVars: []string{envName(name)}}
 	}
@@ -38,7 +43,6 @@ func authorFlags(role string) []ucli.Flag {
 		file("identity-token", "keyless: OIDC `TOKEN` for audience sigstore; a file is safer"),
 		file("identity-token-file", "keyless: `FILE` with the token; default: the CI job's own"),
 		file("oidc-issuer", "keyless: refuse a token that is not of `ISSUER`"),
-		trustedRootFlag(), trustAtHandFlag(), trustDigestFlag(),
 	}
 }
 
@@ -107,6 +111,7 @@ type guest struct {
 	certs    verify.Certificates
 	doc      *trust.Document // nil: no trust document at hand
 	roles    []trust.Role
+	env      string // environment that the statements are for, where their type names one
 	c        *Call
 
 	id      string // of the identity, once known
@@ -246,7 +251,7 @@ func (g *guest) Sign(ctx context.Context, st *evidence.Statement) ([]byte, error
 		return raw, nil
 	}
 	e, err := verify.Bundle(raw, g.doc, verify.Want{
-		PredicateType: st.PredicateType, Subject: st.SubjectDigest(), Model: st.Subject[0].Name, AnyScope: st.PredicateType == evidence.TypeApproval || st.PredicateType == evidence.TypeException,
+		PredicateType: st.PredicateType, Subject: st.SubjectDigest(), Model: st.Subject[0].Name, Env: g.env, AnyScope: st.PredicateType == evidence.TypeApproval || st.PredicateType == evidence.TypeException,
 		Now: g.c.Env.Now(), Certificates: g.certs,
 	})
 	if err != nil {

@@ -127,31 +127,11 @@ func (p *Proof) add(raw []byte, e *verify.Evidence) {
 
 // verdict finds the newest verdict of the gate on this digest for this environment, whatever it says.
 func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]byte, *evidence.VSA, error) {
-	var found []evidence.Verdict
-	raws := map[artifact.Digest][]byte{}
-	var others []string
-	for _, b := range bundles {
-		e, err := verify.Bundle(b, doc, verify.Want{PredicateType: evidence.TypeVSA, Subject: n.Digest, Model: n.Model, Env: n.Env, Now: now, Certificates: n.Certificates})
-		if err != nil {
-			if verify.ReasonOf(err) != verify.WrongPredicate {
-				others = append(others, artifact.DigestOf(b).Short()+": "+err.Error())
-			}
-			continue
-		}
-		v, err := evidence.ParseVSA(e.Predicate)
-		if err != nil {
-			return nil, nil, err
-		}
-		if v.Waybill.Environment != n.Env || v.ResourceURI != n.ResourceURI {
-			others = append(others, e.Bundle.Short()+": a verdict on "+v.ResourceURI+" for "+v.Waybill.Environment)
-			continue
-		}
-		found, raws[e.Bundle] = append(found, evidence.Verdict{Bundle: e.Bundle, VSA: v}), b
-	}
+	found, others := verify.Verdicts(bundles, doc, want(n, now))
 	if len(found) == 0 {
 		d := denied(errors.New("there is no verdict of the gate"), n)
 		for _, o := range others {
-			d.Line("%s", o)
+			d.Line("%s: %s", o.Bundle.Short(), o.Why)
 		}
 		return nil, nil, d
 	}
@@ -164,7 +144,12 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 		return nil, nil, d.Line("a pass counts only with all the verdicts before it: attach what is missing again, or release a new version")
 	}
 	newest := chain.Newest()
-	return raws[newest.Bundle], newest.VSA, nil
+	for _, raw := range bundles {
+		if artifact.DigestOf(raw) == newest.Bundle {
+			return raw, newest.VSA, nil
+		}
+	}
+	return nil, nil, errors.New("unreachable: the verdict came from these bundles")
 }
 
 func want(n Need, now time.Time) verify.VSAWant {

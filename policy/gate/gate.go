@@ -7,11 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/open-policy-agent/opa/v1/version"
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
@@ -125,77 +121,8 @@ func (o *Outcome) Attest(ctx context.Context, s Signer) (verdict, record []byte,
 	if verdict, err = s.Sign(ctx, st); err != nil {
 		return nil, nil, err
 	}
+	if len(verdict) > artifact.MaxBundle {
+		return nil, nil, fmt.Errorf("the verdict has %d bytes, more than a bundle may have (%d)", len(verdict), artifact.MaxBundle)
+	}
 	return verdict, record, nil
-}
-
-// VSA gives the predicate of the verdict.
-func (o *Outcome) VSA() (*evidence.VSA, error) {
-	env, pol := o.Input.Environment, o.Policy.Bundle()
-	meta := pol.Meta()
-	v := &evidence.VSA{
-		Verifier:           evidence.Verifier{ID: evidence.GateID, Version: map[string]string{"waybill": o.Input.Context.GateVersion, "opa": version.Version}},
-		TimeVerified:       o.Input.Context.Time,
-		ResourceURI:        o.Input.Artifact.ResourceURI,
-		Policy:             evidence.PolicyRef{URI: "waybill:policy/" + nameOr(meta.Name) + "@" + nameOr(meta.Version), Digest: map[string]string{"sha256": pol.Digest().Hex()}},
-		InputAttestations:  []evidence.Reference{},
-		VerificationResult: evidence.Failed,
-		VerifiedLevels:     []string{evidence.Failed},
-		SLSAVersion:        "1.0",
-		Waybill: evidence.VSAExtension{
-			Environment: env.Name, DeviceClasses: []string{}, NotAfter: o.notAfter(), PolicyDigest: pol.Digest(),
-			InputDigest: o.InputDigest, DecisionDigest: o.DecisionDigest, Basis: o.Basis,
-			Violations: decision.IDs(o.Decision.Violations), Warnings: decision.IDs(o.Decision.Warnings), Exceptions: decision.IDs(o.Decision.Exceptions),
-		},
-	}
-	if hs := o.Chain.Heads; len(hs) > 0 {
-		v.Waybill.Prev, v.Waybill.Merges = hs[0], slices.Sorted(slices.Values(hs[1:]))
-	}
-	v.Waybill.Missing = o.Chain.MissingDigests()
-	for _, c := range env.DeviceClasses {
-		v.Waybill.DeviceClasses = append(v.Waybill.DeviceClasses, c.Name)
-	}
-	for _, u := range slices.Compact(slices.Sorted(slices.Values(o.Used))) {
-		v.InputAttestations = append(v.InputAttestations, evidence.Reference{Digest: map[string]string{"sha256": u.Hex()}})
-	}
-	if o.Decision.Allow {
-		v.VerificationResult = evidence.Passed
-		v.VerifiedLevels = []string{"WAYBILL_ENV_" + level(env.Name)}
-		for _, c := range v.Waybill.DeviceClasses {
-			v.VerifiedLevels = append(v.VerifiedLevels, "WAYBILL_CLASS_"+level(c))
-		}
-	}
-	return v, nil
-}
-
-func nameOr(s string) string {
-	if s == "" {
-		return "unnamed"
-	}
-	return s
-}
-
-func level(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' {
-			return r - 'a' + 'A'
-		}
-		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' {
-			return r
-		}
-		return '_'
-	}, s)
-}
-
-// notAfter is the environment's span from now, cut short by the first applied exception that runs out: what was waived
-// until a day must not stay allowed for longer.
-func (o *Outcome) notAfter() time.Time {
-	now := o.Input.Context.Time
-	end := now.AddDate(0, 0, o.Input.Environment.NotAfterDays)
-	applied := decision.IDs(o.Decision.Exceptions)
-	for _, x := range o.Input.Exceptions {
-		if slices.Contains(applied, x.Rule) && x.Expires.After(now) && x.Expires.Before(end) {
-			end = x.Expires
-		}
-	}
-	return end
 }
