@@ -102,7 +102,7 @@ func runGateAttach(ctx context.Context, c *Call) error {
 	defer s.Close()
 	p, err := openPair(raw)
 	if err != nil {
-		return diag.Wrap(diag.Usage, err, "%s", file).Hint("waybill gate %s --env ENV --key gate.key --out FILE --no-attach", s.Pinned())
+		return diag.Wrap(diag.CodeOf(err), err, "%s", file).Hint("waybill gate %s --env ENV --key gate.key --out FILE --no-attach", s.Pinned())
 	}
 	for _, x := range []struct {
 		typ string
@@ -161,7 +161,7 @@ func openPair(raw []byte) (*pair, error) {
 		typ, predicate, err := statementIn(line)
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, diag.Wrap(diag.Verification, err, "a line")
 		case typ == evidence.TypeDecision && p.record == nil:
 			p.record, p.predicate = bytes.Clone(line), predicate
 		case typ == evidence.TypeVSA && p.verdict == nil:

@@ -157,6 +157,7 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		},
 	}
 	maps.Copy(cmds, governScriptCommands())
+	maps.Copy(cmds, verdictScriptCommands())
 	return cmds
 }
 

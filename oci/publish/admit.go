@@ -137,11 +137,12 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 	}
 	chain := evidence.ChainOf(found, bundles)
 	if !chain.Complete() {
-		d := denied(fmt.Errorf("the chain of the gate's verdicts is broken: %d of them taken away", len(chain.MissingDigests())), n)
+		d := diag.Wrap(diag.Denied, fmt.Errorf("the chain of the gate's verdicts is broken: %d of them taken away", len(chain.MissingDigests())), "%s may not ship to %s", n.Digest.Short(), n.Env)
 		for _, g := range chain.Missing {
 			d.Line("%s is not attached; %s came after it", g.Digest, g.By.Short())
 		}
-		return nil, nil, d.Line("a pass counts only with all the verdicts before it: attach what is missing again, or release a new version")
+		return nil, nil, d.Line("a pass counts only with all the verdicts before it: attach what is missing again, or release a new version").
+			Hint("waybill gate %s --attach FILE", n.Ref)
 	}
 	newest := chain.Newest()
 	for _, raw := range bundles {
