@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -122,6 +123,9 @@ func (f *follower) prepare(ctx context.Context, r *channel.Record, in *state.Int
 			return nil, err
 		}
 		if err := f.step(in, state.Admitted); err != nil {
+			return nil, err
+		}
+		if err := f.permitted(ctx, deviceinput.Activate, in.Candidate, m); err != nil {
 			return nil, err
 		}
 	}
@@ -281,7 +285,7 @@ func (f *follower) commit(in *state.Intent) error {
 		err = f.change(func(c *state.Channel) error {
 			promote(c, in.Candidate, now, in.Keep)
 			c.EpochFloor = max(c.EpochFloor, in.EpochFloor)
-			c.Tag, c.Pinned, c.Intent, c.Crashes = in.Tag, nil, nil, 0
+			c.Tag, c.Pinned, c.Intent, c.Waiting, c.Crashes = in.Tag, nil, nil, nil, 0
 			if in.Reason != "" {
 				c.LastRollback = &state.Note{At: now, From: e.From, To: in.Candidate.Digest, Seq: in.Seq, Reason: in.Reason}
 			}
@@ -333,9 +337,12 @@ func (f *follower) giveUp(ctx context.Context, r *channel.Record, in *state.Inte
 	if errors.Is(context.Cause(ctx), errByHand) {
 		failed = &failedTrial{err: errByHand, hand: true} // stopped before its trial began
 	}
+	var wait *postponed
 	switch {
 	case failed != nil || errors.As(err, &failed):
 		return f.rolledBack(in, failed, err)
+	case errors.As(err, &wait):
+		return f.postpone(r, in.Candidate, wait)
 	case transient(err):
 		kind, reason := KindFailed, err.Error()
 		if errors.Is(err, errShutdown) || ctx.Err() != nil {
@@ -354,7 +361,7 @@ func (f *follower) giveUp(ctx context.Context, r *channel.Record, in *state.Inte
 		f.unsent = true
 	}
 	cerr := f.change(func(c *state.Channel) error {
-		c.Intent = nil
+		c.Intent, c.Waiting = nil, nil
 		c.LastRefusal = &note
 		return nil
 	}, events...)
@@ -385,7 +392,7 @@ func (f *follower) rolledBack(in *state.Intent, failed *failedTrial, err error) 
 
 // fail ends the intent and bars its candidate under this record.
 func fail(c *state.Channel, in *state.Intent, reason string, now time.Time, hand bool) {
-	c.Intent, c.Crashes = nil, 0
+	c.Intent, c.Waiting, c.Crashes = nil, nil, 0
 	c.Tag = in.Tag
 	if c.Quarantine == nil {
 		c.Quarantine = map[string]state.Quarantine{}

@@ -146,6 +146,8 @@ type Deps struct {
 	Signer  Signer
 	Clock   Clock
 	Log     *slog.Logger
+	// Local is the device's own policy; nil: a model that was admitted is taken at once.
+	Local Local
 	// Certificates verifies releases and verdicts that were signed without a key; nil: pinned keys only.
 	Certificates verify.Certificates
 }
@@ -176,6 +178,7 @@ type checks struct {
 	vsa     func(raw []byte, doc *trust.Document, want verify.VSAWant) (*evidence.VSA, *verify.Evidence, error)
 	enough  func(evs []verify.Evidence, doc *trust.Document, subject artifact.Digest, types ...string) error
 	blob    func(got, want artifact.Digest) bool
+	pinned  func(doc *trust.Document, policy artifact.Digest) bool
 }
 
 func realChecks() checks {
@@ -187,6 +190,7 @@ func realChecks() checks {
 		vsa:     verify.VSA,
 		enough:  verify.Enough,
 		blob:    func(got, want artifact.Digest) bool { return got == want },
+		pinned:  pinned,
 	}
 }
 
@@ -203,6 +207,8 @@ type follower struct {
 	retryAt time.Time     // not before this for tryTag
 	unsent  bool          // a report waits to be made
 	sent    chan struct{} // closed once the newest report was handed over, or that failed
+	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
+	waitWhy atomic.Pointer[string]
 	// sendFailed is set by the goroutine that hands reports over.
 	sendFailed atomic.Bool
 

@@ -25,6 +25,7 @@ const (
 	KindFailed      = "failed"      // a try that may work later
 	KindTrust       = "trust"       // a newer trust document was accepted
 	KindHeld        = "held"        // too many rollbacks: waiting
+	KindPostponed   = "postponed"   // the device's own policy does not allow it now
 	maxOutbox       = 256           //
 	checkpointEvery = int64(64)     // entries between signed checkpoints, at most
 )

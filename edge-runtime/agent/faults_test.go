@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/trust"
+	"github.com/waybill-ml/waybill/oci/verify/verifytest"
 )
 
 // scenario is one thing that a device does, starting from a durable state, with what may come out of it.
@@ -86,6 +88,15 @@ func scenarios(t *testing.T) []*scenario {
 	add("rollback on the device", []string{"1.0 good", "2.0 good"}, "", func(_ *world, d *device) error {
 		_, err := d.Rollback(context.Background(), "prod", "")
 		return err
+	})
+	add("update that waited", []string{"1.0 good"}, "2.0 good", func(_ *world, d *device) error {
+		for _, no := range []deviceinput.Action{deviceinput.Download, deviceinput.Activate, ""} {
+			d.Agent.Local = &fakeLocal{digest: verifytest.Policy, decide: func(ask *deviceinput.Document) (bool, string) { return ask.Action != no, "not now" }}
+			if err := d.pollOnce(); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
@@ -64,6 +65,11 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 	var large []artifact.Descriptor
 	for _, l := range deviceLayers(m) {
 		large = append(large, artifact.Descriptor{MediaType: "application/octet-stream", Digest: l.Digest, Size: l.Size})
+	}
+	if f.missing(m) {
+		if err := f.permitted(ctx, deviceinput.Download, target, m); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.room(large); err != nil {
 		return nil, err
@@ -257,6 +263,16 @@ func (a *Agent) sweep() (int64, error) {
 			}
 			for _, l := range deviceLayers(m) {
 				keep[l.Digest] = true
+			}
+		}
+		if w := c.Waiting; w != nil { // what was downloaded already; it may be gone without harm
+			if raw, err := a.blobs.Read(w.Slot.Digest, artifact.MaxManifest); err == nil {
+				if m, err := verify.Manifest(raw, w.Slot.Digest); err == nil {
+					keep[w.Slot.Digest] = true
+					for _, l := range deviceLayers(m) {
+						keep[l.Digest] = true
+					}
+				}
 			}
 		}
 		if c.Intent != nil {

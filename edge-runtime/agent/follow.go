@@ -46,6 +46,10 @@ func (f *follower) poll(ctx context.Context) error {
 		return nil
 	}
 	err = f.take(ctx, tag)
+	if p, ok := isPostponed(err); ok {
+		f.a.Log.Debug("postponed", "channel", f.cfg.Name, "action", p.action, "reason", p.why)
+		err = nil
+	}
 	if err == nil || ctx.Err() != nil {
 		f.tryTag, f.tries, f.retryAt = "", 0, time.Time{}
 		return err
@@ -187,6 +191,9 @@ func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record
 		}
 		c.Generation, c.Seq, c.Record, c.Expires = r.Generation, r.Seq, digest, r.Expires
 		c.Crashes = 0
+		if c.Waiting != nil && c.Waiting.Slot.Digest != r.Target.Digest {
+			c.Waiting = nil
+		}
 		for q, v := range c.Quarantine {
 			if v.Generation != r.Generation || v.Seq < r.Seq {
 				delete(c.Quarantine, q)
@@ -339,7 +346,7 @@ func (f *follower) nextTrust(ctx context.Context) (moved bool, err error) {
 func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Digest) error {
 	c := f.state()
 	done := func() error {
-		return f.change(func(c *state.Channel) error { c.Tag = tag; return nil })
+		return f.change(func(c *state.Channel) error { c.Tag, c.Waiting = tag, nil; return nil })
 	}
 	target := slotOf(r.Target, r.Seq)
 	refused := func(err error) error {
@@ -353,7 +360,7 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 		return f.change(func(c *state.Channel) error {
 			c.Tag = tag
 			c.EpochFloor = max(c.EpochFloor, r.EpochFloor)
-			c.Pinned = nil
+			c.Pinned, c.Waiting = nil, nil
 			return nil
 		})
 	}
@@ -377,6 +384,12 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	}
 	if committed {
 		target.Committed = known.Committed
+	}
+	if err := f.waits(ctx, target); err != nil {
+		if p, ok := isPostponed(err); ok {
+			return f.postpone(r, target, p)
+		}
+		return err
 	}
 	return f.activate(ctx, r, target, tag)
 }

@@ -48,6 +48,8 @@ type ChannelStatus struct {
 	LastRefusal  *state.Note      `json:"lastRefusal,omitempty"`
 	Quarantine   []QuarantineNote `json:"quarantine"`
 	Pinned       bool             `json:"pinned"` // rolled back here: stays until the channel moves on
+	// Waiting is the model that the device's own policy does not let it take now, with the newest reason.
+	Waiting *state.Waiting `json:"waiting,omitempty"`
 }
 
 // QuarantineNote is a digest that is not activated again under the present record.
@@ -77,6 +79,7 @@ func StatusOf(d *state.Doc, now time.Time) Status {
 			Channel: name, Seq: c.Seq, Expires: c.Expires, Stale: c.Record != "" && !now.Before(c.Expires),
 			State: StateEmpty, Current: c.Current, Previous: c.Previous, Kept: c.Kept,
 			LastRollback: c.LastRollback, LastRefusal: c.LastRefusal, Quarantine: []QuarantineNote{}, Pinned: c.Pinned != nil,
+			Waiting: c.Waiting,
 		}
 		if cs.Kept == nil {
 			cs.Kept = []state.Slot{}
@@ -112,6 +115,9 @@ func (a *Agent) Status() Status {
 			continue // followed once, no longer
 		}
 		s.Channels[i].Model = f.cfg.Model
+		if w, why := s.Channels[i].Waiting, f.waitWhy.Load(); w != nil && why != nil {
+			w.Reason = *why
+		}
 		if s.Channels[i].State != StateEmpty {
 			st := a.Server.Stats(f.cfg.Model)
 			s.Channels[i].Health = &st

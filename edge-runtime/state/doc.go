@@ -65,6 +65,8 @@ type Channel struct {
 	Quarantine map[string]Quarantine `json:"quarantine,omitempty"` // by digest
 	// Pinned is set by a local rollback: the channel's record at this seq is not activated again.
 	Pinned *Pin `json:"pinned,omitempty"`
+	// Waiting is the target of the accepted record while the device's own policy does not allow it.
+	Waiting *Waiting `json:"waiting,omitempty"`
 	// Crashes counts restarts that found an unfinished activation of the current record.
 	Crashes int `json:"crashes,omitempty"`
 	// Rollbacks are the times of automatic rollbacks, newest last, bounded.
@@ -125,6 +127,15 @@ type Intent struct {
 	Blobs      []Blob          `json:"blobs,omitempty"` // pinned evidence, so that GC leaves it alone
 	Reason     string          `json:"reason,omitempty"`
 	Started    time.Time       `json:"started"`
+}
+
+// Waiting is a model that may not be taken yet.
+type Waiting struct {
+	Slot       Slot      `json:"slot"`
+	Generation int       `json:"generation"` // of the record, with Slot.Seq
+	Action     string    `json:"action"`     // what was not allowed: download or activate
+	Since      time.Time `json:"since"`
+	Reason     string    `json:"reason"` // when the waiting began
 }
 
 // Blob is a digest with its size.
@@ -194,7 +205,7 @@ func (c *Channel) Clone() *Channel {
 	}
 	x.Quarantine = maps.Clone(c.Quarantine)
 	x.Rollbacks = slices.Clone(c.Rollbacks)
-	x.Pinned = copyOf(c.Pinned)
+	x.Pinned, x.Waiting = copyOf(c.Pinned), copyOf(c.Waiting)
 	x.LastRollback, x.LastRefusal = copyOf(c.LastRollback), copyOf(c.LastRefusal)
 	return &x
 }
