@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,6 +41,16 @@ type config struct {
 	Labels   map[string]string `json:"labels"`
 	Channels []channelConfig   `json:"channels"`
 	Engine   engineConfig      `json:"engine,omitzero"`
+	// DevicePolicy is the file of the device's own policy (waybill policy pack --device); "": a model that was admitted is
+	// taken at once. Sensors tell where its readings come from.
+	DevicePolicy string       `json:"device_policy,omitempty"`
+	Sensors      sensorConfig `json:"sensors,omitzero"`
+}
+
+// sensorConfig tells where the readings for the device's policy come from.
+type sensorConfig struct {
+	Root    string   `json:"root,omitempty"`   // that holds proc and sys; default /
+	Metered []string `json:"metered,omitzero"` // patterns of interfaces whose bytes cost money; [] says that none does, without it nobody knows
 }
 
 type trustConfig struct {
@@ -103,6 +114,9 @@ type provisioning struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Listen   string            `json:"listen,omitempty"`
 	Channels []channelConfig   `json:"channels"`
+	// DevicePolicy is a file, relative to this one; enroll copies it to the device's folder.
+	DevicePolicy string       `json:"device_policy,omitempty"`
+	Sensors      sensorConfig `json:"sensors,omitzero"`
 }
 
 // provisionedTrust holds the signed trust document itself or names its file, relative to the provisioning file.
@@ -153,7 +167,8 @@ func decode(path string, raw []byte, v any) error {
 func knownKeys() []string {
 	return []string{"schema", "state", "key", "listen", "control", "trust", "class", "labels", "channels", "engine", "file", "version",
 		"digest", "bundle", "name", "env", "registry", "repo", "plain_http", "ca_file", "client_cert", "client_key", "model", "resource_uri", "interval", "trial", "no_reports",
-		"duration", "min_requests", "max_error_rate", "p50", "p99", "mode", "memory_limit", "instances", "threads"}
+		"duration", "min_requests", "max_error_rate", "p50", "p99", "mode", "memory_limit", "instances", "threads",
+		"device_policy", "sensors", "root", "metered"}
 }
 
 func readFile(path string, max int64) ([]byte, error) {
@@ -175,27 +190,27 @@ func readFile(path string, max int64) ([]byte, error) {
 }
 
 // loadConfig reads and checks a configuration, making its paths absolute.
-func loadConfig(path string) (*config, error) {
-	raw, err := readFile(path, maxConfig)
+func loadConfig(file string) (*config, error) {
+	raw, err := readFile(file, maxConfig)
 	if err != nil {
 		var e *diag.Error
 		if errors.As(err, &e) && e.Code == diag.NotFound {
-			e.Hint("waybill-edge enroll --out %s --class CLASS --provision provisioning.json", filepath.Dir(path))
+			e.Hint("waybill-edge enroll --out %s --class CLASS --provision provisioning.json", filepath.Dir(file))
 		}
 		return nil, err
 	}
 	c := &config{}
-	if err := decode(path, raw, c); err != nil {
+	if err := decode(file, raw, c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
-		return nil, diag.Wrap(diag.Usage, err, "read %s", path)
+		return nil, diag.Wrap(diag.Usage, err, "read %s", file)
 	}
-	abs, err := filepath.Abs(path)
+	abs, err := filepath.Abs(file)
 	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "read %s", path)
+		return nil, diag.Wrap(diag.Failure, err, "read %s", file)
 	}
-	paths := []*string{&c.State, &c.Key, &c.Control, &c.Trust.File}
+	paths := []*string{&c.State, &c.Key, &c.Control, &c.Trust.File, &c.DevicePolicy, &c.Sensors.Root}
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		paths = append(paths, &ch.CAFile, &ch.ClientCert, &ch.ClientKey)
@@ -230,6 +245,11 @@ func (c *config) check() error {
 	}
 	if c.Trust.Version < 1 {
 		return errors.New("trust.version is missing")
+	}
+	for _, m := range c.Sensors.Metered {
+		if _, err := path.Match(m, ""); err != nil {
+			return fmt.Errorf("sensors.metered: %q: %w", m, err)
+		}
 	}
 	return checkChannels(c.Channels)
 }

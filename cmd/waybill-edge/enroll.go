@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/devicepolicy"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -50,6 +51,7 @@ func enroll(args []string, stdout, stderr io.Writer) error {
 	out := f.String("out", "", "`DIR` for the key, the request and the configuration (made with mode 0700)")
 	class := f.String("class", "", "device `CLASS`, as gates and channels name it")
 	listen := f.String("listen", "", "`ADDR` to serve on (default 127.0.0.1:8080, or what the provisioning file says)")
+	devicePolicy := f.String("device-policy", "", "`FILE` of the device's own policy (waybill policy pack --device), copied to DIR")
 	provision := f.String("provision", "", "`FILE` from the operator: trust document, channels")
 	var fo followFlags
 	fo.add(f)
@@ -107,26 +109,29 @@ func enroll(args []string, stdout, stderr io.Writer) error {
 		return diag.Wrap(diag.Failure, err, "enroll")
 	}
 	req := request{Schema: schemaRequest, Device: key.KeyID(), Public: string(public), Class: *class, Labels: labels}
-	files := []struct {
+	type file struct {
 		name string
 		v    any
-	}{{"device.pub", public}, {"request.json", req}}
+	}
+	files := []file{{"device.pub", public}, {"request.json", req}}
 	if source != "" {
 		c := config{
 			Schema: schemaConfig, State: "state", Key: "device.key", Listen: first(*listen, p.Listen, "127.0.0.1:8080"),
 			Trust: trustConfig{File: "trust.jsonl", Version: p.Trust.Version, Digest: p.Trust.Digest},
-			Class: *class, Labels: labels, Channels: p.Channels,
+			Class: *class, Labels: labels, Channels: p.Channels, Sensors: p.Sensors,
+		}
+		policy, err := readDevicePolicy(first(*devicePolicy, p.DevicePolicy))
+		if err != nil {
+			return err
+		}
+		if policy != nil {
+			c.DevicePolicy = "device-policy.wasm"
+			files = append(files, file{c.DevicePolicy, policy})
 		}
 		if err := c.check(); err != nil {
 			return diag.Wrap(diag.Usage, err, "read %s", source)
 		}
-		files = append(files, struct {
-			name string
-			v    any
-		}{"trust.jsonl", trustFile}, struct {
-			name string
-			v    any
-		}{"config.json", c})
+		files = append(files, file{"trust.jsonl", trustFile}, file{"config.json", c})
 	}
 	for _, file := range files {
 		b, ok := file.v.([]byte)
@@ -178,7 +183,18 @@ func readProvisioning(path string) (provisioning, []byte, error) {
 	if _, err := verify.TrustPinned(file, p.Trust.Version, p.Trust.Digest); err != nil {
 		return p, nil, fmt.Errorf("trust document in %s: %w", path, err)
 	}
+	if p.DevicePolicy != "" && !filepath.IsAbs(p.DevicePolicy) {
+		p.DevicePolicy = filepath.Join(filepath.Dir(path), p.DevicePolicy)
+	}
 	return p, file, nil
+}
+
+// readDevicePolicy reads the policy that enroll copies; nil when path is "".
+func readDevicePolicy(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	return readFile(path, devicepolicy.MaxModule)
 }
 
 // deviceKey reads the key, or makes it when there is none.

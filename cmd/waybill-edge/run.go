@@ -37,6 +37,7 @@ type device struct {
 	agent  *agent.Agent
 	server *serve.Server
 	engine *engine.Engine
+	local  *local // nil without a policy of the device's own
 	log    *journal.Journal
 	unlock func() error
 }
@@ -81,6 +82,9 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	if d.engine, err = newEngine(ctx, cfg, log); err != nil {
 		return nil, err
 	}
+	if cfg.DevicePolicy != "" {
+		d.local = newLocal(ctx, cfg, d.engine, log)
+	}
 	d.server = serve.New(serve.Config{Metrics: monitor.New(), Log: func(line string) { log.Error("serve", "line", line) }})
 	ac := agent.Config{
 		Class: cfg.Class, Labels: cfg.Labels, Version: version.Number,
@@ -104,7 +108,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	}
 	d.agent, err = agent.New(ctx, ac, agent.Deps{
 		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
-		Certificates: certificates(),
+		Certificates: certificates(), Local: asLocal(d.local),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
@@ -147,6 +151,7 @@ func (d *device) close(ctx context.Context) error {
 	if d.server != nil {
 		errs = append(errs, d.server.Close(ctx))
 	}
+	errs = append(errs, d.local.close(ctx))
 	if d.engine != nil {
 		errs = append(errs, d.engine.Close(ctx))
 	}

@@ -118,6 +118,9 @@ func printStatus(w io.Writer, s agent.Status) error {
 		if n := c.LastRollback; n != nil {
 			notes = append(notes, fmt.Sprintf("last rollback: %s %s -> %s on %s, %s", c.Channel, short(n.From), short(n.To), n.At.Format(time.DateTime), n.Reason))
 		}
+		if n := c.Waiting; n != nil {
+			notes = append(notes, fmt.Sprintf("waiting: %s %s %s since %s to %s: %s", c.Channel, n.Slot.Version, n.Slot.Digest.Short(), n.Since.Format(time.DateTime), n.Action, n.Reason))
+		}
 		if n := c.LastRefusal; n != nil {
 			notes = append(notes, fmt.Sprintf("last refusal: %s seq %d %s on %s, %s", c.Channel, n.Seq, short(n.To), n.At.Format(time.DateTime), n.Reason))
 		}
