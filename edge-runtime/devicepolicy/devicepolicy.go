@@ -47,7 +47,7 @@ const (
 
 // Compiler makes a module ready to run; *engine.Engine is one.
 type Compiler interface {
-	Foreign(ctx context.Context, code []byte, memory uint64) (*engine.Foreign, error)
+	Foreign(ctx context.Context, code []byte, memory uint64, prepare func(*engine.Foreign) error) (*engine.Foreign, error)
 }
 
 // Policy is a loaded module. It is safe for concurrent use; evaluations wait for each other.
@@ -58,7 +58,7 @@ type Policy struct {
 
 	mu      sync.Mutex
 	foreign *engine.Foreign
-	pages   uint32 // that the module starts with
+	env     wazero.CompiledModule
 	aborted string // what the evaluation under way told opa_abort
 	allow   uint64 // ids of the entrypoints
 	reasons uint64
@@ -116,13 +116,17 @@ func Load(ctx context.Context, c Compiler, code []byte, opts ...Option) (_ *Poli
 		}
 		return nil, fmt.Errorf("device policy %s: %w", p.digest.Short(), err)
 	}
-	if p.foreign, err = c.Foreign(ctx, code, memory); err != nil {
-		return fail(err)
-	}
-	if p.pages, err = shape(p.foreign.Compiled); err != nil {
-		return fail(err)
-	}
-	if err := p.host(ctx); err != nil {
+	p.foreign, err = c.Foreign(ctx, code, memory, func(f *engine.Foreign) error {
+		pages, err := shape(f.Compiled)
+		if err != nil {
+			return err
+		}
+		if p.env, err = f.Runtime.CompileModule(ctx, envModule(pages, memory>>16)); err != nil {
+			return err
+		}
+		return p.host(ctx, f.Runtime)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	if err := p.describe(ctx); err != nil {

@@ -127,7 +127,7 @@ func TestInputIsChecked(t *testing.T) {
 
 // checksOff is p without the check of its input.
 func (p *Policy) checksOff() *Policy {
-	q := &Policy{digest: p.digest, timeout: p.timeout, checks: p.checks, foreign: p.foreign, pages: p.pages, allow: p.allow, reasons: p.reasons}
+	q := &Policy{digest: p.digest, timeout: p.timeout, checks: p.checks, foreign: p.foreign, env: p.env, allow: p.allow, reasons: p.reasons}
 	q.checks.input = func([]byte) error { return nil }
 	return q
 }

@@ -20,8 +20,8 @@ var (
 )
 
 // host instantiates the module that env takes its functions from.
-func (p *Policy) host(ctx context.Context) error {
-	b := p.foreign.Runtime.NewHostModuleBuilder(hostModule)
+func (p *Policy) host(ctx context.Context, rt wazero.Runtime) error {
+	b := rt.NewHostModuleBuilder(hostModule)
 	for _, f := range hostFuncs {
 		types := make([]api.ValueType, f.params)
 		for i := range types {
@@ -57,7 +57,7 @@ func (p *Policy) open(ctx context.Context) (*instance, error) {
 	in := &instance{}
 	var err error
 	quiet := wazero.NewModuleConfig().WithStartFunctions()
-	if in.env, err = p.foreign.Runtime.InstantiateWithConfig(ctx, envModule(p.pages, memory>>16), quiet.WithName("env")); err != nil {
+	if in.env, err = p.foreign.Runtime.InstantiateModule(ctx, p.env, quiet.WithName("env")); err != nil {
 		return nil, p.failed(ctx, err)
 	}
 	in.mem = in.env.ExportedMemory("memory")

@@ -27,18 +27,19 @@ func (f *Foreign) Close(ctx context.Context) error {
 }
 
 // Foreign compiles code as models are compiled: in the same mode, with the same authenticated cache. Memories in its
-// runtime are bounded by memory bytes. The caller closes it.
-func (e *Engine) Foreign(ctx context.Context, code []byte, memory uint64) (_ *Foreign, err error) {
+// runtime are bounded by memory bytes. prepare compiles whatever else the runtime needs: afterwards the cache is closed, and
+// nothing more can be compiled in it. It may be called twice. The caller closes what Foreign returns.
+func (e *Engine) Foreign(ctx context.Context, code []byte, memory uint64, prepare func(*Foreign) error) (_ *Foreign, err error) {
 	var entry *cacheEntry
 	if e.cfg.CacheDir != "" && e.mode == Compiler {
 		if entry, err = e.openCache(code, false); err != nil {
 			return nil, fmt.Errorf("compile cache: %w", err)
 		}
 	}
-	f, err := e.foreign(ctx, code, memory, entry)
+	f, err := e.foreign(ctx, code, memory, entry, prepare)
 	if err != nil && entry != nil { // as for a model, a cache that cannot be written keeps nothing from running
 		cached := err
-		if f, err = e.foreign(ctx, code, memory, nil); err == nil {
+		if f, err = e.foreign(ctx, code, memory, nil, prepare); err == nil {
 			e.cfg.Log("compile cache", fmt.Sprintf("not used: %v", cached))
 		}
 		entry.discard()
@@ -57,7 +58,7 @@ func (e *Engine) Foreign(ctx context.Context, code []byte, memory uint64) (_ *Fo
 	return f, nil
 }
 
-func (e *Engine) foreign(ctx context.Context, code []byte, memory uint64, entry *cacheEntry) (*Foreign, error) {
+func (e *Engine) foreign(ctx context.Context, code []byte, memory uint64, entry *cacheEntry, prepare func(*Foreign) error) (*Foreign, error) {
 	f := &Foreign{}
 	cfg := e.runtimeConfig(false, memory)
 	if entry != nil {
@@ -68,6 +69,9 @@ func (e *Engine) foreign(ctx context.Context, code []byte, memory uint64, entry 
 	var err error
 	if f.Compiled, err = f.Runtime.CompileModule(compileContext(ctx), code); err != nil {
 		return nil, errors.Join(fmt.Errorf("not a module that this runtime can compile: %w", err), f.Close(ctx))
+	}
+	if err := prepare(f); err != nil {
+		return nil, errors.Join(err, f.Close(ctx))
 	}
 	return f, nil
 }

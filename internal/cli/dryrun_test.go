@@ -154,7 +154,7 @@ func readOnly() map[string]string {
 		"facts":         "",
 		"inspect":       "",
 		"keys show":     "",
-		"policy digest": "", "policy list": "", "policy show": "", "policy test": "", "policy verify": "",
+		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy show": "", "policy test": "", "policy verify": "",
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
 		"store ls":       "", "store stat": "", "store verify": "",

@@ -22,15 +22,20 @@ name:version of its policy.json or as --tag, ready to be signed and pushed. With
 
 Two digests name it. The policy digest is that of the tar: environments pin it, verdicts name it, and the same files give it
 on every machine. The manifest digest is that of the artifact: references and signatures are about it. Each follows from the
-other. Tests (_test.rego), fixtures and texts are no part of either.`,
-		Examples: []string{"waybill policy pack ./policy", "waybill policy pack ./policy --tag governance:2.3", "waybill policy pack ./policy --out policy.tar"},
+other. Tests (_test.rego), fixtures and texts are no part of either.
+
+With --device the rules of package waybill.device become the one file that waybill-edge evaluates before it takes a model
+(docs/device-policy.md); what could allow because a reading failed is refused, with file and line.`,
+		Examples: []string{"waybill policy pack ./policy", "waybill policy pack ./policy --tag governance:2.3", "waybill policy pack ./policy --out policy.tar",
+			"waybill policy pack ./policy --device --out device-policy.wasm"},
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "tag", Usage: "`NAME:VERSION` in the local store (default: those of policy.json)"},
 			&ucli.StringFlag{Name: "out", Usage: "write this `FILE`, not into the store"},
 			&ucli.BoolFlag{Name: "force", Usage: "with --out: overwrite an existing file"},
+			&ucli.BoolFlag{Name: "device", Usage: "compile the device-local part (package waybill.device) to the WebAssembly module that devices evaluate"},
 			dryRunFlag(),
 		},
-		See:   []string{"policy push", "sign", "policy verify"},
+		See:   []string{"policy push", "sign", "policy verify", "policy eval"},
 		Exits: []diag.Code{diag.NotFound}, Run: runPolicyPack,
 	}
 }
@@ -50,6 +55,9 @@ type policyPackJSON struct {
 }
 
 func runPolicyPack(ctx context.Context, c *Call) error {
+	if c.Bool("device") {
+		return packDevice(ctx, c)
+	}
 	p, _, err := c.compilePolicy(ctx, c.Arg(0))
 	if err != nil {
 		return err

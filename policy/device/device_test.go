@@ -3,7 +3,9 @@ package device
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -17,6 +19,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/devicepolicy"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/policy/bundle"
+	policyrego "github.com/waybill-ml/waybill/policy/rego"
 )
 
 const head = "package waybill.device\n\ndefault allow := false\n\n"
@@ -328,6 +331,35 @@ func TestDeterministic(t *testing.T) {
 		}
 		if m.Digest != first.Digest || !bytes.Equal(m.Code, first.Code) {
 			t.Fatalf("%s, then %s", first.Digest, m.Digest)
+		}
+	}
+}
+
+// The example in the repository: its own tests pass, no lint finds anything, and devices can load it.
+func TestExample(t *testing.T) {
+	fsys := os.DirFS("../../examples/device-policy")
+	b, err := bundle.FromFS(fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Compile(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := fs.ReadFile(fsys, "input.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := load(t, m.Code).Evaluate(t.Context(), raw); d.Allow || d.Why() != "battery 12 %, needs 30 % or mains" {
+		t.Errorf("%+v", d)
+	}
+	rs, err := policyrego.RunTests(t.Context(), fsys, time.Minute)
+	if err != nil || len(rs) < 10 {
+		t.Fatalf("%d tests, %v", len(rs), err)
+	}
+	for _, r := range rs {
+		if !r.Pass {
+			t.Errorf("%s:%d %s: %s", r.File, r.Line, r.Name, r.Reason)
 		}
 	}
 }
