@@ -55,6 +55,7 @@ type op struct {
 type fixture struct {
 	Name    string `json:"name"`
 	Message string `json:"message"`
+	Profile string `json:"profile"` // default: the file's
 	Patch   []op   `json:"patch"`
 }
 
@@ -114,7 +115,10 @@ func Cases(policy artifact.Digest) ([]Case, error) {
 		rule := strings.TrimSuffix(strings.TrimPrefix(n, "fixtures/"), ".json")
 		for i, set := range [][]fixture{f.Deny, f.Pass} {
 			for _, x := range set {
-				doc, err := patch(base, append([]op{{Op: "replace", Path: "/environment/profile", Value: f.Profile}}, x.Patch...))
+				if x.Profile == "" {
+					x.Profile = f.Profile
+				}
+				doc, err := patch(base, append([]op{{Op: "replace", Path: "/environment/profile", Value: x.Profile}}, x.Patch...))
 				if err != nil {
 					return nil, fmt.Errorf("%s: %s: %w", n, x.Name, err)
 				}

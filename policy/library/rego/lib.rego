@@ -88,3 +88,48 @@ bundles(xs) := {x.bundle | some x in xs}
 on_slice(t) := "" if t.slice == "all"
 
 on_slice(t) := sprintf(" on slice %s", [t.slice]) if t.slice != "all"
+
+# Clocks of two machines may differ by this much.
+skew := 10 * 60 * 1000000000
+
+# Not older than that many days, nor from the future; 0 days: no limit, and no time needed.
+young(_, days) if days == 0
+
+young(t, days) if {
+	days > 0
+	t != ""
+	ns(t) <= now + skew
+	now - ns(t) <= days * day
+}
+
+# Everything verified about this digest: releases and the rest.
+verified := releases | attested
+
+# Bundles of verified statements of this type, and of any, about this digest.
+attested_bundles(type) := {a.bundle | some a in attested; a.predicateType == type}
+
+attested_all := {a.bundle | some a in attested}
+
+# Builds that count: verified provenance of a builder that the environment allows, signed by who may speak for it. Where the
+# environment names no builder every verified provenance counts.
+builds contains p if {
+	count(input.environment.builders) == 0
+	some p in input.provenance
+}
+
+builds contains p if {
+	some p in input.provenance
+	some b in input.environment.builders
+	by(p, b)
+}
+
+by(p, b) if {
+	p.builder == b.id
+	speaks(p.signer, b)
+}
+
+speaks(_, b) if count(b.signers) == 0
+
+speaks(s, b) if s.name in b.signers
+
+speaks(s, b) if s.keyId in b.signers

@@ -1,0 +1,34 @@
+# METADATA
+# scope: package
+# title: "It was built twice"
+# description: "Two builders with different signers have built this very digest: neither of them alone could have slipped something in."
+# custom:
+#   id: PROV-006
+#   category: provenance
+#   since: "1.0"
+#   profiles: {baseline: off, strict: deny, eu-high-risk: deny, edge: off}
+#   severity: low
+#   remediation: "let a second builder build the same commit and attest: waybill attest REF --type provenance --predicate provenance.json --key OTHER.key"
+#   standards:
+#     - "SLSA_BUILD_REPRODUCED"
+#     - "Reproducible Builds: independent verification"
+package waybill.rules.prov_006
+
+import data.waybill.lib
+
+skip := "no provenance counts; PROV-001 and PROV-002 tell whether one is needed" if count(lib.builds) == 0
+
+default pass := false
+
+pass if {
+	some p in lib.builds
+	some q in lib.builds
+	p.builder != q.builder
+	p.signer.keyId != q.signer.keyId
+	p.signer.name != q.signer.name
+}
+
+fail contains {"msg": sprintf("%d provenances by builders %s: no two are of different builders and signers", [count(lib.builds), concat(", ", sort({p.builder | some p in lib.builds}))]), "evidence": lib.bundles(lib.builds)} if {
+	count(lib.builds) > 0
+	not pass
+}
