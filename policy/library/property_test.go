@@ -130,7 +130,7 @@ func TestWithoutTheSchemaADroppedKeyCanAllow(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A scan's findings are dropped: to the type it looks like "none found".
-	in.Vulnerabilities = input.Vulnerabilities{Scanned: true, Bundle: in.Artifact.Digest, Findings: []input.Finding{{ID: "CVE-2026-0001", Severity: "critical", Package: "x"}}}
+	in.Vulnerabilities.Findings = []input.Finding{{ID: "CVE-2026-0001", Severity: "critical", Package: "x"}}
 	with, _ := in.Canonical()
 	if p.Evaluate(context.Background(), with).Allow {
 		t.Fatal("a critical finding passes")
