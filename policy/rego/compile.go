@@ -35,6 +35,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
@@ -71,8 +72,8 @@ type RuleInfo struct {
 // rule is RuleInfo with its compiled query.
 type rule struct {
 	RuleInfo
-	user  bool // a deny, violation or warn set in the user's shape
 	query rego.PreparedEvalQuery
+	user  *userPackage // of a deny, violation or warn set in the user's shape; nil for a rule of ours
 }
 
 // Policy is a compiled policy. Immutable; safe for concurrent use.
@@ -81,6 +82,9 @@ type Policy struct {
 	schema  *jsonschema.Schema
 	rules   []rule
 	names   []string // of its profiles, sorted
+	store   storage.Store
+	data    map[string]any      // of data.json files; never changed
+	paths   map[string]struct{} // of the documents that rules define, like "main/deny"
 	timeout time.Duration
 	memory  int64
 }
@@ -121,7 +125,8 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 	if err != nil {
 		return nil, err
 	}
-	compiler := ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(true)
+	// Ours are held to OPA's strict mode. What users bring has to run as it is under conftest, which does not ask for it.
+	compiler := ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(!anyUsers(modules))
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, fmt.Errorf("policy: %w", compiler.Errors)
 	}
@@ -131,16 +136,22 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 	if err != nil {
 		return nil, err
 	}
-	store := inmem.NewFromObject(data)
+	p.data, p.paths = data, rulePaths(modules)
+	if at := p.collides(data); at != "" {
+		return nil, fmt.Errorf("policy: data.json defines %s, which is a rule", at)
+	}
+	p.store = inmem.NewFromObject(data)
+	users := newUserPackages(modules)
 	for _, r := range found {
 		q := r.Package
-		if r.user {
+		if r.user != nil {
 			q = r.ID
 			r.ID = strings.ReplaceAll(strings.TrimPrefix(r.ID, "data."), ".", "/")
+			if r.user, err = users.prepare(ctx, r.Package, compiler, p.store); err != nil {
+				return nil, fmt.Errorf("policy: %w", err)
+			}
 		}
-		r.query, err = rego.New(rego.Query(q), rego.Compiler(compiler), rego.Store(store), rego.Capabilities(Capabilities()),
-			rego.StrictBuiltinErrors(true), rego.Strict(true)).PrepareForEval(ctx)
-		if err != nil {
+		if r.query, err = prepare(ctx, q, compiler, p.store); err != nil {
 			return nil, fmt.Errorf("policy: rule %s: %w", r.ID, err)
 		}
 		p.rules = append(p.rules, r)
@@ -159,6 +170,12 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 	}
 	p.names = profileNames(p.rules)
 	return p, nil
+}
+
+// prepare makes a query for one document. Errors of builtins are errors, not undefined.
+func prepare(ctx context.Context, q string, c *ast.Compiler, store storage.Store) (rego.PreparedEvalQuery, error) {
+	return rego.New(rego.Query(q), rego.Compiler(c), rego.Store(store), rego.Capabilities(c.Capabilities()),
+		rego.StrictBuiltinErrors(true), rego.Strict(true)).PrepareForEval(ctx)
 }
 
 // Bundle is the policy that was compiled.
@@ -181,8 +198,7 @@ func parse(b *bundle.Bundle) (map[string]*ast.Module, map[string]any, error) {
 		c, _ := b.File(n)
 		switch {
 		case strings.HasSuffix(n, ".rego"):
-			m, err := ast.ParseModuleWithOpts(n, string(c), ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1,
-				Capabilities: Capabilities()})
+			m, err := parseModule(n, string(c))
 			if err != nil {
 				return nil, nil, fmt.Errorf("policy: %w", err)
 			}
@@ -253,7 +269,7 @@ func findRules(modules map[string]*ast.Module) ([]rule, error) {
 			out = append(out, rule{RuleInfo: info})
 			continue
 		}
-		if strings.HasPrefix(pkg, "data.waybill.") {
+		if ours(m) {
 			continue // helpers
 		}
 		for _, r := range m.Rules {
@@ -270,7 +286,7 @@ func findRules(modules map[string]*ast.Module) ([]rule, error) {
 			if strings.HasPrefix(name, "warn") {
 				info.Level, info.Severity = "warn", "low"
 			}
-			out = append(out, rule{RuleInfo: info, user: true})
+			out = append(out, rule{RuleInfo: info, user: &userPackage{}})
 		}
 	}
 	return out, nil

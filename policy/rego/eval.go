@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"sort"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
@@ -43,7 +45,7 @@ func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 			}
 			row := decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: st, Level: r.Level}
 			if st == decision.Skipped {
-				row.Detail = "not evaluated: the facts were not accepted"
+				row.Detail = notAccepted
 			}
 			d.Rules = append(d.Rules, row)
 		}
@@ -62,8 +64,18 @@ func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 	}
 	ctx, cancel := bounded(ctx, p.timeout, p.memory)
 	defer cancel()
+	e := evaluation{p: p, in: in, facts: value}
+	env, err := environmentData(value)
+	if err == nil {
+		var release func()
+		if e.txn, e.data, release, err = p.withData(ctx, env); err == nil {
+			defer release()
+		}
+	}
 	for _, r := range p.rules {
-		p.apply(ctx, &d, r, in, value)
+		if e.apply(ctx, &d, r, err); r.ID == SchemaRule && err != nil {
+			d.Violations = append(d.Violations, result(r.RuleInfo, err.Error(), nil))
+		}
 	}
 	d.Close()
 	if b, err := d.Canonical(); err != nil || len(b) > maxDecision {
@@ -154,25 +166,44 @@ func clip(msgs []string) []string {
 	return msgs
 }
 
+const notAccepted = "not evaluated: the facts were not accepted"
+
 // finding is one thing that a rule reports.
 type finding struct {
 	msg      string
 	evidence []string
 }
 
-// apply evaluates one rule and files its outcome in d.
-func (p *Policy) apply(ctx context.Context, d *decision.Decision, r rule, in input.Input, value ast.Value) {
+// evaluation is one document on its way through a policy.
+type evaluation struct {
+	p     *Policy
+	in    input.Input
+	facts ast.Value
+	data  map[string]any      // the policy's, with the environment's over it
+	txn   storage.Transaction // in which a rule sees data; nil for the policy's own
+}
+
+// apply evaluates one rule and files its outcome in d. With broken, nothing can be evaluated: the facts are at fault.
+func (e *evaluation) apply(ctx context.Context, d *decision.Decision, r rule, broken error) {
+	in := e.in
 	level, why := r.inForce(in.Environment)
 	row := decision.Rule{ID: r.ID, Title: r.Title, Severity: r.Severity, Status: decision.Pass, Level: level}
 	defer func() { d.Rules = append(d.Rules, row) }()
-	if r.ID == SchemaRule {
+	switch {
+	case r.ID == SchemaRule && broken != nil:
+		row.Status, row.Detail = decision.Fail, broken.Error()
+		return
+	case r.ID == SchemaRule:
+		return
+	case broken != nil:
+		row.Status, row.Detail = decision.Skipped, notAccepted
 		return
 	}
 	if level == levelOff {
 		row.Status, row.Detail = decision.Skipped, why
 		return
 	}
-	status, found, detail, err := p.run(ctx, r, value)
+	status, found, detail, err := e.run(ctx, r)
 	if err != nil {
 		// An error denies even where the rule would only warn: nobody knows what it would have said.
 		row.Status, row.Detail = decision.Errored, err.Error()
@@ -181,6 +212,13 @@ func (p *Policy) apply(ctx context.Context, d *decision.Decision, r rule, in inp
 	}
 	row.Status, row.Detail = status, detail
 	if status != decision.Fail {
+		return
+	}
+	if detail != "" { // the policy's own exception
+		row.Status = decision.Excepted
+		for _, f := range found {
+			d.Exceptions = append(d.Exceptions, result(r.RuleInfo, fmt.Sprintf("%s (%s)", f.msg, detail), f.evidence))
+		}
 		return
 	}
 	to := &d.Violations
@@ -241,13 +279,23 @@ func result(r RuleInfo, msg string, evidence []string) decision.Result {
 }
 
 // run evaluates one rule's document.
-func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.Status, found []finding, detail string, err error) {
+func (e *evaluation) run(ctx context.Context, r rule) (st decision.Status, found []finding, detail string, err error) {
 	defer func() {
 		if x := recover(); x != nil { // a builtin that panics must not take the gate down, nor open it
 			st, found, detail, err = "", nil, "", errors.New(shorten(fmt.Sprintf("panic in evaluation: %v", x)))
 		}
 	}()
-	rs, err := r.query.Eval(ctx, rego.EvalParsedInput(value), rego.EvalSortSets(true))
+	value := e.facts
+	if r.user != nil {
+		if value, err = r.user.input(value, e.data); err != nil {
+			return "", nil, "", err
+		}
+	}
+	opts := []rego.EvalOption{rego.EvalParsedInput(value), rego.EvalSortSets(true)}
+	if e.txn != nil {
+		opts = append(opts, rego.EvalTransaction(e.txn))
+	}
+	rs, err := r.query.Eval(ctx, opts...)
 	if ctx.Err() != nil {
 		return "", nil, "", context.Cause(ctx)
 	}
@@ -258,17 +306,23 @@ func (p *Policy) run(ctx context.Context, r rule, value ast.Value) (st decision.
 		return "", nil, "", errors.New("the rule is undefined")
 	}
 	v := rs[0].Expressions[0].Value
-	if r.user {
-		found, err = userFindings(v)
-		if err != nil {
-			return "", nil, "", err
-		}
-		if len(found) > 0 {
-			return decision.Fail, found, "", nil
-		}
+	if r.user == nil {
+		return ruleOutcome(r.RuleInfo, v)
+	}
+	if found, err = userFindings(v); err != nil {
+		return "", nil, "", err
+	}
+	if len(found) == 0 {
 		return decision.Pass, nil, "", nil
 	}
-	return ruleOutcome(r.RuleInfo, v)
+	excepted, err := r.user.excepts(ctx, path.Base(r.ID), opts)
+	if err != nil {
+		return "", nil, "", err
+	}
+	if excepted {
+		detail = fmt.Sprintf("excepted by the policy itself: %s.exception", r.user.path)
+	}
+	return decision.Fail, found, detail, nil
 }
 
 func oneLine(err error) string { return shorten(strings.Join(strings.Fields(err.Error()), " ")) }
@@ -328,30 +382,6 @@ func toFinding(o map[string]any) (finding, error) {
 		}
 	}
 	return f, nil
-}
-
-// userFindings reads deny, violation and warn as conftest and Gatekeeper do: a set of texts, or of objects with msg.
-func userFindings(v any) ([]finding, error) {
-	list, ok := v.([]any)
-	if !ok {
-		return nil, errors.New("deny, violation and warn must be sets (deny contains msg if { ... })")
-	}
-	var out []finding
-	for _, x := range list {
-		switch t := x.(type) {
-		case string:
-			out = append(out, finding{msg: shorten(t)})
-		case map[string]any:
-			f, err := toFinding(t)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, f)
-		default:
-			return nil, errors.New(shorten(fmt.Sprintf("a finding is neither a text nor an object with msg: %v", x)))
-		}
-	}
-	return sorted(out), nil
 }
 
 // sorted orders findings by text and bounds their number.

@@ -36,10 +36,11 @@ import (
 type Limits struct {
 	Timeout time.Duration `json:"timeout"` // of compilation and evaluation together; rego.DefaultTimeout
 	Memory  int64         `json:"memory"`  // bytes that the policy may use; rego.DefaultMemory
+	Grace   time.Duration `json:"grace"`   // beyond the timeout, to start and to say itself that it ran out of time; DefaultGrace
 }
 
-// Grace is what a child has beyond its timeout: to start, and to say itself that it ran out of time.
-const Grace = 3 * time.Second
+// DefaultGrace is short, since it only decides who ends a policy that is too slow.
+const DefaultGrace = 3 * time.Second
 
 // Bounds of what a child may write.
 const (
@@ -53,6 +54,9 @@ func (l Limits) full() Limits {
 	}
 	if l.Memory <= 0 {
 		l.Memory = rego.DefaultMemory
+	}
+	if l.Grace <= 0 {
+		l.Grace = DefaultGrace
 	}
 	return l
 }
@@ -113,7 +117,7 @@ type Failure struct{ Reason string }
 func (e *Failure) Error() string { return e.Reason }
 
 // Evaluate decides over doc, the canonical bytes of a facts document. It always returns a decision: a policy that does not
-// compile and whatever befalls the child are denials with their reason. It returns after the timeout and Grace at the latest,
+// compile and whatever befalls the child are denials with their reason. It returns after the timeout and grace at the latest,
 // and the child is gone by then.
 func (x *Box) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 	d := decision.New(string(x.policy.Digest()), string(artifact.DigestOf(doc)))
@@ -209,7 +213,7 @@ func (x *Box) run(ctx context.Context, rq request, doc []byte) ([]answer, error)
 	if err != nil {
 		return nil, fmt.Errorf("policy box: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.limits.Timeout+Grace)
+	ctx, cancel := context.WithTimeout(ctx, x.limits.Timeout+x.limits.Grace)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, x.cmd.Path)
 	cmd.Args = x.cmd.Args

@@ -70,9 +70,9 @@ var attacks = []struct {
 	want       []string // one of them
 }{
 	{"time: a loop that looks at its context", "default pass := false\npass if count([1 | some i in numbers.range(1, 9000); some j in numbers.range(1, 9000); i * j == -1]) == 0\nfail := set()",
-		box.Limits{Timeout: 2 * time.Second}, []string{"ran longer than 2s"}},
+		box.Limits{Timeout: time.Second}, []string{"ran longer than 1s"}},
 	{"time: a builtin that looks at nothing", big + "pass := contains(concat(\"\", [a3, \"y\"]), \"y\")\nfail contains {\"msg\": s} if { p := concat(\"\", [\"(\", concat(\"|\", [x | some i in numbers.range(1, 3000); x := sprintf(\"(a|b|.*)%d\", [i])]), \")*$\"]); some n in numbers.range(1, 100000); s := sprintf(\"%v\", [regex.match(p, sprintf(\"%s%d\", [a3, n]))]) }\n",
-		box.Limits{Timeout: 2 * time.Second, Memory: 1 << 30}, []string{"ran longer than 2s", "rule could not be evaluated"}},
+		box.Limits{Timeout: time.Second, Memory: 1 << 30, Grace: time.Second}, []string{"ran longer than 1s and was killed", "rule could not be evaluated"}},
 	{"memory: comprehensions", "pass := count([x | some i in numbers.range(1, 100000); some j in numbers.range(1, 10000); x := [i, j, \"text\"]]) > 0\nfail := set()",
 		box.Limits{Timeout: time.Minute, Memory: 64 << 20}, []string{"more than 64 MiB"}},
 	{"memory: one builtin, much at once", big + "b := replace(a3, \"x\", a2)\npass := count(b) > 0\nfail := set()",
@@ -106,8 +106,10 @@ func TestAttacks(t *testing.T) {
 			if !found {
 				t.Errorf("says %q, want one of %q", text, a.want)
 			}
-			if len(d.Rules) != 2 || d.Rules[1].Status != decision.Errored {
-				t.Errorf("rules: %+v", d.Rules)
+			for _, r := range d.Rules {
+				if r.ID == "X-001" && r.Status != decision.Errored {
+					t.Errorf("rule: %+v", r)
+				}
 			}
 			none(t)
 		})

@@ -100,7 +100,7 @@ func Main() int {
 	}
 	rq.Limits = rq.Limits.full()
 	first.Stop()
-	time.AfterFunc(rq.Limits.Timeout+Grace, func() { os.Exit(exitTime) }) // should the parent be gone
+	time.AfterFunc(rq.Limits.Timeout+rq.Limits.Grace, func() { os.Exit(exitTime) }) // should the parent be gone
 	confine(rq.Limits)
 	if err := serve(in, out, rq); err != nil {
 		if err := out.Encode(answer{Error: oneLine(err)}); err != nil {

@@ -110,7 +110,7 @@ func TestChildrenThatMisbehave(t *testing.T) {
 	doc := base(t, b)
 	fake := func(mode string) *box.Box {
 		c := self(t)
-		return box.New(box.Command{Path: c.Path, Args: []string{c.Args[0], fakeArg, mode}}, b, box.Limits{Timeout: 500 * time.Millisecond})
+		return box.New(box.Command{Path: c.Path, Args: []string{c.Args[0], fakeArg, mode}}, b, box.Limits{Timeout: 500 * time.Millisecond, Grace: 100 * time.Millisecond})
 	}
 	slow := func(mode string) *box.Box { // where the answer matters, not the time
 		c := self(t)
@@ -231,7 +231,7 @@ func TestCompilerBombs(t *testing.T) {
 			if n := len(b.Tar()); n > 200<<10 {
 				t.Fatalf("%d bytes are no small file", n)
 			}
-			d := box.New(self(t), b, box.Limits{Timeout: time.Second}).Evaluate(context.Background(), base(t, b))
+			d := box.New(self(t), b, box.Limits{Timeout: time.Second, Grace: 200 * time.Millisecond}).Evaluate(context.Background(), base(t, b))
 			if d.Allow || !strings.Contains(d.Error, "ran longer than 1s") {
 				t.Errorf("%+v", d)
 			}
