@@ -148,7 +148,10 @@ func TestUsersRego(t *testing.T) {
 			say:  []string{"churn is too large: 77 bytes", "license GPL-3.0-only", "people holds personal data"},
 		},
 		"conftest, future keywords": {
-			files: []string{"q.rego", conftestFuture, "quality/data.json", `{"floor": 2}`}, change: func(in *input.Input) { in.Metrics = in.Metrics[:1]; in.Metrics[0].Slice, in.Metrics[0].Value = "all", 1 },
+			files: []string{"q.rego", conftestFuture, "quality/data.json", `{"floor": 2}`}, change: func(in *input.Input) {
+				in.Metrics = in.Metrics[:1]
+				in.Metrics[0].Slice, in.Metrics[0].Value = "all", 1
+			},
 			rows: map[string]decision.Status{"team/quality/deny": decision.Fail},
 		},
 		"conftest, import rego.v1": {files: []string{"a.rego", conftestV1}, rows: map[string]decision.Status{"main/violation": decision.Fail}, say: []string{"more than a byte"}},
