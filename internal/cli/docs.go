@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/policy/input"
 )
 
 //go:generate go run ./docsgen ../../docs
@@ -38,7 +39,8 @@ func Docs() map[string]string {
 	for _, c := range diag.Codes() {
 		fmt.Fprintf(&x, "| %d | %s |\n", c.Code, c.Meaning)
 	}
-	return map[string]string{"cli.md": b.String(), "exit-codes.md": x.String(), "operators.md": operatorsDoc()}
+	return map[string]string{"cli.md": b.String(), "exit-codes.md": x.String(), "operators.md": operatorsDoc(),
+		"facts.md": factsDoc(), "policy-input.schema.json": string(input.SchemaJSON())}
 }
 
 func fence(b *strings.Builder, text string) { b.WriteString("```text\n" + text + "```\n") }
