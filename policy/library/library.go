@@ -40,8 +40,8 @@ func Default() (*bundle.Bundle, error) { return bundle.FromFS(FS()) }
 type Case struct {
 	Rule    string
 	Name    string
-	Want    decision.Status // Pass, or Fail: the rule's status
-	Message string          // for Fail: a part of one of the rule's messages
+	Want    decision.Status // Pass, Fail or Skipped: the rule's status
+	Message string          // for Fail: a part of one of the rule's messages; for Skipped: of why
 	Doc     []byte          // facts document, canonical where it can be
 }
 
@@ -63,6 +63,7 @@ type fixtureFile struct {
 	Profile string    `json:"profile"` // in which the rule denies; default strict
 	Deny    []fixture `json:"deny"`
 	Pass    []fixture `json:"pass"`
+	Skip    []fixture `json:"skip"`
 }
 
 // Base is a document that passes every rule of the default policy, made for the policy with this digest.
@@ -113,7 +114,7 @@ func Cases(policy artifact.Digest) ([]Case, error) {
 			f.Profile = "strict"
 		}
 		rule := strings.TrimSuffix(strings.TrimPrefix(n, "fixtures/"), ".json")
-		for i, set := range [][]fixture{f.Deny, f.Pass} {
+		for i, set := range [][]fixture{f.Deny, f.Pass, f.Skip} {
 			for _, x := range set {
 				if x.Profile == "" {
 					x.Profile = f.Profile
@@ -122,11 +123,8 @@ func Cases(policy artifact.Digest) ([]Case, error) {
 				if err != nil {
 					return nil, fmt.Errorf("%s: %s: %w", n, x.Name, err)
 				}
-				c := Case{Rule: rule, Name: x.Name, Want: decision.Fail, Message: x.Message, Doc: doc}
-				if i == 1 {
-					c.Want = decision.Pass
-				}
-				out = append(out, c)
+				want := []decision.Status{decision.Fail, decision.Pass, decision.Skipped}[i]
+				out = append(out, Case{Rule: rule, Name: x.Name, Want: want, Message: x.Message, Doc: doc})
 			}
 		}
 	}
@@ -147,10 +145,13 @@ func (c Case) Check(d decision.Decision) error {
 	if row.Status != c.Want {
 		return fmt.Errorf("rule %s: %s, want %s: %v", c.Rule, row.Status, c.Want, messages(d, c.Rule))
 	}
-	if c.Want == decision.Pass {
-		if !d.Allow {
-			return fmt.Errorf("rule %s passes, and the decision denies: %v", c.Rule, d.Violations)
-		}
+	switch {
+	case c.Want == decision.Fail:
+	case !d.Allow:
+		return fmt.Errorf("rule %s: %s, and the decision denies: %v", c.Rule, row.Status, d.Violations)
+	case c.Want == decision.Skipped && (c.Message == "" || !strings.Contains(row.Detail, c.Message)):
+		return fmt.Errorf("rule %s is skipped because %q, want %q", c.Rule, row.Detail, c.Message)
+	default:
 		return nil
 	}
 	got := messages(d, c.Rule)

@@ -42,22 +42,6 @@ attested contains a if {
 	a.signer.keyId != ""
 }
 
-# Approvals that count: the role is given to the signer by trust, in force now, the signer is no author.
-approvals contains a if {
-	some a in input.approvals
-	a.granted == true
-	a.signer.role == "approver"
-	in_force(a)
-	not is_author(a.signer)
-}
-
-is_author(s) if s.keyId in publishers
-
-is_author(s) if {
-	s.name != ""
-	s.name in publisher_names
-}
-
 # What was measured for a threshold, on this digest and on the champion.
 measured(t) := {m |
 	some m in input.metrics

@@ -1,14 +1,14 @@
 # METADATA
 # scope: package
 # title: "Required people have approved"
-# description: "As many distinct approvers as the environment demands have approved this digest, one for each required role; roles come from the trust document, approvals are in force, and no author counts."
+# description: "As many different people as the environment demands have approved this digest, one for each required role. Roles come from the trust document; approvals are for this environment and in force; one person counts once; no author counts."
 # custom:
 #   id: APP-001
 #   category: people
 #   since: "1.0"
 #   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
-#   remediation: "get the approval: waybill approve REF --role ROLE --reason TEXT --key approver.key"
+#   remediation: "get the approval: waybill approve REF --role ROLE --reason TEXT --env ENV --key approver.key; who is missing: waybill approvals REF --env ENV"
 #   standards:
 #     - "EU AI Act Annex IV 2(e)"
 #     - "NIST AI RMF GOVERN 2.1"
@@ -17,27 +17,15 @@ package waybill.rules.app_001
 
 import data.waybill.lib
 
-approvers := {a.signer.keyId | some a in lib.approvals}
-
 default pass := false
 
-pass if {
-	count(approvers) >= input.environment.approvals.minimum
-	every r in input.environment.approvals.roles {
-		filled(r)
-	}
-}
+pass if lib.suffice(lib.approvals)
 
-filled(r) if {
-	some a in lib.approvals
-	a.role == r
-}
-
-fail contains {"msg": sprintf("%d of %d approvals", [count(approvers), input.environment.approvals.minimum]), "evidence": lib.bundles(lib.approvals)} if count(approvers) < input.environment.approvals.minimum
+fail contains {"msg": sprintf("%d of %d approvals", [lib.persons(lib.approvals), input.environment.approvals.minimum]), "evidence": lib.bundles(lib.approvals)} if lib.persons(lib.approvals) < input.environment.approvals.minimum
 
 fail contains {"msg": sprintf("no valid approval in role %s", [r]), "evidence": lib.bundles(lib.approvals)} if {
 	some r in input.environment.approvals.roles
-	not filled(r)
+	not lib.filled(lib.approvals, r)
 }
 
 # Why an attached approval does not count.
@@ -46,4 +34,9 @@ fail contains {"msg": sprintf("an attached approval does not count: %s", [a.reas
 	some a in input.attestations
 	endswith(a.predicateType, "/approval/v1")
 	a.verified == false
+}
+
+fail contains {"msg": sprintf("the approval of %s as %s does not count: %s", [d.name, d.role, d.why]), "evidence": [d.bundle]} if {
+	not pass
+	some d in lib.discounted
 }

@@ -1,7 +1,7 @@
 # METADATA
 # scope: package
 # title: "The earlier environment let it pass"
-# description: "Where the environment follows another one, that one's gate has passed this digest and its verdict is in force."
+# description: "Where the environment follows another one, the newest verdict of that one's gate on this digest is PASSED, in force, and not older than the environment allows."
 # custom:
 #   id: ENV-001
 #   category: rollout
@@ -22,11 +22,28 @@ pass if input.environment.after == ""
 
 pass if {
 	input.environment.after != ""
-	some v in input.verdicts
-	v.environment == input.environment.after
+	some v in lib.earlier
 	v.result == "PASSED"
-	v.resourceUri == input.artifact.resourceUri
 	lib.now < lib.ns(v.notAfter)
+	young(v)
+	count(refused_since(v)) == 0
 }
 
-fail contains {"msg": sprintf("no verdict of %s in force lets this digest pass", [input.environment.after]), "evidence": lib.bundles(input.verdicts)} if not pass
+young(_) if input.environment.maxVerdictAgeDays == 0
+
+young(v) if {
+	input.environment.maxVerdictAgeDays > 0
+	lib.now - lib.ns(v.at) <= input.environment.maxVerdictAgeDays * lib.day
+}
+
+refused_since(v) := {w |
+	some w in lib.earlier
+	w.result != "PASSED"
+	lib.ns(w.at) >= lib.ns(v.at)
+}
+
+fail contains {"msg": sprintf("no verdict of %s in force lets this digest pass%s", [input.environment.after, bound]), "evidence": lib.bundles(lib.earlier)} if not pass
+
+bound := "" if input.environment.maxVerdictAgeDays == 0
+
+bound := sprintf("; it may be %d days old", [input.environment.maxVerdictAgeDays]) if input.environment.maxVerdictAgeDays > 0

@@ -1,7 +1,7 @@
 # METADATA
 # scope: package
 # title: "Exceptions are narrow and current"
-# description: "Attached exceptions name a rule that the environment lets be waived, give a reason and have not expired. Others are reported; they have no effect."
+# description: "Attached exceptions name a rule that the environment lets be waived, are for this environment, give a reason, are signed by an approver in a role that may waive, and have not expired. Others are reported; they have no effect."
 # custom:
 #   id: EXC-001
 #   category: people
@@ -9,7 +9,7 @@
 #   profiles: {baseline: warn, strict: warn, eu-high-risk: warn, edge: warn}
 #   severity: low
 #   level: warn
-#   remediation: "remove the exception, or sign a new one with a reason and an expiry"
+#   remediation: "sign a new one: waybill approve REF --exception RULE --reason TEXT --env ENV --expires 30d --key approver.key"
 #   standards:
 #     - "NIST AI RMF MANAGE 1.3"
 package waybill.rules.exc_001
@@ -27,6 +27,7 @@ pass if every x in input.exceptions {
 sound(x) if {
 	trim_space(x.reason) != ""
 	lib.in_force(x)
+	lib.for_here(x)
 	x.rule in input.environment.exceptions.rules
 	some r in x.roles
 	r in input.environment.exceptions.roles
