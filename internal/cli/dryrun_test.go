@@ -154,7 +154,7 @@ func readOnly() map[string]string {
 		"facts":         "",
 		"inspect":       "",
 		"keys show":     "",
-		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy show": "", "policy test": "", "policy verify": "",
+		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy show": "", "policy verify": "",
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
 		"store ls":       "", "store stat": "", "store verify": "",
@@ -198,6 +198,8 @@ func dryRuns() map[string][]string {
 		"policy push":      {"policy push builtin {REG}/policies/new:1.0", "policy push {REG}/policies/governance:1.0 {REG}/policies/copy:1.0"},
 		"policy pull":      {"policy pull {REG}/policies/governance:1.0 --out rules", "policy pull {REG}/policies/governance:1.0"},
 		"policy lint":      {"policy lint --sarif lint.sarif"},
+		"policy test":      {"policy test --run ID-001 --junit tests.xml"},
+		"policy fmt":       {"policy fmt fresh"},
 		"env init":         {"env init dev --out dev.yaml"},
 		"env sign":         {"env sign environments.yaml --key root.key --out again.signed"},
 		"channel publish":  {"channel publish prod {NOW} --key deployer.key"},
@@ -363,6 +365,9 @@ func furnish(t *testing.T, x *trial) map[string]string {
 		if err := os.MkdirAll(filepath.Join(x.dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(x.dir, "fresh", "main.rego"), []byte("package main\n\ndeny contains \"x\" if { input.x==1 }\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(x.dir, "fresh", "model.onnx"), model, 0o600); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,8 @@ verdict names. Without PATH the verbs mean the builtin policy.`,
 		See:      []string{"gate", "env"},
 		Sub: []Command{policyListCommand(), policyShowCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand(),
 			policyPushCommand(), policyPullCommand(), policyVerifyCommand(),
-			policyLintCommand(), policyEvalCommand()},
+			policyLintCommand(), policyFmtCommand(),
+			policyEvalCommand()},
 	}
 }
 

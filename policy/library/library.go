@@ -96,39 +96,7 @@ func Cases(policy artifact.Digest) ([]Case, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fixtures: %w", err)
 	}
-	slices.Sort(names)
-	var out []Case
-	for _, n := range names {
-		b, err := fixtureFS.ReadFile(n)
-		if err != nil {
-			return nil, fmt.Errorf("fixtures: %w", err)
-		}
-		var f fixtureFile
-		d := json.NewDecoder(bytes.NewReader(b))
-		d.DisallowUnknownFields()
-		d.UseNumber()
-		if err := d.Decode(&f); err != nil {
-			return nil, fmt.Errorf("%s: %w", n, err)
-		}
-		if f.Profile == "" {
-			f.Profile = "strict"
-		}
-		rule := strings.TrimSuffix(strings.TrimPrefix(n, "fixtures/"), ".json")
-		for i, set := range [][]fixture{f.Deny, f.Pass, f.Skip} {
-			for _, x := range set {
-				if x.Profile == "" {
-					x.Profile = f.Profile
-				}
-				doc, err := patch(base, append([]op{{Op: "replace", Path: "/environment/profile", Value: x.Profile}}, x.Patch...))
-				if err != nil {
-					return nil, fmt.Errorf("%s: %s: %w", n, x.Name, err)
-				}
-				want := []decision.Status{decision.Fail, decision.Pass, decision.Skipped}[i]
-				out = append(out, Case{Rule: rule, Name: x.Name, Want: want, Message: x.Message, Doc: doc})
-			}
-		}
-	}
-	return out, nil
+	return readCases(fixtureFS, names, "fixtures", base, "strict")
 }
 
 // Check compares a decision over c.Doc with what the fixture wants; nil when they agree.
