@@ -38,6 +38,7 @@ type scopeOf struct {
 	flip    *ast.Expr // the negation in an allowing rule below which a body must fire
 	flipOf  *ast.Rule
 	device  bool
+	demands bool // the body demands something beside what stands here
 }
 
 type flow struct {
@@ -347,10 +348,29 @@ func (f *flow) body(r *ast.Rule, b ast.Body, s *scope, sc scopeOf) {
 		// What a body proves beside an expression cannot be missing in it.
 		probe := newScope(s)
 		inner.covered = append(slices.Clone(sc.covered), f.proven(b, probe)...)
+		inner.demands = sc.demands || demands(b)
 	}
 	for _, e := range b {
 		f.expr(r, e, s, inner)
 	}
+}
+
+// demands tells whether a body has a condition of its own that is neither an every nor a negation.
+func demands(b ast.Body) bool {
+	for _, e := range b {
+		if e.Negated || e.IsEvery() || e.Generated || e.IsCall() && e.Operator().String() == ast.Equality.Name && !literalOperand(e) {
+			continue
+		}
+		if t, ok := e.Terms.(*ast.Term); ok && isLiteral(t) {
+			continue
+		}
+		return true
+	}
+	return false
+}
+
+func literalOperand(e *ast.Expr) bool {
+	return slices.ContainsFunc(e.Operands(), isLiteral)
 }
 
 // expr analyses one expression and binds what it binds.
@@ -431,8 +451,11 @@ func (f *flow) every(r *ast.Rule, e *ast.Expr, ev *ast.Every, s *scope, sc scope
 // vacuous reports an every that holds because there is nothing to hold for.
 func (f *flow) vacuous(r *ast.Rule, e *ast.Expr, ev *ast.Every, dom val, s *scope, sc scopeOf) {
 	base := dom.path
-	if base == nil && dom.lit != nil {
-		return
+	if base == nil && (dom.lit != nil || len(dom.fields) > 0) {
+		return // a table that is written down
+	}
+	if f.schema != nil && sc.demands && strings.HasPrefix(r.Module.Package.Path.String(), ourRules) {
+		return // the schema gives every list, and something else must be proven
 	}
 	if base == nil {
 		for _, p := range dom.parts {

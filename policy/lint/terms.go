@@ -160,7 +160,8 @@ func (f *flow) elementOf(c *collection) (val, bool) {
 		}
 		v := f.term(r.Head.Key, s)
 		v.maybe = nil
-		if found && (v.path.key() != out.path.key()) {
+		v.path = v.path.anonymous()
+		if found && v.path.key() != out.path.key() {
 			return val{text: v.text && out.text}, true
 		}
 		out, found = v, true
@@ -258,8 +259,18 @@ func (f *flow) ref(ref ast.Ref, s *scope) val {
 	if len(ref) == 1 {
 		return v
 	}
-	out := f.down(v, head.String(), ref[1:], s)
+	out := f.down(v, f.nameOf(head), ref[1:], s)
 	return out.withThrough(thr)
+}
+
+// nameOf is what the text calls a local variable.
+func (f *flow) nameOf(t *ast.Term) string {
+	if v, ok := t.Value.(ast.Var); ok {
+		if w, ok := f.compiler.RewrittenVars[v]; ok {
+			return string(w)
+		}
+	}
+	return t.String()
 }
 
 // down goes from v along the rest of a reference.

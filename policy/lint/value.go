@@ -47,6 +47,20 @@ func plainKey(s string) bool {
 
 func (p path) key() string { return strings.Join(p, "\x00") }
 
+// anonymous forgets which variables go through the collections.
+func (p path) anonymous() path {
+	if p == nil {
+		return nil
+	}
+	q := make(path, len(p))
+	for i, s := range p {
+		if q[i] = s; wild(s) && s != "[*]" {
+			q[i] = "[_]"
+		}
+	}
+	return q
+}
+
 // base drops the elements at the end: the collection itself.
 func (p path) base() path {
 	for len(p) > 0 && wild(p[len(p)-1]) {
