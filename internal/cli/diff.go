@@ -27,6 +27,8 @@ change of the interface is marked BREAKING when a request that A takes could be 
 that A never gives. Metrics, data sets and verdicts come from the attached statements: with --trust only from those that
 verify, else they are marked as not verified. At the end stands what a device that has A downloads for B.
 
+Two policy artifacts are compared by their rules and files.
+
 The exit code is 0 also when they differ, unless --exit-code (1 when anything differs) or --breaking (1 when the
 interface breaks) is given.`,
 		Examples: []string{
@@ -104,6 +106,9 @@ func runDiff(ctx context.Context, c *Call) error {
 	b, err := c.look(ctx, c.Args[1], true)
 	if err != nil {
 		return err
+	}
+	if a.Policy != nil || b.Policy != nil {
+		return diffPolicies(c, a, b)
 	}
 	for i, o := range []*inspectJSON{a, b} {
 		if !o.Model {

@@ -68,6 +68,7 @@ type inspectJSON struct {
 	Layers       []layerJSON          `json:"layers"`
 	Evidence     []attachedJSON       `json:"evidence"`
 	TrustVersion int                  `json:"trustVersion"` // that the evidence was verified under; 0: it was not
+	Policy       *inspectPolicyJSON   `json:"policy,omitempty"` // of a policy artifact
 	Subject      *artifact.Descriptor `json:"subject,omitempty"`
 	Tags         []string             `json:"tags,omitempty"`     // that lead here; local places only
 	Channels     []pointerJSON        `json:"channels,omitempty"` // whose newest record leads here; local places only
@@ -181,7 +182,9 @@ func printInspect(c *Call, o *inspectJSON) {
 	}
 	u.Data("%s  %s", u.Out.Bold(head), ui.Bytes(o.Bytes))
 	field := func(label, format string, args ...any) { u.Data("  %-10s %s", label, fmt.Sprintf(format, args...)) }
-	if !o.Model {
+	if o.Policy != nil {
+		printInspectPolicy(u, o.Policy)
+	} else if !o.Model {
 		field("type", "%s", shortType(o.ArtifactType))
 		field("note", "not a model artifact that this version reads: %s", o.Reason)
 		if o.Subject != nil {

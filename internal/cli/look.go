@@ -227,6 +227,11 @@ func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg str
 		if m, err := artifact.ParseManifest(b); err == nil {
 			out.Subject = m.Subject
 		}
+		if desc.ArtifactType == policyArtifactType {
+			if err := describePolicy(ctx, p, d, out); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if z.doc != nil {
 		out.TrustVersion = z.doc.Version
