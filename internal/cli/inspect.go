@@ -67,7 +67,7 @@ type inspectJSON struct {
 	Bundled      *artifact.Bundled    `json:"bundled,omitempty"`  // instead of the interface, when it was not compiled
 	Layers       []layerJSON          `json:"layers"`
 	Evidence     []attachedJSON       `json:"evidence"`
-	TrustVersion int                  `json:"trustVersion"` // that the evidence was verified under; 0: it was not
+	TrustVersion int                  `json:"trustVersion"`     // that the evidence was verified under; 0: it was not
 	Policy       *inspectPolicyJSON   `json:"policy,omitempty"` // of a policy artifact
 	Subject      *artifact.Descriptor `json:"subject,omitempty"`
 	Tags         []string             `json:"tags,omitempty"`     // that lead here; local places only
