@@ -87,7 +87,11 @@ type Policy struct {
 	paths   map[string]struct{} // of the documents that rules define, like "main/deny"
 	timeout time.Duration
 	memory  int64
+	without map[string]bool
 }
+
+// on tells whether a safety check is made. All are; only tests of this package can leave one out, to see what it stops.
+func (p *Policy) on(check string) bool { return !p.without[check] }
 
 // Option changes how a policy is compiled.
 type Option func(*options)
@@ -95,6 +99,7 @@ type Option func(*options)
 type options struct {
 	timeout time.Duration
 	memory  int64
+	without map[string]bool // checks that a test leaves out
 }
 
 // WithTimeout bounds one evaluation; the default is DefaultTimeout.
@@ -121,27 +126,31 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 	if err != nil {
 		return nil, err
 	}
-	modules, data, err := parse(b)
+	caps := Capabilities()
+	if o.without["capabilities"] {
+		caps = ast.CapabilitiesForThisVersion()
+	}
+	modules, data, err := parse(b, caps)
 	if err != nil {
 		return nil, err
 	}
 	// Ours are held to OPA's strict mode. What users bring has to run as it is under conftest, which does not ask for it.
-	compiler := ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(!anyUsers(modules))
+	compiler := ast.NewCompiler().WithCapabilities(caps).WithStrict(!anyUsers(modules))
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, fmt.Errorf("policy: %w", compiler.Errors)
 	}
-	p := &Policy{bundle: b, schema: schema, timeout: o.timeout, memory: o.memory}
+	p := &Policy{bundle: b, schema: schema, timeout: o.timeout, memory: o.memory, without: o.without}
 	p.rules = []rule{{RuleInfo: schemaRuleInfo()}}
 	found, err := findRules(modules)
 	if err != nil {
 		return nil, err
 	}
 	p.data, p.paths = data, rulePaths(modules)
-	if at := p.collides(data); at != "" {
+	if at := p.collides(data); at != "" && p.on("data") {
 		return nil, fmt.Errorf("policy: data.json defines %s, which is a rule", at)
 	}
 	p.store = inmem.NewFromObject(data)
-	users := newUserPackages(modules)
+	users := newUserPackages(modules, p.on("strict"))
 	for _, r := range found {
 		q := r.Package
 		if r.user != nil {
@@ -151,7 +160,7 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 				return nil, fmt.Errorf("policy: %w", err)
 			}
 		}
-		if r.query, err = prepare(ctx, q, compiler, p.store); err != nil {
+		if r.query, err = prepare(ctx, q, compiler, p.store, p.on("strict")); err != nil {
 			return nil, fmt.Errorf("policy: rule %s: %w", r.ID, err)
 		}
 		p.rules = append(p.rules, r)
@@ -173,9 +182,9 @@ func Compile(ctx context.Context, b *bundle.Bundle, opts ...Option) (*Policy, er
 }
 
 // prepare makes a query for one document. Errors of builtins are errors, not undefined.
-func prepare(ctx context.Context, q string, c *ast.Compiler, store storage.Store) (rego.PreparedEvalQuery, error) {
+func prepare(ctx context.Context, q string, c *ast.Compiler, store storage.Store, strict bool) (rego.PreparedEvalQuery, error) {
 	return rego.New(rego.Query(q), rego.Compiler(c), rego.Store(store), rego.Capabilities(c.Capabilities()),
-		rego.StrictBuiltinErrors(true), rego.Strict(true)).PrepareForEval(ctx)
+		rego.StrictBuiltinErrors(strict), rego.Strict(true)).PrepareForEval(ctx)
 }
 
 // Bundle is the policy that was compiled.
@@ -192,13 +201,13 @@ func (p *Policy) Rules() []RuleInfo {
 	return out
 }
 
-func parse(b *bundle.Bundle) (map[string]*ast.Module, map[string]any, error) {
+func parse(b *bundle.Bundle, caps *ast.Capabilities) (map[string]*ast.Module, map[string]any, error) {
 	modules, data := map[string]*ast.Module{}, map[string]any{}
 	for _, n := range b.Names() {
 		c, _ := b.File(n)
 		switch {
 		case strings.HasSuffix(n, ".rego"):
-			m, err := parseModule(n, string(c))
+			m, err := parseModule(n, string(c), caps)
 			if err != nil {
 				return nil, nil, fmt.Errorf("policy: %w", err)
 			}

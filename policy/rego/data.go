@@ -71,7 +71,7 @@ func (p *Policy) withData(ctx context.Context, env map[string]any) (txn storage.
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if at := p.collides(merged); at != "" {
+	if at := p.collides(merged); at != "" && p.on("data") {
 		return nil, nil, nil, fmt.Errorf("the environment's data defines %s, which is a rule", at)
 	}
 	if txn, err = p.store.NewTransaction(ctx, storage.TransactionParams{Write: true}); err != nil {

@@ -67,7 +67,7 @@ func RunTests(ctx context.Context, fsys fs.FS, o TestOptions) ([]TestResult, err
 	if err != nil {
 		return nil, err
 	}
-	modules, data, err := parse(b)
+	modules, data, err := parse(b, Capabilities())
 	if err != nil {
 		return nil, err
 	}

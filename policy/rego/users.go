@@ -32,8 +32,8 @@ func anyUsers(modules map[string]*ast.Module) bool {
 
 // parseModule reads Rego v1, with or without "import rego.v1", and else Rego v0 (deny[msg] { ... }), which only users'
 // packages may be written in. A file that is neither is refused with what v1 says about it.
-func parseModule(name, src string) (*ast.Module, error) {
-	o := ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: Capabilities()}
+func parseModule(name, src string, caps *ast.Capabilities) (*ast.Module, error) {
+	o := ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: caps}
 	m, err := ast.ParseModuleWithOpts(name, src, o)
 	if err == nil {
 		return m, nil
@@ -59,10 +59,11 @@ type userPackages struct {
 	review, parameters map[string]bool // packages that read input.review, input.parameters
 	rules              map[string]bool // packages with deny, violation or warn
 	done               map[string]*userPackage
+	strict             bool // errors of builtins are errors
 }
 
-func newUserPackages(modules map[string]*ast.Module) *userPackages {
-	u := &userPackages{exceptions: map[string]bool{}, review: map[string]bool{}, parameters: map[string]bool{}, rules: map[string]bool{}, done: map[string]*userPackage{}}
+func newUserPackages(modules map[string]*ast.Module, strict bool) *userPackages {
+	u := &userPackages{strict: strict, exceptions: map[string]bool{}, review: map[string]bool{}, parameters: map[string]bool{}, rules: map[string]bool{}, done: map[string]*userPackage{}}
 	for _, m := range modules {
 		if ours(m) {
 			continue
@@ -111,7 +112,7 @@ func (u *userPackages) prepare(ctx context.Context, pkg string, c *ast.Compiler,
 	}
 	x := &userPackage{path: strings.TrimPrefix(pkg, "data."), review: u.reads(u.review, pkg), parameters: u.reads(u.parameters, pkg)}
 	if u.exceptions[pkg] {
-		q, err := prepare(ctx, pkg+".exception", c, store)
+		q, err := prepare(ctx, pkg+".exception", c, store, u.strict)
 		if err != nil {
 			return nil, fmt.Errorf("%s.exception: %w", x.path, err)
 		}

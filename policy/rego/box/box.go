@@ -258,11 +258,21 @@ func (x *Box) death(err error, stderr string) error {
 		return &Failure{(&rego.TimeError{Limit: x.limits.Timeout}).Error()}
 	case strings.Contains(stderr, "goroutine stack exceeds"), strings.Contains(stderr, "stack overflow"):
 		return &Failure{fmt.Sprintf("the policy needs a deeper stack than %d MiB", maxStack>>20)}
-	case strings.Contains(stderr, "out of memory"), strings.Contains(stderr, "cannot allocate memory"), strings.Contains(stderr, "failed to create new OS thread"):
+	case strings.Contains(stderr, "out of memory"), strings.Contains(stderr, "cannot allocate memory"), strings.Contains(stderr, "failed to create new OS thread"), strings.Contains(stderr, "pthread_create failed"):
 		return &Failure{memory}
 	default:
-		return &Failure{"the policy's process died: " + ee.Error()}
+		return &Failure{"the policy's process died: " + ee.Error() + fatal(stderr)}
 	}
+}
+
+// fatal finds what the Go runtime said last.
+func fatal(stderr string) string {
+	for line := range strings.Lines(stderr) {
+		if rest, ok := strings.CutPrefix(line, "fatal error: "); ok {
+			return fmt.Sprintf(" (%.100s)", strings.TrimSpace(rest))
+		}
+	}
+	return ""
 }
 
 // childEnviron is the whole environment of a child: nothing of the parent's reaches the policy, and the local time zone,
