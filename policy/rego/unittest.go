@@ -190,7 +190,7 @@ type FileCoverage struct {
 
 // Report returns the coverage of the files of b, and of all together in percent. A policy without lines is covered.
 func (c *Coverage) Report(b *bundle.Bundle) ([]FileCoverage, float64, error) {
-	modules, _, err := parse(b)
+	modules, _, err := parse(b, Capabilities())
 	if err != nil {
 		return nil, 0, err
 	}
