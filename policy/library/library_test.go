@@ -36,9 +36,10 @@ func TestFixtures(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		if c.Want == decision.Pass {
+		switch c.Want {
+		case decision.Pass:
 			pass[c.Rule]++
-		} else {
+		case decision.Fail:
 			deny[c.Rule]++
 		}
 	}

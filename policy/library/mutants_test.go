@@ -1,0 +1,317 @@
+package library_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/waybill-ml/waybill/policy/decision"
+	"github.com/waybill-ml/waybill/policy/library"
+	wrego "github.com/waybill-ml/waybill/policy/rego"
+)
+
+// full tells whether sweeps run over everything (make nightly) or over a sample.
+func full() bool { return os.Getenv("WAYBILL_POLICY_SWEEP") == "full" }
+
+// oneRule is the source of a rule with the helpers, apart from everything else.
+type oneRule struct {
+	info  wrego.RuleInfo
+	src   []byte
+	lib   []byte
+	cases []example
+}
+
+// example is a fixture with its document parsed once.
+type example struct {
+	library.Case
+	value ast.Value
+}
+
+func oneRules(t testing.TB) []oneRule {
+	t.Helper()
+	p := compile(t)
+	cases, err := library.Cases(p.Bundle().Digest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib, ok := p.Bundle().File("lib.rego")
+	if !ok {
+		t.Fatal("no lib.rego")
+	}
+	var out []oneRule
+	for _, r := range p.Rules() {
+		if r.ID == wrego.SchemaRule {
+			continue
+		}
+		src, ok := p.Bundle().File("rules/" + strings.ToLower(strings.ReplaceAll(r.ID, "-", "_")) + ".rego")
+		if !ok {
+			t.Fatalf("no file for %s", r.ID)
+		}
+		x := oneRule{info: r, src: src, lib: lib}
+		for _, c := range cases {
+			if c.Rule != r.ID {
+				continue
+			}
+			v, err := ast.ValueFromReader(strings.NewReader(string(c.Doc)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.cases = append(x.cases, example{c, v})
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// module parses the rule anew, so that a mutant can be made in place.
+func (x oneRule) module(t testing.TB) *ast.Module {
+	t.Helper()
+	return parseModule(t, x.src)
+}
+
+func parseModule(t testing.TB, src []byte) *ast.Module {
+	t.Helper()
+	m, err := ast.ParseModuleWithOpts("rule.rego", string(src), ast.ParserOptions{RegoVersion: ast.RegoV1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// noticed evaluates the rule's fixtures with a changed module. It gives the first fixture that does not hold any more, "" for
+// a mutant that nobody notices, and false for one that does not compile.
+func (x oneRule) noticed(t testing.TB, m *ast.Module) (string, bool) {
+	t.Helper()
+	c := ast.NewCompiler()
+	if c.Compile(map[string]*ast.Module{"rule": m, "lib": parseModule(t, x.lib)}); c.Failed() {
+		return "", false
+	}
+	ctx := context.Background()
+	q, err := rego.New(rego.Query(x.info.Package), rego.Compiler(c), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+	if err != nil {
+		return "", false
+	}
+	for _, e := range x.cases {
+		rs, err := q.Eval(ctx, rego.EvalParsedInput(e.value))
+		if err != nil || len(rs) != 1 {
+			return e.Name, true
+		}
+		if !holds(e.Case, rs[0].Expressions[0].Value) {
+			return e.Name, true
+		}
+	}
+	return "", true
+}
+
+// holds wants both halves of a rule to say what the fixture says: a denied document is not proven, and the message names it.
+// The gate denies when either half does, so this is stricter than what the gate needs.
+func holds(c library.Case, v any) bool {
+	doc, _ := v.(map[string]any)
+	pass, _ := doc["pass"].(bool)
+	fails, _ := doc["fail"].([]any)
+	skip, skips := doc["skip"].(string)
+	if skips || c.Want == decision.Skipped {
+		return skips && c.Want == decision.Skipped && strings.Contains(skip, c.Message) && !pass && len(fails) == 0
+	}
+	if c.Want == decision.Pass {
+		return pass && len(fails) == 0
+	}
+	if pass {
+		return false
+	}
+	if len(fails) == 0 {
+		return strings.Contains("not proven", c.Message)
+	}
+	for _, f := range fails {
+		o, _ := f.(map[string]any)
+		if msg, _ := o["msg"].(string); strings.Contains(msg, c.Message) {
+			return true
+		}
+	}
+	return false
+}
+
+// Both halves of each rule agree with its fixtures: pass is false wherever a document is denied, and fail names the reason.
+// So neither half leans on the other.
+func TestBothHalvesOfARule(t *testing.T) {
+	n := 0
+	for _, x := range oneRules(t) {
+		if name, ok := x.noticed(t, x.module(t)); !ok || name != "" {
+			t.Errorf("%s: compiles %t, fixture %q", x.info.ID, ok, name)
+		}
+		n += len(x.cases)
+	}
+	t.Logf("%d fixtures", n)
+}
+
+// mutant is one change to a rule's source.
+type mutant struct {
+	what string // for people: what was changed and where
+	make func(m *ast.Module)
+}
+
+var swaps = map[string][]string{"gte": {"gt", "lt"}, "gt": {"gte", "lte"}, "lte": {"lt", "gt"}, "lt": {"lte", "gte"},
+	"equal": {"neq"}, "neq": {"equal"}, "plus": {"minus"}, "minus": {"plus"}, "internal.member_2": nil}
+
+// mutants lists the changes to a rule: each condition dropped, each comparison replaced, each clause of a rule taken away.
+func mutants(m *ast.Module) []mutant {
+	var out []mutant
+	i := 0
+	ast.WalkBodies(m, func(b ast.Body) bool {
+		for j := range b {
+			body, expr := i, j
+			if isTrue(b[j]) || b[j].IsSome() {
+				continue // what was never written, and declarations
+			}
+			out = append(out, mutant{fmt.Sprintf("without %s", oneLine(b[j])), func(m *ast.Module) {
+				at(m, body)[expr] = ast.NewExpr(ast.BooleanTerm(true))
+			}})
+			if b[j].Negated {
+				out = append(out, mutant{fmt.Sprintf("not taken away from %s", oneLine(b[j])), func(m *ast.Module) {
+					at(m, body)[expr].Negated = false
+				}})
+			}
+		}
+		i++
+		return false
+	})
+	k := 0
+	eachCall(m, func(op *ast.Term) {
+		call := k
+		k++
+		for _, to := range swaps[op.Value.String()] {
+			out = append(out, mutant{fmt.Sprintf("%s for %s", to, op.Value), func(m *ast.Module) {
+				n := 0
+				eachCall(m, func(op *ast.Term) {
+					if n == call {
+						op.Value = ast.Ref{ast.VarTerm(to)}
+					}
+					n++
+				})
+			}})
+		}
+	})
+	names := map[string]int{}
+	for _, r := range m.Rules {
+		names[r.Head.Name.String()]++
+	}
+	for j, r := range m.Rules {
+		if r.Default || names[r.Head.Name.String()] < 2 {
+			continue
+		}
+		out = append(out, mutant{fmt.Sprintf("without a clause of %s", r.Head.Name), func(m *ast.Module) {
+			m.Rules = slices.Delete(m.Rules, j, j+1)
+		}})
+	}
+	seen := map[string]int{}
+	for i := range out {
+		seen[out[i].what]++
+		if n := seen[out[i].what]; n > 1 {
+			out[i].what += fmt.Sprintf(" #%d", n)
+		}
+	}
+	return out
+}
+
+// eachCall calls f with the operator of every call of a builtin, in expressions and in terms.
+func eachCall(m *ast.Module, f func(op *ast.Term)) {
+	ast.WalkNodes(m, func(n ast.Node) bool {
+		switch x := n.(type) {
+		case *ast.Expr:
+			if ts, ok := x.Terms.([]*ast.Term); ok && len(ts) > 0 {
+				f(ts[0])
+			}
+		case *ast.Term:
+			if c, ok := x.Value.(ast.Call); ok {
+				f(c[0])
+			}
+		}
+		return false
+	})
+}
+
+func at(m *ast.Module, n int) ast.Body {
+	var found ast.Body
+	i := 0
+	ast.WalkBodies(m, func(b ast.Body) bool {
+		if i == n {
+			found = b
+		}
+		i++
+		return false
+	})
+	return found
+}
+
+func isTrue(e *ast.Expr) bool {
+	t, ok := e.Terms.(*ast.Term)
+	return ok && t.Value.Compare(ast.Boolean(true)) == 0
+}
+
+func oneLine(n fmt.Stringer) string { return strings.Join(strings.Fields(n.String()), " ") }
+
+// survivors are mutants that no fixture can notice, because they decide the same as the original on every document.
+func survivors(t testing.TB) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile("testdata/survivors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out map[string]string
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Each condition of each rule is dropped in turn, each comparison replaced, each clause taken away: a fixture notices, or the
+// mutant is listed with the reason why it decides the same. A sample in a plain run, all with WAYBILL_POLICY_SWEEP=full.
+func TestEachConditionIsNeeded(t *testing.T) {
+	known, tried := survivors(t), map[string]bool{}
+	total, stillborn, killed := 0, 0, 0
+	for n, x := range oneRules(t) {
+		ms := mutants(x.module(t))
+		dead := 0
+		for i, mu := range ms {
+			if !full() && (i+n)%12 != 0 {
+				continue
+			}
+			m := x.module(t)
+			mu.make(m)
+			by, ok := x.noticed(t, m)
+			id := x.info.ID + ": " + mu.what
+			tried[id] = true
+			switch {
+			case !ok:
+				stillborn++
+			case by != "":
+				dead++
+			case known[id] == "" && full():
+				t.Errorf("nobody notices %s", id)
+			case known[id] == "":
+				t.Logf("nobody notices %s", id)
+			}
+			total++
+		}
+		killed += dead
+		t.Logf("%s: %d mutants, %d noticed", x.info.ID, len(ms), dead)
+	}
+	if full() {
+		for id := range known {
+			if !tried[id] {
+				t.Errorf("testdata/survivors.json lists a mutant that does not exist: %s", id)
+			}
+		}
+	}
+	t.Logf("%d mutants: %d noticed, %d do not compile, %d decide the same", total, killed, stillborn, total-killed-stillborn)
+	if killed*10 < (total-stillborn)*8 {
+		t.Errorf("only %d of %d mutants are noticed", killed, total-stillborn)
+	}
+}
