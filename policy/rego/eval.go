@@ -22,6 +22,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/policy/decision"
 	"github.com/waybill-ml/waybill/policy/input"
+	"github.com/waybill-ml/waybill/policy/people"
 )
 
 // Bounds of what a policy may report: the record of a decision has to fit into one signed bundle.
@@ -248,21 +249,15 @@ func (e *evaluation) apply(ctx context.Context, d *decision.Decision, r rule, br
 	}
 }
 
-// excepted finds the waiver that covers a failing rule: allowed by the environment for that rule, signed by an approver
-// who holds one of the roles that may waive, in force now. Of several the one with the smallest bundle digest counts.
+// excepted finds the waiver that covers a failing rule: people.Waives tells which have effect, and a mandatory rule none.
+// Of several the one with the smallest bundle digest counts.
 func excepted(r rule, in input.Input) (input.Exception, bool) {
-	if r.Mandatory || !slices.Contains(in.Environment.Exceptions.Rules, r.ID) {
+	if r.Mandatory {
 		return input.Exception{}, false
 	}
-	now := in.Context.Time
 	for _, x := range in.Exceptions {
-		if x.Rule != r.ID || strings.TrimSpace(x.Reason) == "" || now.Before(x.At) || !now.Before(x.Expires) {
-			continue
-		}
-		for _, role := range x.Roles {
-			if slices.Contains(in.Environment.Exceptions.Roles, role) {
-				return x, true
-			}
+		if x.Rule == r.ID && people.Waives(in, x) == "" {
+			return x, true
 		}
 	}
 	return input.Exception{}, false
