@@ -121,6 +121,9 @@ func Load(ctx context.Context, c Compiler, code []byte, opts ...Option) (_ *Poli
 		if err != nil {
 			return err
 		}
+		if err := checkTables(code); err != nil {
+			return err
+		}
 		if p.env, err = f.Runtime.CompileModule(ctx, envModule(pages, memory>>16)); err != nil {
 			return err
 		}
