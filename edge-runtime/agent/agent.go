@@ -179,6 +179,7 @@ type checks struct {
 	enough  func(evs []verify.Evidence, doc *trust.Document, subject artifact.Digest, types ...string) error
 	blob    func(got, want artifact.Digest) bool
 	pinned  func(doc *trust.Document, policy artifact.Digest) bool
+	time    func(clock, floor time.Time) time.Time
 }
 
 func realChecks() checks {
@@ -191,6 +192,7 @@ func realChecks() checks {
 		enough:  verify.Enough,
 		blob:    func(got, want artifact.Digest) bool { return got == want },
 		pinned:  pinned,
+		time:    later,
 	}
 }
 
@@ -288,11 +290,14 @@ func (a *Agent) Trust() *trust.Document {
 
 // now is the clock, or the latest signed time seen when the clock is behind it.
 func (a *Agent) now() time.Time {
-	now := a.Clock.Now().UTC()
-	if floor := a.Store.Doc().TimeFloor; now.Before(floor) {
+	return a.checks.time(a.Clock.Now().UTC(), a.Store.Doc().TimeFloor)
+}
+
+func later(clock, floor time.Time) time.Time {
+	if clock.Before(floor) {
 		return floor
 	}
-	return now
+	return clock
 }
 
 // Start finishes or undoes what a restart interrupted and serves the committed artifact of each channel. An error means

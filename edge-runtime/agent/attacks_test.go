@@ -124,7 +124,7 @@ func attackTable(t *testing.T) []attack {
 			d.clock.advance(8 * 24 * time.Hour)
 		}, "record has expired", noAdmit},
 		{"a clock set back revives an expired record", func(w *world, d *device, evil channel.Target) {
-			// The device has seen a signed time after the expiry; then its clock loses a year.
+			// The device has seen a signed time after the expiry; then its clock loses days.
 			c := w.change(w.model("1.0 good"))
 			c.Issued, c.Expires = w.Now.Add(20*24*time.Hour), w.Now.Add(27*24*time.Hour)
 			w.publish(c)
@@ -132,9 +132,25 @@ func attackTable(t *testing.T) []attack {
 			if err := d.pollOnce(); err != nil {
 				t.Fatal(err)
 			}
-			d.clock.advance(-365 * 24 * time.Hour)
+			d.clock.advance(-15 * 24 * time.Hour)
 			w.push(trust.RoleDeployer, next(w, w.change(evil)))
-		}, "record has expired", noAdmit},
+		}, "record has expired", func(a *Agent) { a.checks.time = func(clock, _ time.Time) time.Time { return clock } }},
+		{"a clock set back revives an expired verdict", func(w *world, d *device, evil channel.Target) {
+			c := w.change(w.model("1.0 good"))
+			c.Issued, c.Expires = w.Now.Add(20*24*time.Hour), w.Now.Add(27*24*time.Hour)
+			w.publish(c)
+			d.clock.advance(20 * 24 * time.Hour)
+			if err := d.pollOnce(); err != nil {
+				t.Fatal(err)
+			}
+			d.clock.advance(-19 * 24 * time.Hour)
+			v := w.VSA()
+			v.Waybill.Basis = evidence.Basis{Channel: "prod", Seq: w.head.Record.Seq, Champion: w.head.Record.Target.Digest}
+			v.Waybill.NotAfter = w.Now.Add(10 * 24 * time.Hour)
+			ch := w.change(evil)
+			ch.Issued, ch.Expires = w.Now.Add(20*24*time.Hour), w.Now.Add(28*24*time.Hour)
+			pinned(w, ch, evidence.TypeVSA, w.SignVSA(evil.Digest, v))
+		}, "the verdict was valid until", func(a *Agent) { a.checks.time = func(clock, _ time.Time) time.Time { return clock } }},
 		{"a target below the epoch floor", func(w *world, d *device, evil channel.Target) {
 			c := w.change(w.model("1.5 good"))
 			c.Target.Epoch, c.EpochFloor = 2, 2

@@ -7,7 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
@@ -126,6 +128,46 @@ func (d *device) artifact(withTrust bool) error {
 	return err
 }
 
+// verdict is the admission of the verdict alone, as the agent asks for it.
+func (d *device) verdict(rec *channel.Record) error {
+	_, _, err := VSA(d.vsa, d.doc, VSAWant{Subject: d.digest, ResourceURI: "waybill:ml/churn", Model: "churn", Env: "prod", DeviceClass: "edge-s", Now: d.w.Now, Record: rec})
+	return err
+}
+
+// percentiles runs do as often as b asks and reports what half and 99 in 100 of the runs took.
+func percentiles(b *testing.B, do func() error) {
+	b.Helper()
+	var took []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if err := do(); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+}
+
+// The admission of a verdict: signature, signer, verifier, digest, resource, result, environment, class, levels, policy, time
+// and basis.
+func BenchmarkVerdict(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		ec   bool
+	}{{"ed25519", false}, {"p256", true}} {
+		b.Run(c.name, func(b *testing.B) {
+			d := newDevice(b, c.ec)
+			rec, _, err := Record(d.record, d.doc, d.w.Now)
+			if err != nil {
+				b.Fatal(err)
+			}
+			percentiles(b, func() error { return d.verdict(rec) })
+		})
+	}
+}
+
 // What a device verifies for one artifact: record, release, verdict and manifest, and the trust document before them.
 func BenchmarkArtifact(b *testing.B) {
 	for _, c := range []struct {
@@ -134,11 +176,7 @@ func BenchmarkArtifact(b *testing.B) {
 	}{{"ed25519", false, false}, {"ed25519-trust", false, true}, {"p256", true, false}, {"p256-trust", true, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			d := newDevice(b, c.ec)
-			for b.Loop() {
-				if err := d.artifact(c.trust); err != nil {
-					b.Fatal(err)
-				}
-			}
+			percentiles(b, func() error { return d.artifact(c.trust) })
 		})
 	}
 }

@@ -140,6 +140,10 @@ func (v verifier) verdict(a *evidence.VSA, doc *trust.Document, want VSAWant) *E
 		return refuse(Refused, "the verdict is for environment %s, not %s", x.Environment, want.Env)
 	case v.on("class") && want.DeviceClass != "" && !contains(x.DeviceClasses, want.DeviceClass) && !contains(x.DeviceClasses, "*"):
 		return refuse(Refused, "the verdict is for device classes %s, not %s", orNone(x.DeviceClasses), want.DeviceClass)
+	case v.on("level") && !contains(a.VerifiedLevels, evidence.EnvironmentLevel(want.Env)):
+		return refuse(Refused, "the verdict has the levels %s, not %s", orNone(a.VerifiedLevels), evidence.EnvironmentLevel(want.Env))
+	case v.on("level") && want.DeviceClass != "" && !contains(a.VerifiedLevels, evidence.ClassLevel(want.DeviceClass)) && !contains(a.VerifiedLevels, evidence.ClassLevel("*")):
+		return refuse(Refused, "the verdict has the levels %s, not %s", orNone(a.VerifiedLevels), evidence.ClassLevel(want.DeviceClass))
 	case v.on("policy") && !contains(pinned, x.PolicyDigest):
 		return refuse(Refused, "the verdict was reached with policy %s, which is not one of the %d pinned ones", x.PolicyDigest.Short(), len(pinned))
 	case v.on("not-after") && !want.IgnoreExpiry && !want.Now.Before(x.NotAfter):

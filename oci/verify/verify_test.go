@@ -244,13 +244,15 @@ func TestVSAAttacks(t *testing.T) {
 		change      func(*evidence.VSA)
 		want        VSAWant
 	}{
-		{"denial", "result", Refused, func(v *evidence.VSA) {
+		{"denial", "result+level", Refused, func(v *evidence.VSA) {
 			v.VerificationResult, v.VerifiedLevels, v.Waybill.Violations = evidence.Failed, []string{"FAILED"}, []string{"QUAL-001"}
 		}, want},
 		{"verdict for staging", "env", Refused, func(v *evidence.VSA) { v.Waybill.Environment = "staging" }, want},
 		{"verdict for another class", "class", Refused, func(v *evidence.VSA) { v.Waybill.DeviceClasses = []string{"edge-l"} }, want},
 		{"verdict on another model", "resource", Refused, func(v *evidence.VSA) { v.ResourceURI = "waybill:ml/fraud" }, want},
 		{"another verifier", "verifier-id", Refused, func(v *evidence.VSA) { v.Verifier.ID = "https://example.com/gate" }, want},
+		{"no level of the environment", "level", Refused, func(v *evidence.VSA) { v.VerifiedLevels = []string{"SLSA_BUILD_LEVEL_3", "WAYBILL_CLASS_EDGE_S"} }, want},
+		{"no level of the class", "level", Refused, func(v *evidence.VSA) { v.VerifiedLevels = []string{"WAYBILL_ENV_PROD"} }, want},
 		{"policy that is not pinned", "policy", Refused, func(v *evidence.VSA) {
 			v.Policy.Digest, v.Waybill.PolicyDigest = map[string]string{"sha256": digestB.Hex()}, digestB
 		}, want},
@@ -270,6 +272,14 @@ func TestVSAAttacks(t *testing.T) {
 				t.Errorf("refused without check %q too: %v", c.check, err)
 			}
 		})
+	}
+	// The pair counts: the gate's id under another role's key is no verdict either.
+	evaluator := w.Keys[trust.RoleEvaluator].Sign(t, evidence.TypeVSA, "churn", digestA, w.VSA())
+	if _, _, err := VSA(evaluator, w.Doc, want); ReasonOf(err) != WrongRole {
+		t.Errorf("the gate's id, an evaluator's key: %v", err)
+	}
+	if _, _, err := (verifier{skip: "role"}).vsa(evaluator, w.Doc, want); err != nil {
+		t.Errorf("refused without the check too: %v", err)
 	}
 	v := w.VSA()
 	v.Waybill.NotAfter = w.Now

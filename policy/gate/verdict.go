@@ -3,7 +3,6 @@ package gate
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/version"
@@ -47,9 +46,9 @@ func (o *Outcome) VSA() (*evidence.VSA, error) {
 	}
 	if o.Decision.Allow {
 		v.VerificationResult = evidence.Passed
-		v.VerifiedLevels = []string{"WAYBILL_ENV_" + level(env.Name)}
+		v.VerifiedLevels = []string{evidence.EnvironmentLevel(env.Name)}
 		for _, c := range v.Waybill.DeviceClasses {
-			v.VerifiedLevels = append(v.VerifiedLevels, "WAYBILL_CLASS_"+level(c))
+			v.VerifiedLevels = append(v.VerifiedLevels, evidence.ClassLevel(c))
 		}
 		if n := BuildLevel(o.Input); n > 0 {
 			v.VerifiedLevels = append(v.VerifiedLevels, fmt.Sprintf("SLSA_BUILD_LEVEL_%d", n))
@@ -63,18 +62,6 @@ func nameOr(s string) string {
 		return "unnamed"
 	}
 	return s
-}
-
-func level(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' {
-			return r - 'a' + 'A'
-		}
-		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' {
-			return r
-		}
-		return '_'
-	}, s)
 }
 
 // notAfter is the environment's span from now, cut short by the first applied exception that runs out: what was waived

@@ -162,7 +162,7 @@ func (w *World) VSA() *evidence.VSA {
 		Policy:             evidence.PolicyRef{URI: "oci://registry.test/policy", Digest: map[string]string{"sha256": Policy.Hex()}},
 		InputAttestations:  []evidence.Reference{},
 		VerificationResult: evidence.Passed,
-		VerifiedLevels:     []string{"WAYBILL_ENV_PROD"},
+		VerifiedLevels:     []string{"WAYBILL_ENV_PROD", "WAYBILL_CLASS_EDGE_S"},
 		SLSAVersion:        "1.0",
 		Waybill: evidence.VSAExtension{
 			Environment: "prod", DeviceClasses: []string{"edge-s"}, NotAfter: w.Now.Add(30 * 24 * time.Hour),
