@@ -58,25 +58,25 @@ func (c *collector) champion(ctx context.Context, src Source, chans Channels) ev
 	}
 	ch.Verified = true
 	var past []evidence.Verdict
-	seen := map[artifact.Digest]bool{}
-	for _, b := range raws {
+	order, by := distinct(raws)
+	for _, d := range order {
+		b := by[d]
 		typ, _, env := peek(b)
-		if typ != evidence.TypeEvaluation && (typ != evidence.TypeVSA || env != c.env.Name) || seen[artifact.DigestOf(b)] {
+		if typ != evidence.TypeEvaluation && (typ != evidence.TypeVSA || env != c.env.Name) {
 			continue
 		}
-		seen[artifact.DigestOf(b)] = true
 		ev, err := c.verifyBundle(b, c.doc, c.want(rec.Target.Name, rec.Target.Digest, typ))
 		if err != nil {
 			continue // what is not verified is no figure to compare with; too few of them deny
 		}
 		if typ == evidence.TypeVSA {
-			if v, err := parseVerdict(ev, env); err == nil {
+			if v, err := c.parseVerdict(ev, env); err == nil {
 				past = append(past, evidence.Verdict{Bundle: ev.Bundle, VSA: v})
 				c.used = append(c.used, ev.Bundle)
 			}
 			continue
 		}
-		if err := add(&ch.Metrics, ev, metrics); err != nil {
+		if err := add(c.seam, &ch.Metrics, ev, metrics); err != nil {
 			continue
 		}
 		c.used = append(c.used, ev.Bundle)

@@ -173,17 +173,12 @@ func (c *collector) evidence(ctx context.Context, src Source, subject artifact.D
 		return nil
 	}
 	c.raws = raws
-	seen := map[artifact.Digest]bool{}
-	for _, raw := range raws {
-		d := artifact.DigestOf(raw)
-		if seen[d] {
-			continue
-		}
-		seen[d] = true
+	order, by := distinct(raws)
+	for _, d := range order {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c.read(raw, d, subject)
+		c.read(by[d], d, subject)
 	}
 	c.settleBills()
 	c.settleScans()

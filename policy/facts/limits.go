@@ -2,7 +2,10 @@ package facts
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -19,12 +22,14 @@ const maxNote = 1024
 
 func clip(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
+	if utf8.RuneCountInString(s) <= limit {
+		return s
+	}
 	n := 0
 	for i := range s {
-		if n == limit-1 {
+		if n++; n == limit {
 			return s[:i] + "…"
 		}
-		n++
 	}
 	return s
 }
@@ -44,4 +49,13 @@ func (s seam) within(raws [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// distinct gives the bundles by digest, each once: the document does not depend on the order in which a registry lists them.
+func distinct(raws [][]byte) ([]artifact.Digest, map[artifact.Digest][]byte) {
+	by := make(map[artifact.Digest][]byte, len(raws))
+	for _, b := range raws {
+		by[artifact.DigestOf(b)] = b
+	}
+	return slices.Sorted(maps.Keys(by)), by
 }

@@ -14,20 +14,20 @@ import (
 func (c *collector) file(e *verify.Evidence, env string) error {
 	switch e.PredicateType {
 	case evidence.TypeEvaluation:
-		return add(&c.in.Metrics, e, metrics)
+		return add(c.seam, &c.in.Metrics, e, metrics)
 	case evidence.TypeDataset:
-		return add(&c.in.Datasets, e, datasets)
+		return add(c.seam, &c.in.Datasets, e, datasets)
 	case evidence.TypeTestResult:
-		return add(&c.in.Tests, e, tests)
+		return add(c.seam, &c.in.Tests, e, tests)
 	case evidence.TypeProvenance:
-		return add(&c.in.Provenance, e, func(e *verify.Evidence) ([]input.Provenance, error) {
+		return add(c.seam, &c.in.Provenance, e, func(e *verify.Evidence) ([]input.Provenance, error) {
 			p, err := slsa(e)
 			return []input.Provenance{p}, err
 		})
 	case evidence.TypeApproval:
-		return add(&c.in.Approvals, e, approval)
+		return add(c.seam, &c.in.Approvals, e, approval)
 	case evidence.TypeException:
-		return add(&c.in.Exceptions, e, exception)
+		return add(c.seam, &c.in.Exceptions, e, exception)
 	case evidence.TypeCycloneDX:
 		return c.cyclonedx(e)
 	case evidence.TypeSPDX, evidence.TypeSPDX23:
@@ -41,9 +41,9 @@ func (c *collector) file(e *verify.Evidence, env string) error {
 }
 
 // add appends what read makes of a statement, when it fits.
-func add[T any](list *[]T, e *verify.Evidence, read func(*verify.Evidence) ([]T, error)) error {
+func add[T any](s seam, list *[]T, e *verify.Evidence, read func(*verify.Evidence) ([]T, error)) error {
 	xs, err := read(e)
-	if err == nil {
+	if err == nil && s.on("fits") {
 		err = input.Fits(xs)
 	}
 	if err != nil {
@@ -124,7 +124,7 @@ func exception(e *verify.Evidence) ([]input.Exception, error) {
 }
 
 func (c *collector) verdict(e *verify.Evidence, env string) error {
-	v, err := parseVerdict(e, env)
+	v, err := c.parseVerdict(e, env)
 	if err != nil {
 		return err
 	}
@@ -142,15 +142,15 @@ func (c *collector) verdict(e *verify.Evidence, env string) error {
 }
 
 // parseVerdict reads a verdict of the gate for one environment.
-func parseVerdict(e *verify.Evidence, env string) (*evidence.VSA, error) {
+func (s seam) parseVerdict(e *verify.Evidence, env string) (*evidence.VSA, error) {
 	v, err := evidence.ParseVSA(e.Predicate)
 	if err != nil {
 		return nil, err
 	}
-	if v.Verifier.ID != evidence.GateID {
+	if s.on("gate-id") && v.Verifier.ID != evidence.GateID {
 		return nil, fmt.Errorf("the verdict is of verifier %q, not %q", v.Verifier.ID, evidence.GateID)
 	}
-	if v.Waybill.Environment != env {
+	if s.on("verdict-env") && v.Waybill.Environment != env {
 		return nil, fmt.Errorf("the verdict is for environment %s, not %s", v.Waybill.Environment, env)
 	}
 	return v, nil
