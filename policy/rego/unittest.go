@@ -75,6 +75,7 @@ func RunTests(ctx context.Context, fsys fs.FS, o TestOptions) ([]TestResult, err
 	if err != nil || len(tests) == 0 {
 		return []TestResult{}, err
 	}
+	strict := !anyUsers(modules)
 	for n, m := range tests {
 		modules[n] = m
 	}
@@ -85,7 +86,7 @@ func RunTests(ctx context.Context, fsys fs.FS, o TestOptions) ([]TestResult, err
 	}
 	defer store.Abort(ctx, txn)
 	// One test at a time: a policy that needs the whole machine must not make its neighbours run out of time.
-	r := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(true).WithEnablePrintStatements(true)).
+	r := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(strict).WithEnablePrintStatements(true)).
 		SetStore(store).SetModules(modules).SetTimeout(o.Timeout).RaiseBuiltinErrors(true).SetDefaultRegoVersion(ast.RegoV1).SetParallel(1)
 	if o.Cover != nil {
 		r.SetCoverageQueryTracer(o.Cover.cov).SetCoverageRuns(nil)
@@ -128,7 +129,7 @@ func parseTests(fsys fs.FS) (map[string]*ast.Module, error) {
 		if len(raw) > bundle.MaxBytes {
 			return fmt.Errorf("%s is larger than %d bytes", p, bundle.MaxBytes)
 		}
-		m, err := ast.ParseModuleWithOpts(p, string(raw), ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
+		m, err := parseModule(p, string(raw), Capabilities())
 		if err != nil {
 			return err
 		}
