@@ -174,10 +174,13 @@ func TestProjectFacts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	add("limits: {timeout: 250ms, max_batch: 64}\nowner: someone\nepoch: 2\n")
+	add("limits: {timeout: 250ms, max_batch: 64, memory: 1MiB}\nowner: someone\nepoch: 2\n")
 	in, m, _ := load(t, dir)
 	if m.Interface.Limits != (artifact.Limits{TimeoutMS: 250, MaxBatch: 64}) || len(m.Interface.Inputs[0].Columns) != 30 {
 		t.Errorf("interface %+v", m.Interface)
+	}
+	if m.Interface.Memory.Max != 1<<20 {
+		t.Errorf("the host may give %d bytes, the limit is 1 MiB", m.Interface.Memory.Max)
 	}
 	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "store"), store.Options{Create: true})
 	if err != nil {
@@ -206,7 +209,8 @@ func TestProjectFacts(t *testing.T) {
 		"steps: [{name: a, file: golden.json, when: after, inputs: [label, probabilities], outputs: [{name: y, type: f32}], keep: [labels]}]\n":                                                  "keep: \"labels\" is no input",
 		"steps: [{name: a, file: nope.wasm, when: after, inputs: [label], outputs: [{name: y, type: f32}]}]\n":                                                                                   "nope.wasm does not exist",
 		"steps: [{name: a, file: golden.json, when: after, inputs: [label], outputs: [{name: y, type: f32}]}, {name: b, file: golden.json, inputs: [label], outputs: [{name: y, type: f32}]}]\n": "stands behind one that runs after",
-		"owner: x\nlimits: {max_batch: 1}\nmetrics: nope.json\n":                                                                                                                                 "nope.json does not exist",
+		"limits: {memory: 1kB}\n":                                "limits.memory is 1000 bytes, the model takes at least",
+		"owner: x\nlimits: {max_batch: 1}\nmetrics: nope.json\n": "nope.json does not exist",
 	} {
 		add(s)
 		err := func() error {

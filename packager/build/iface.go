@@ -2,10 +2,12 @@ package build
 
 import (
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/ir"
+	"github.com/waybill-ml/waybill/packager/project"
 )
 
 // Paths of the files that a bundle always has.
@@ -79,6 +81,25 @@ func MemoryOf(g *ir.Graph, c *codegen.Result) artifact.Memory {
 		limit = min(round(fixed+up(uint64(c.CtxSize))+up(values*abi.DescSize)+inputs+line+arena), 4<<30)
 	}
 	return artifact.Memory{Heap: c.HeapBase, Context: c.CtxSize, Arena: arena, Max: limit, Planned: uint64(c.Memory.Size), Exact: exact}
+}
+
+// bound lowers the most memory that a host should allow to the author's own limit. The vectors of the project run under it
+// at pack, so that a limit which is too low is found there.
+func bound(m *artifact.Memory, w *artifact.Weights, l project.Limits) error {
+	const page = 64 << 10
+	if l.Memory == 0 {
+		return nil
+	}
+	fixed := uint64(m.Heap) + uint64(m.Context)
+	if w != nil {
+		fixed = max(fixed, uint64(w.Base)+uint64(w.Size))
+	}
+	least, limit := fixed+m.Planned+page, uint64(l.Memory)/page*page
+	if limit < least {
+		return diag.New(diag.Usage, "limits.memory is %d bytes, the model takes at least %d before it has seen any input", l.Memory, least).At(l.MemoryAt)
+	}
+	m.Max = min(m.Max, limit)
+	return nil
 }
 
 // inputBytes is what the inputs of every call take, each rounded up to a line with a line to spare, if that is always the same.

@@ -239,6 +239,9 @@ func (in *Input) Compile(ctx context.Context, opt codegen.Options) (*Model, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := bound(&m.Interface.Memory, m.Interface.Weights, p.Limits); err != nil {
+		return nil, err
+	}
 	list, code, err := configured(p.Steps, in.steps, m.Interface.Inputs)
 	if err != nil {
 		return nil, err

@@ -281,12 +281,14 @@ func (r *reader) state(n ast.Node) State {
 
 func (r *reader) limits(n ast.Node) Limits {
 	var l Limits
-	r.mapping(n, "limits", []string{"timeout", "max_batch", "dims"}, func(key string, v ast.Node) {
+	r.mapping(n, "limits", []string{"timeout", "max_batch", "memory", "dims"}, func(key string, v ast.Node) {
 		switch key {
 		case "timeout":
 			l.Timeout = r.duration(v, "timeout", time.Hour)
 		case "max_batch":
 			l.MaxBatch = r.integer(v, "max_batch", 1, 1<<31-1)
+		case "memory":
+			l.Memory, l.MemoryAt = r.bytes(v, "memory", 4<<30), r.loc(v)
 		default:
 			r.open(v, "dims", func(symbol string, v ast.Node) {
 				l.Dims = append(l.Dims, DimBound{symbol, r.integer(v, "dims."+symbol, 1, 1<<31-1), r.loc(v)})

@@ -100,6 +100,8 @@ type State struct {
 type Limits struct {
 	Timeout  time.Duration
 	MaxBatch int64
+	Memory   int64      // bytes of linear memory that the model may take on any host
+	MemoryAt diag.Loc   // where that stands
 	Dims     []DimBound // in the order of the file
 }
 

@@ -238,6 +238,30 @@ func (r *reader) duration(n ast.Node, what string, high time.Duration) time.Dura
 	return d
 }
 
+// bytes reads a size: 64MiB, 1GiB, 500kB, or a number of bytes.
+func (r *reader) bytes(n ast.Node, what string, high int64) int64 {
+	s := strings.TrimSpace(r.text(n, what, true))
+	if r.err != nil {
+		return 0
+	}
+	number, unit := s, int64(1)
+	for _, u := range []struct {
+		suffix string
+		size   int64
+	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}} {
+		if t, ok := strings.CutSuffix(s, u.suffix); ok {
+			number, unit = strings.TrimSpace(t), u.size
+			break
+		}
+	}
+	v, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || v < 1 || v > high/unit {
+		r.fail(n, "%s must be a size like 64MiB, at most %d bytes", what, high)
+		return 0
+	}
+	return v * unit
+}
+
 // forbidden names the YAML features that make a file read differently from how it looks.
 func forbidden(n ast.Node) string {
 	switch n.(type) {

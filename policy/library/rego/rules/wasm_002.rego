@@ -8,7 +8,7 @@
 #   since: "1.0"
 #   profiles: {baseline: off, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
-#   remediation: "compile with a lower bound, or gate for larger devices: waybill env show ENV"
+#   remediation: "bound it in waybill.yaml (limits: {memory: 64MiB}) and pack again: waybill pack"
 #   standards:
 #     - "EU AI Act Annex IV 2(h)"
 #     - "EU AI Act Annex IV 1(e)"
