@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/policy/input"
 )
@@ -40,7 +41,8 @@ func Docs() map[string]string {
 		fmt.Fprintf(&x, "| %d | %s |\n", c.Code, c.Meaning)
 	}
 	return map[string]string{"cli.md": b.String(), "exit-codes.md": x.String(), "operators.md": operatorsDoc(),
-		"facts.md": factsDoc(), "policy-input.schema.json": string(input.SchemaJSON())}
+		"facts.md": factsDoc(), "policy-input.schema.json": string(input.SchemaJSON()),
+		"device-input.schema.json": string(deviceinput.SchemaJSON())}
 }
 
 func fence(b *strings.Builder, text string) { b.WriteString("```text\n" + text + "```\n") }

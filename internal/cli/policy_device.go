@@ -15,6 +15,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/policy/device"
+	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // deviceModule is what --out defaults to with --device.
@@ -167,4 +168,22 @@ func (c *Call) deviceModule(ctx context.Context, path string) ([]byte, error) {
 		return nil, diag.Wrap(diag.Failure, err, "%s", policySource(path))
 	}
 	return m.Code, nil
+}
+
+// compileTested compiles a policy whose tests are about to run: nil for one that is for devices alone, which is compiled and
+// linted as policy pack --device does.
+func (c *Call) compileTested(ctx context.Context, path string) (*rego.Policy, fs.FS, error) {
+	if path != "" {
+		b, fsys, err := c.openPolicy(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if device.Only(b) {
+			if _, err := device.Compile(ctx, b); err != nil {
+				return nil, nil, diag.Wrap(diag.Failure, err, "%s", policySource(path))
+			}
+			return nil, fsys, nil
+		}
+	}
+	return c.compilePolicy(ctx, path)
 }

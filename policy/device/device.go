@@ -79,10 +79,10 @@ func Capabilities() *ast.Capabilities {
 	return caps
 }
 
-// Has tells whether a policy holds a device-local part.
-func Has(b *bundle.Bundle) bool {
+// Only tells whether a policy is for devices alone: all of its Rego is in Package or below it.
+func Only(b *bundle.Bundle) bool {
 	names, err := members(b)
-	return err == nil && len(names) > 0
+	return err == nil && len(names) > 0 && len(names) == len(regos(b))
 }
 
 // members lists the files of b whose package is Package or lies below it.

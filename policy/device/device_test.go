@@ -353,13 +353,29 @@ func TestExample(t *testing.T) {
 	if d := load(t, m.Code).Evaluate(t.Context(), raw); d.Allow || d.Why() != "battery 12 %, needs 30 % or mains" {
 		t.Errorf("%+v", d)
 	}
-	rs, err := policyrego.RunTests(t.Context(), fsys, time.Minute)
+	rs, err := policyrego.RunTests(t.Context(), fsys, policyrego.TestOptions{Timeout: time.Minute})
 	if err != nil || len(rs) < 10 {
 		t.Fatalf("%d tests, %v", len(rs), err)
 	}
 	for _, r := range rs {
-		if !r.Pass {
+		if r.Status != policyrego.TestPassed {
 			t.Errorf("%s:%d %s: %s", r.File, r.Line, r.Name, r.Reason)
 		}
+	}
+}
+
+// The example in the documentation compiles.
+func TestDocumentation(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/device-policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(strings.ReplaceAll(string(raw), "\r\n", "\n"), "```rego\n")
+	code, _, ok2 := strings.Cut(rest, "```\n")
+	if !ok || !ok2 {
+		t.Fatal("there is no example")
+	}
+	if _, err := Compile(t.Context(), policyOf(t, map[string]string{"device.rego": code})); err != nil {
+		t.Error(err)
 	}
 }
