@@ -527,7 +527,12 @@ func list[T any](s *[]T, key func(T) string) {
 		*s = []T{}
 		return
 	}
-	slices.SortStableFunc(*s, func(a, b T) int { return strings.Compare(key(a), key(b)) })
+	slices.SortStableFunc(*s, func(a, b T) int {
+		if c := strings.Compare(key(a), key(b)); c != 0 {
+			return c
+		}
+		return strings.Compare(fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b)) // equal keys must not leave the order to whoever listed them
+	})
 }
 
 func bare[T any](s *[]T) {

@@ -2,6 +2,7 @@ package library_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"github.com/waybill-ml/waybill/policy/decision"
@@ -22,17 +23,49 @@ func compile(t testing.TB) *rego.Policy {
 	return p
 }
 
-// Every rule has a fixture that it must deny and one that it must pass, and behaves so.
-func TestFixtures(t *testing.T) {
-	p := compile(t)
-	cases, err := library.Cases(p.Bundle().Digest())
+// evaluated is a fixture and what the default policy says about it.
+type evaluated struct {
+	library.Case
+	decision decision.Decision
+}
+
+// outcomes evaluates every fixture once for all tests. They only read it.
+var outcomes = sync.OnceValues(func() ([]evaluated, error) {
+	b, err := library.Default()
+	if err != nil {
+		return nil, err
+	}
+	p, err := rego.Compile(context.Background(), b)
+	if err != nil {
+		return nil, err
+	}
+	cases, err := library.Cases(b.Digest())
+	if err != nil {
+		return nil, err
+	}
+	var out []evaluated
+	for _, c := range cases {
+		out = append(out, evaluated{c, p.Evaluate(context.Background(), c.Doc)})
+	}
+	return out, nil
+})
+
+func fixtures(t testing.TB) []evaluated {
+	t.Helper()
+	out, err := outcomes()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return out
+}
+
+// Every rule has a fixture that it must deny and one that it must pass, and behaves so.
+func TestFixtures(t *testing.T) {
+	p := compile(t)
 	deny, pass := map[string]int{}, map[string]int{}
-	for _, c := range cases {
+	for _, c := range fixtures(t) {
 		t.Run(c.Rule+"/"+string(c.Want)+"/"+c.Name, func(t *testing.T) {
-			if err := c.Check(p.Evaluate(context.Background(), c.Doc)); err != nil {
+			if err := c.Check(c.decision); err != nil {
 				t.Error(err)
 			}
 		})

@@ -286,7 +286,7 @@ func TestEachConditionIsNeeded(t *testing.T) {
 		ms := mutants(x.module(t))
 		dead := 0
 		for i, mu := range ms {
-			if !full() && (i+n)%12 != 0 {
+			if !full() && (i+n)%20 != 0 {
 				continue
 			}
 			m := x.module(t)

@@ -77,18 +77,17 @@ func withoutDigest(t testing.TB, d decision.Decision) []byte {
 // lists stay in another order is decided the same.
 func TestDecisionDoesNotDependOnOrder(t *testing.T) {
 	p := compile(t)
-	cases, err := library.Cases(p.Bundle().Digest())
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := rand.New(rand.NewPCG(1, 2))
-	same, decided := 0, 0
-	for i, c := range cases {
+	same, decided, shuffles := 0, 0, 1
+	if full() {
+		shuffles = 5
+	}
+	for i, c := range fixtures(t) {
 		in, err := input.Parse(c.Doc)
 		if err != nil || c.Rule == rego.SchemaRule {
 			continue
 		}
-		for range 3 {
+		for range shuffles {
 			shuffled, err := input.Parse([]byte(shuffledKeys(r, decode(t, c.Doc))))
 			if err != nil {
 				t.Fatal(err)
@@ -104,10 +103,10 @@ func TestDecisionDoesNotDependOnOrder(t *testing.T) {
 			}
 			same++
 		}
-		if !full() && i%3 != 0 {
+		if !full() && i%9 != 0 {
 			continue
 		}
-		want := withoutDigest(t, p.Evaluate(context.Background(), c.Doc))
+		want := withoutDigest(t, c.decision)
 		shuffleLists(r, reflect.ValueOf(&in).Elem())
 		b, err := in.Canonical()
 		if err != nil {
@@ -119,7 +118,7 @@ func TestDecisionDoesNotDependOnOrder(t *testing.T) {
 		decided++
 	}
 	t.Logf("%d documents in another order have the same bytes, %d were decided in another order", same, decided)
-	if same < 500 || decided < 80 {
+	if same < 500 || decided < 40 {
 		t.Errorf("only %d and %d documents", same, decided)
 	}
 }
@@ -141,20 +140,16 @@ func TestKeysInAnotherOrderAreRefused(t *testing.T) {
 // rules at least.
 func TestFailedEvidenceNeverHelps(t *testing.T) {
 	p := compile(t)
-	cases, err := library.Cases(p.Bundle().Digest())
-	if err != nil {
-		t.Fatal(err)
-	}
 	n := 0
-	for i, c := range cases {
-		if c.Want != decision.Fail || c.Rule == rego.SchemaRule || !full() && i%3 != 0 {
+	for i, c := range fixtures(t) {
+		if c.Want != decision.Fail || c.Rule == rego.SchemaRule || !full() && i%9 != 0 {
 			continue
 		}
 		in, err := input.Parse(c.Doc)
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := p.Evaluate(context.Background(), c.Doc)
+		before := c.decision
 		var junk []input.Attestation
 		for k, a := range append(append([]input.Attestation{}, in.Signatures...), in.Attestations...) {
 			failed := a
@@ -185,7 +180,7 @@ func TestFailedEvidenceNeverHelps(t *testing.T) {
 		n += len(junk)
 	}
 	t.Logf("%d pieces of failed or foreign evidence were added", n)
-	if n < 500 {
+	if n < 400 {
 		t.Errorf("only %d pieces", n)
 	}
 }

@@ -128,14 +128,14 @@ func TestDroppingAnyKeyNeverAllows(t *testing.T) {
 	}
 	var docs []doc
 	for i, profile := range profiles() {
-		every := 4 // each profile a quarter, all of them together each key
+		every := 4 // each profile a quarter, from another start
 		if full() {
 			every = 1
 		}
 		docs = append(docs, doc{"base/" + profile + strings.Repeat(" ", i), "", under(t, base, profile), every})
 	}
 	for _, c := range cases {
-		every := 151
+		every := 301
 		if full() {
 			every = 1
 		}
@@ -143,7 +143,7 @@ func TestDroppingAnyKeyNeverAllows(t *testing.T) {
 	}
 	dropped := 0
 	for i, c := range docs {
-		n := i
+		n := i % c.every
 		objects(decode(t, c.bytes), "", func(path string, _ map[string]any, key string) {
 			if n++; n%c.every != 0 {
 				return
@@ -159,7 +159,7 @@ func TestDroppingAnyKeyNeverAllows(t *testing.T) {
 		})
 	}
 	t.Logf("%d documents, %d dropped keys", len(docs), dropped)
-	if dropped < 2500 {
+	if dropped < 1500 {
 		t.Errorf("only %d keys were dropped", dropped)
 	}
 }
@@ -237,7 +237,7 @@ func TestEnforcement(t *testing.T) {
 		if c.Want != decision.Fail || c.Rule == "INPUT-000" {
 			continue
 		}
-		if tried[c.Rule]++; tried[c.Rule] > 2 && !full() {
+		if tried[c.Rule]++; !full() && (tried[c.Rule] > 1 || len(tried)%2 == 0) {
 			continue
 		}
 		for _, set := range []string{"warn", "off"} {
@@ -261,6 +261,9 @@ func TestEnforcement(t *testing.T) {
 		}
 		// A waiver for every rule, signed by the right role: only rules that may be waived give way.
 		in, _ := input.Parse(c.Doc)
+		if len(in.Exceptions) > 0 {
+			continue // it is about exceptions, which change below
+		}
 		in.Environment.Exceptions = input.ExceptionDemand{Roles: []string{"ml-lead"}, Rules: []string{c.Rule}}
 		in.Exceptions = []input.Exception{{Rule: c.Rule, Reason: "agreed", At: in.Context.Time.AddDate(0, 0, -1), Expires: in.Context.Time.AddDate(0, 0, 1),
 			Bundle: in.Artifact.Digest, Roles: []string{"ml-lead"}, Signer: input.Signer{KeyID: "k", Name: "ml lead", Role: "approver", Kind: "key"}}}
