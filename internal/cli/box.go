@@ -20,6 +20,22 @@ func (c *Call) evaluator(b *bundle.Bundle) gate.Evaluator {
 	return &here{b: b}
 }
 
+// rulesOf compiles a policy that may be anybody's, and lists its rules. A policy that the compiler does not survive is an error.
+func (c *Call) rulesOf(ctx context.Context, b *bundle.Bundle) ([]rego.RuleInfo, error) {
+	if c.Env.Box == nil {
+		p, err := rego.Compile(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		return p.Rules(), nil
+	}
+	said, err := box.New(*c.Env.Box, b, box.Limits{}).Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return said.Rules, nil
+}
+
 // here compiles and evaluates a policy in this process.
 type here struct {
 	b     *bundle.Bundle

@@ -34,7 +34,7 @@ func (r resolved) Resolve(ctx context.Context, digest string) (artifact.Descript
 	return d, err
 }
 
-func describePolicy(ctx context.Context, p graph, d artifact.Digest, out *inspectJSON) error {
+func (c *Call) describePolicy(ctx context.Context, p graph, d artifact.Digest, out *inspectJSON) error {
 	a, err := source.Read(ctx, resolved{p}, string(d), "")
 	if err != nil {
 		return err
@@ -42,12 +42,12 @@ func describePolicy(ctx context.Context, p graph, d artifact.Digest, out *inspec
 	m := a.Bundle.Meta()
 	out.Name, out.Version, out.Reason = m.Name, m.Version, "it is a policy"
 	out.Policy = &inspectPolicyJSON{Digest: a.Bundle.Digest(), Files: a.Bundle.Names(), Rules: []rego.RuleInfo{}, bundle: a.Bundle}
-	compiled, err := rego.Compile(ctx, a.Bundle)
+	rules, err := c.rulesOf(ctx, a.Bundle)
 	if err != nil {
 		out.Policy.Error = err.Error()
 		return nil //nolint:nilerr // it can be looked at all the same
 	}
-	out.Policy.Rules = compiled.Rules()
+	out.Policy.Rules = rules
 	return nil
 }
 

@@ -228,7 +228,7 @@ func (c *Call) describe(ctx context.Context, p graph, d artifact.Digest, arg str
 			out.Subject = m.Subject
 		}
 		if desc.ArtifactType == policyArtifactType {
-			if err := describePolicy(ctx, p, d, out); err != nil {
+			if err := c.describePolicy(ctx, p, d, out); err != nil {
 				return nil, err
 			}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/policy/environments"
 	"github.com/waybill-ml/waybill/policy/rego"
 )
 
@@ -31,6 +32,11 @@ func (c *Call) compilePolicy(ctx context.Context, path string) (*rego.Policy, fs
 		return nil, nil, err
 	}
 	defer o.Close()
+	if path != "" && path != environments.Builtin { // first where it can do no harm
+		if _, err := c.rulesOf(ctx, o.Bundle); err != nil {
+			return nil, nil, diag.Wrap(diag.Failure, err, "%s", o.named())
+		}
+	}
 	p, err := rego.Compile(ctx, o.Bundle)
 	if err != nil {
 		return nil, nil, diag.Wrap(diag.Failure, err, "%s", o.named())

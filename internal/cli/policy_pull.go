@@ -15,7 +15,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
-	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 func policyPullCommand() Command {
@@ -91,11 +90,11 @@ func runPolicyPull(ctx context.Context, c *Call) error {
 			out.Verified = append(out.Verified, verifiedOf(e))
 		}
 	}
-	compiled, err := rego.Compile(ctx, p.Bundle)
+	rules, err := c.rulesOf(ctx, p.Bundle)
 	if err != nil {
 		c.UI.Warn("it does not compile, so that no gate can apply it: %v", err)
 	} else {
-		out.Rules = len(compiled.Rules())
+		out.Rules = len(rules)
 	}
 	if d := c.String("out"); d != "" {
 		out.Ref, out.Dir = p.named(), c.Abs(d)

@@ -11,7 +11,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/trust"
-	"github.com/waybill-ml/waybill/policy/rego"
 	"github.com/waybill-ml/waybill/policy/source"
 )
 
@@ -62,7 +61,7 @@ func runPolicyPush(ctx context.Context, c *Call) error {
 		return err
 	}
 	defer p.Close()
-	compiled, err := rego.Compile(ctx, p.Bundle)
+	rules, err := c.rulesOf(ctx, p.Bundle)
 	if err != nil {
 		return diag.Wrap(diag.Failure, err, "%s", p.named())
 	}
@@ -78,7 +77,7 @@ func runPolicyPush(ctx context.Context, c *Call) error {
 		}
 	}
 	out := policyPushJSON{Schema: schemaBase + "policy-push/v1", Ref: dst.WithDigest(p.Desc.Digest).String(), Tag: dst.Tag, Digest: p.Bundle.Digest(), Manifest: p.Desc.Digest,
-		Name: p.Bundle.Meta().Name, Version: p.Bundle.Meta().Version, Rules: len(compiled.Rules()), Referrers: []evidenceJSON{}, DryRun: c.Bool("dry-run")}
+		Name: p.Bundle.Meta().Name, Version: p.Bundle.Meta().Version, Rules: len(rules), Referrers: []evidenceJSON{}, DryRun: c.Bool("dry-run")}
 	if err := c.pushPolicy(ctx, p, dst, key, &out); err != nil {
 		return err
 	}

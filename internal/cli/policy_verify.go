@@ -16,7 +16,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
-	"github.com/waybill-ml/waybill/policy/rego"
 	"github.com/waybill-ml/waybill/policy/source"
 )
 
@@ -108,11 +107,11 @@ func (c *Call) judgePolicy(ctx context.Context, p *openedPolicy, doc *trust.Docu
 	if err := c.policyPins(p, doc, out); err != nil {
 		return err
 	}
-	compiled, err := rego.Compile(ctx, p.Bundle)
+	rules, err := c.rulesOf(ctx, p.Bundle)
 	if err != nil {
 		return &policyRefusal{policyUnusable, diag.Wrap(diag.Verification, err, "the gate cannot apply %s", p.named())}
 	}
-	out.Rules = len(compiled.Rules())
+	out.Rules = len(rules)
 	return nil
 }
 
