@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
@@ -65,13 +64,9 @@ func runAttest(ctx context.Context, c *Call) error {
 	if err := evidence.ValidatePredicate(typ, raw); err != nil {
 		return diag.Wrap(diag.Usage, err, "what the statement says").At(locate(name, raw, err)).Hint("docs/format.md describes every predicate")
 	}
-	var predicate any = json.RawMessage(raw)
-	if typ == evidence.TypeApproval {
-		a, err := evidence.ParseApproval(raw)
-		if err != nil {
-			return err
-		}
-		predicate = *a
+	predicate, err := typed(typ, raw)
+	if err != nil {
+		return err
 	}
 	return c.attest(ctx, "attest", typ, predicate, trust.MaySign(typ)...)
 }

@@ -49,6 +49,7 @@ func trustCommands() []Command {
 		signCommand(),
 		attestCommand(),
 		approveCommand(),
+		approvalsCommand(),
 		verifyCommand(),
 	}
 }

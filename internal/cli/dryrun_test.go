@@ -144,6 +144,7 @@ func changes(before, after map[string]string) []string {
 // reason why the command has no --dry-run though it writes.
 func readOnly() map[string]string {
 	return map[string]string{
+		"approvals":       "it reads",
 		"audit show":      "", // it has --dry-run for its --html file
 		"bench":           "it measures",
 		"channel history": "", "channel show": "", "channel verify": "",

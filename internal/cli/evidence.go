@@ -127,6 +127,7 @@ type subject struct {
 	Model   *artifact.Model
 	Name    string
 	Version string
+	Authors []string // that the configuration names
 }
 
 // Close lets go of the place.
@@ -183,7 +184,7 @@ func (s *subject) read(ctx context.Context) error {
 	if err != nil {
 		return diag.Wrap(diag.Verification, err, "%s", s.Ref)
 	}
-	s.Desc, s.Name, s.Version = d, m.Descriptor.Name, m.Descriptor.Version
+	s.Desc, s.Name, s.Version, s.Authors = d, m.Descriptor.Name, m.Descriptor.Version, m.Descriptor.Authors
 	return nil
 }
 

@@ -28,6 +28,8 @@ import (
 //	setdigest NAME REF             set NAME to the digest of REF
 //	fill FILE OLD NEW              replace OLD by NEW in FILE
 //	reattach REF OTHER             attach every bundle of REF to OTHER as well
+//	nextsecond                     wait until the clock shows another second: statements are dated in whole ones
+//	same A B                       fail unless the two texts are equal
 //	publish KEY CHANNEL SEQ REF    put a channel record for REF where the model lives
 func governScriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
@@ -66,6 +68,14 @@ func governScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 			got, err := walk(v, strings.Split(args[2], "."))
 			ts.Check(err)
 			ts.Setenv(args[0], got)
+		},
+		"nextsecond": func(ts *testscript.TestScript, neg bool, args []string) {
+			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second + time.Millisecond)))
+		},
+		"same": func(ts *testscript.TestScript, neg bool, args []string) {
+			if len(args) != 2 || (args[0] == args[1]) == neg {
+				ts.Fatalf("%q", args)
+			}
 		},
 		"setdigest": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 2 {

@@ -114,6 +114,8 @@ type guest struct {
 	env      string // environment that the statements are for, where their type names one
 	c        *Call
 
+	may func(e *verify.Evidence) error // asked before what was signed is handed out; nil: nothing more is asked
+
 	id      string // of the identity, once known
 	role    trust.Role
 	subject string // of the certificate
@@ -251,12 +253,18 @@ func (g *guest) Sign(ctx context.Context, st *evidence.Statement) ([]byte, error
 		return raw, nil
 	}
 	e, err := verify.Bundle(raw, g.doc, verify.Want{
-		PredicateType: st.PredicateType, Subject: st.SubjectDigest(), Model: st.Subject[0].Name, Env: g.env, AnyScope: st.PredicateType == evidence.TypeApproval || st.PredicateType == evidence.TypeException,
-		Now: g.c.Env.Now(), Certificates: g.certs,
+		PredicateType: st.PredicateType, Subject: st.SubjectDigest(), Model: st.Subject[0].Name, Env: g.env,
+		AnyScope: g.env == "" && (st.PredicateType == evidence.TypeApproval || st.PredicateType == evidence.TypeException),
+		Now:      g.c.Env.Now(), Certificates: g.certs,
 	})
 	if err != nil {
 		return nil, diag.Wrap(diag.Verification, err, "signed by %s, which would not count; nothing was attached", cert.Subject).
 			Hint("waybill trust add trust.yaml --identity %s --issuer %s --role %s", cert.Subject, cert.Issuer, g.role)
+	}
+	if g.may != nil {
+		if err := g.may(e); err != nil {
+			return nil, err
+		}
 	}
 	g.id, g.role = e.KeyID, e.Role
 	return raw, nil

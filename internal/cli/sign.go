@@ -76,14 +76,15 @@ func (c *Call) attest(ctx context.Context, verb, predicateType string, predicate
 	if err != nil {
 		return err
 	}
+	what, approves := approval(predicate)
 	if _, ok := k.(*guest); !ok { // who that is stands in the certificate; it is asked before the signature is attached
-		if err := c.ready(doc, k, predicateType, s.Name, ""); err != nil {
+		if err := c.ready(doc, k, predicateType, s.Name, what.env); err != nil {
 			return err
 		}
-		if a, ok := predicate.(evidence.Approval); ok {
-			if err := c.mayApprove(doc, k, a.Role); err != nil {
-				return err
-			}
+	}
+	if approves {
+		if err := c.mayApprove(ctx, doc, k, s, what); err != nil {
+			return err
 		}
 	}
 	var notes []*evidence.Statement

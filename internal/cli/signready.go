@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -59,19 +58,6 @@ func (c *Call) ready(doc *trust.Document, k signer, predicateType, model, env st
 			Line("nothing was signed").Hint("waybill trust show --role %s", k.Role())
 	}
 	return nil
-}
-
-// mayApprove refuses an approval in a role that the trust document does not give to the key.
-func (c *Call) mayApprove(doc *trust.Document, k signer, role string) error {
-	if doc == nil {
-		return nil
-	}
-	e, ok := doc.Signer(k.KeyID())
-	if !ok || slices.Contains(e.ApproverRoles, role) {
-		return nil
-	}
-	return diag.New(diag.Verification, "trust document version %d lets key %s (%s) approve as %s, not as %s", doc.Version, k.KeyID()[:12], e.Name,
-		orDash(e.ApproverRoles), role).Line("nothing was signed").Hint("waybill trust show --role approver")
 }
 
 // attached looks for the statement among what is attached already: signed by the same key, with the same bytes. ECDSA

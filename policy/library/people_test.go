@@ -5,11 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
+	"github.com/waybill-ml/waybill/policy/bundle"
 	"github.com/waybill-ml/waybill/policy/decision"
 	"github.com/waybill-ml/waybill/policy/input"
 	"github.com/waybill-ml/waybill/policy/library"
 	"github.com/waybill-ml/waybill/policy/people"
+	"github.com/waybill-ml/waybill/policy/rego"
 )
 
 // What package people says about approvals and exceptions is what the rules say, over every fixture: APP-001 passes
@@ -132,5 +135,101 @@ func TestExceptionsThatHaveNoEffect(t *testing.T) {
 		if d := evaluate(change); d.Allow || len(d.Exceptions) != 0 {
 			t.Errorf("%s: allow %v, exceptions %v", name, d.Allow, d.Exceptions)
 		}
+	}
+}
+
+// Each check on approvals taken out of the policy in turn: the attack that it stops then passes.
+func TestWithoutAPeopleCheckTheAttackSucceeds(t *testing.T) {
+	full := compile(t)
+	ada := input.Signer{KeyID: "a1", Name: "Ada <ada@example.com>", Role: "approver", Kind: "key"}
+	attacks := []struct {
+		name, out, in string // of people.rego: text taken out, and what stands there instead
+		change        func(in *input.Input)
+	}{
+		{"author", "\tnot is_author(a.signer)\n", "", func(in *input.Input) { in.Approvals[0].Signer.Name = "release team" }},
+		{"named author", "is_author(s) if count(who(s) & author_marks) > 0\n", "", func(in *input.Input) { in.Model.Authors = []string{"ada@example.com"} }},
+		{"environment", "for_here(x) if x.environment == input.environment.name", "for_here(x) if x.environment != \"\"", func(in *input.Input) { in.Approvals[0].Environment = "staging" }},
+		{"role", "\ta.granted == true\n", "", func(in *input.Input) { in.Approvals[0].Granted = false }},
+		{"in force", "\tin_force(a)\n", "", func(in *input.Input) { in.Approvals[0].Expires = in.Context.Time }},
+		{"taken back", "\tnot taken_back(a)\n", "", func(in *input.Input) {
+			no := in.Approvals[0]
+			no.Rejected, no.At, no.Expires = true, no.At.Add(1e9), in.Context.Time
+			in.Approvals = append(in.Approvals, no)
+		}},
+		{"one name", "same_person(a, b) if count(who(a) & who(b)) > 0\n", "", func(in *input.Input) {
+			in.Environment.Approvals.Minimum = 2
+			again := in.Approvals[0]
+			again.Bundle, again.Signer.KeyID, again.Signer.Name = in.Champion.Digest, "a2", "ada@EXAMPLE.com"
+			in.Approvals = append(in.Approvals, again)
+		}},
+		{"one key", "same_person(a, b) if a.keyId == b.keyId\n", "", func(in *input.Input) {
+			in.Environment.Approvals.Minimum = 2
+			again := in.Approvals[0]
+			again.Bundle, again.Signer.Name = in.Champion.Digest, "somebody else"
+			in.Approvals = append(in.Approvals, again)
+		}},
+		{"rejection", "\tr.rejected == true\n\tr.granted == true\n", "\tr.rejected == true\n\tr.granted == false\n", func(in *input.Input) {
+			no := in.Approvals[0]
+			no.Rejected, no.Role, no.Signer = true, "risk", input.Signer{KeyID: "b1", Name: "Bob", Role: "approver", Kind: "key"}
+			in.Approvals = append(in.Approvals, no)
+		}},
+		{"the same person ends it", "\ta.role == r.role\n\tsame_person(a.signer, r.signer)\n", "\tr.role == a.role\n", func(in *input.Input) {
+			no := in.Approvals[0]
+			no.Rejected, no.At, no.Signer = true, no.At.Add(-1e9), input.Signer{KeyID: "b1", Name: "Bob", Role: "approver", Kind: "key"}
+			in.Approvals = append(in.Approvals, no)
+		}},
+	}
+	for _, a := range attacks {
+		t.Run(a.name, func(t *testing.T) {
+			evaluate := func(p *rego.Policy, change func(*input.Input)) decision.Decision {
+				t.Helper()
+				doc, err := library.Base(p.Bundle().Digest())
+				if err != nil {
+					t.Fatal(err)
+				}
+				in, err := input.Parse(doc)
+				if err != nil {
+					t.Fatal(err)
+				}
+				in.Environment.Profile, in.Environment.Approvals = "baseline", input.ApprovalDemand{Minimum: 1, Roles: []string{"ml-lead"}}
+				in.Approvals = in.Approvals[:1]
+				in.Approvals[0].Signer = ada
+				change(&in)
+				in.Normalize()
+				b, err := in.Canonical()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return p.Evaluate(context.Background(), b)
+			}
+			if d := evaluate(full, func(*input.Input) {}); !d.Allow {
+				t.Fatalf("without the attack: %v %s", d.Violations, d.Error)
+			}
+			if d := evaluate(full, a.change); d.Allow {
+				t.Fatal("the attack passes the policy as it is")
+			}
+			files := fstest.MapFS{}
+			for _, n := range full.Bundle().Names() {
+				c, _ := full.Bundle().File(n)
+				if n == "people.rego" {
+					if !strings.Contains(string(c), a.out) {
+						t.Fatalf("people.rego has no %q", a.out)
+					}
+					c = []byte(strings.ReplaceAll(string(c), a.out, a.in))
+				}
+				files[n] = &fstest.MapFile{Data: c}
+			}
+			b, err := bundle.FromFS(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := rego.Compile(context.Background(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := evaluate(p, a.change); !d.Allow {
+				t.Errorf("without the check the attack fails: %v %s", d.Violations, d.Error)
+			}
+		})
 	}
 }
