@@ -145,6 +145,14 @@ func ParseDatasets(raw []byte) (*Datasets, error) {
 				return nil, err
 			}
 		}
+		for name, x := range map[string]*time.Time{at + ".from": s.From, at + ".to": s.To} {
+			if x == nil {
+				continue
+			}
+			if err := writable(name, *x); err != nil {
+				return nil, err
+			}
+		}
 		if s.From != nil && s.To != nil && s.To.Before(*s.From) {
 			return nil, fmt.Errorf("%s.to: before from", at)
 		}
@@ -414,6 +422,14 @@ func atLeast(name string, n, low int64) error {
 func timeSet(name string, t time.Time) error {
 	if t.IsZero() {
 		return fmt.Errorf("%s: no time", name)
+	}
+	return writable(name, t)
+}
+
+// writable refuses a time that RFC 3339 cannot write in UTC: an offset can push the last day of year 9999 beyond it.
+func writable(name string, t time.Time) error {
+	if y := t.UTC().Year(); y < 0 || y > 9999 {
+		return fmt.Errorf("%s: year %d in UTC", name, y)
 	}
 	return nil
 }

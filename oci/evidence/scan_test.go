@@ -82,3 +82,23 @@ func TestSPDX(t *testing.T) {
 		}
 	}
 }
+
+// A time that cannot be written in UTC is refused where it counts and claims nothing where it does not.
+func TestTimesBeyondTheLastYear(t *testing.T) {
+	const late = "9999-12-31T23:59:59-23:00"
+	digest := string(artifact.DigestOf(nil))
+	for typ, doc := range map[string]string{
+		evidence.TypeEvaluation: `{"metrics":[],"at":"` + late + `"}`,
+		evidence.TypeApproval:   `{"role":"r","reason":"x","at":"2026-01-01T00:00:00Z","expires":"` + late + `"}`,
+		evidence.TypeDataset:    `{"datasets":[{"name":"x","role":"test","digest":"` + digest + `","license":"MIT","personalData":"none","to":"` + late + `"}]}`,
+		evidence.TypeVulns:      strings.Replace(scan, "2026-11-19T06:00:00Z", late, 1),
+	} {
+		if err := evidence.ValidatePredicate(typ, []byte(doc)); err == nil || !strings.Contains(err.Error(), "year 10000") {
+			t.Errorf("%s: %v", typ, err)
+		}
+	}
+	s := &evidence.Statement{PredicateType: evidence.TypeCycloneDX, Predicate: []byte(`{"metadata":{"timestamp":"` + late + `"}}`)}
+	if at := evidence.ClaimedTime(s); !at.IsZero() {
+		t.Errorf("claimed at %s", at)
+	}
+}

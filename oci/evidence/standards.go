@@ -142,7 +142,8 @@ func ParseVulns(raw []byte) (*Vulns, error) {
 	if err := strictjson.DecodeOpen(raw, &v); err != nil {
 		return nil, err
 	}
-	if err := first(notEmpty("scanner.uri", v.Scanner.URI), timeSet("metadata.scanFinishedOn", v.Metadata.ScanFinishedOn)); err != nil {
+	if err := first(notEmpty("scanner.uri", v.Scanner.URI), timeSet("metadata.scanFinishedOn", v.Metadata.ScanFinishedOn),
+		writable("scanner.db.lastUpdate", v.Scanner.DB.LastUpdate)); err != nil {
 		return nil, err
 	}
 	switch {
@@ -168,8 +169,15 @@ func checkSPDX(raw []byte) error {
 }
 
 // ClaimedTime is when a statement says that it was made, by its own word: the zero time when its type carries none or it
-// names none. It proves nothing; only a verified timestamp does.
+// names none that can be written in UTC. It proves nothing; only a verified timestamp does.
 func ClaimedTime(s *Statement) time.Time {
+	if t := claimedTime(s); writable("", t) == nil {
+		return t
+	}
+	return time.Time{}
+}
+
+func claimedTime(s *Statement) time.Time {
 	var p struct {
 		At           time.Time `json:"at"`           // evaluation, approval, exception, deployment, status
 		TimeVerified time.Time `json:"timeVerified"` // VSA

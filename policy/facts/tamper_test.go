@@ -324,20 +324,22 @@ func TestMutatedFactsFail(t *testing.T) {
 				forged := join(t, b, sig, key)
 				mutations++
 				x.fails(t, "mutated", forged)
-				if mutations%4 == 0 && spoken(forged) != believed {
+				if mutations%2 == 0 && spoken(forged) != believed {
 					changed++
 				}
 			}
+			at := 0
 			leaves(doc["predicate"], func(set func(any), v any) {
-				for _, y := range []any{"x", 0, true, nil, []any{}, map[string]any{}, "2026-01-01T00:00:00Z"} {
-					if !reflect.DeepEqual(y, v) {
+				at++
+				for i, y := range []any{"x", 0, true, nil, []any{}, map[string]any{}, "2026-01-01T00:00:00Z"} {
+					if (i+at)%2 == 0 && !reflect.DeepEqual(y, v) {
 						set(y)
 						try()
 					}
 				}
 				set(v)
 			})
-			if changed < 5 {
+			if changed < 4 {
 				t.Errorf("without the verifier only %d mutations change the facts", changed)
 			}
 		})
