@@ -33,7 +33,8 @@ func channelPublishCommand() Command {
 		Args: "ENV REF", Min: 2, Max: 2,
 		Long: `Writes the next record of the environment's channel: devices that follow it will run this digest. It refuses without a
 release by a publisher (exit code 3), and without the gate's newest verdict for this environment being a pass, unexpired,
-under the environment's policy and reached against the channel as it is now (exit code 4). The record pins that evidence
+under the environment's policy, for each --class, reached against the channel as it is now, and without a gap in the chain of
+verdicts before it (exit code 4). The record pins that evidence
 and keeps the former targets for rollback. One publisher at a time: the record's own tag is written first and read
 back, the channel's tag moves last.`,
 		Examples: []string{
@@ -95,7 +96,7 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	proof, err := publish.Admit(bundles, x.doc, publish.Need{
 		Certificates: certs,
 		Ref:          s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, s.Name),
-		Policies: []artifact.Digest{x.env.Policy.Digest}, Releases: x.env.Signers, Bases: bases,
+		Policies: []artifact.Digest{x.env.Policy.Digest}, Releases: x.env.Signers, Bases: bases, Classes: c.Strings("class"),
 	}, x.now)
 	if err != nil {
 		return err
@@ -106,6 +107,9 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	}
 	ch.Target = channel.Target{Name: s.Name, Repo: repoPath(s.Ref), Digest: s.Desc.Digest, Size: s.Desc.Size, Version: s.Version, Epoch: x.epoch(c, st)}
 	ch.Evidence = proof.Refs
+	if len(proof.Verdict.Waybill.DeviceClasses) == 0 {
+		c.UI.Warn("the verdict covers no device class: a device that has one will refuse it (deviceClasses in environments.yaml)")
+	}
 	c.UI.Field("verdict", "PASSED against %s, valid until %s", basisText(proof.Verdict.Waybill.Basis), proof.Verdict.Waybill.NotAfter.Format(time.RFC3339))
 	rec, err := channel.Next(st.Prev(), ch)
 	if err != nil {
@@ -329,7 +333,7 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 	proof, err := publish.Admit(bundles, x.doc, publish.Need{
 		Certificates: certs,
 		Ref:          ref.WithDigest(to).String(), Digest: to, Model: target.Name, Env: x.name, ResourceURI: facts.ResourceURI(x.env.Namespace, target.Name),
-		Policies: x.doc.Policies, Releases: x.env.Signers, Late: true,
+		Policies: x.doc.Policies, Releases: x.env.Signers, Late: true, Classes: c.Strings("class"),
 		Record: &channel.Record{Channel: x.env.Channel, Seq: head.Seq + 1},
 	}, x.now)
 	if err != nil {

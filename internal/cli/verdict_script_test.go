@@ -8,7 +8,9 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os/exec"
+	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -20,7 +22,8 @@ import (
 //
 //	detach REF DIGEST       delete the referrer of REF in a registry that carries the bundle DIGEST
 //	decided cmd args...     run cmd, which ends with exit code 0 or 4: what it decides is not the point
-//	readonly NAME ADDR      a registry that shows what the one at ADDR has and takes nothing; NAME is its address
+//	readonly NAME ADDR [N]  a registry that shows what the one at ADDR has and takes only the first N manifests (0) and
+//	                        their blobs; NAME is its address
 func verdictScriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"detach": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -63,14 +66,22 @@ func verdictScriptCommands() map[string]func(*testscript.TestScript, bool, []str
 			}
 		},
 		"readonly": func(ts *testscript.TestScript, neg bool, args []string) {
-			if neg || len(args) != 2 {
-				ts.Fatalf("usage: readonly NAME ADDR")
+			if neg || len(args) < 2 || len(args) > 3 {
+				ts.Fatalf("usage: readonly NAME ADDR [N]")
+			}
+			var left atomic.Int64
+			if len(args) == 3 {
+				n, err := strconv.ParseInt(args[2], 10, 64)
+				ts.Check(err)
+				left.Store(n)
 			}
 			to, err := url.Parse("http://" + strings.TrimPrefix(args[1], "http://"))
 			ts.Check(err)
 			proxy := httputil.NewSingleHostReverseProxy(to)
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				write := r.Method != http.MethodGet && r.Method != http.MethodHead
+				manifest := write && strings.Contains(r.URL.Path, "/manifests/")
+				if write && (left.Load() <= 0 || manifest && left.Add(-1) < 0) {
 					w.Header().Set("Content-Type", "application/json")
 					w.WriteHeader(http.StatusForbidden)
 					_, _ = w.Write([]byte(`{"errors":[{"code":"DENIED","message":"this registry is read-only"}]}`))

@@ -15,7 +15,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/publish"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
-	"github.com/waybill-ml/waybill/policy/facts"
 )
 
 func verifyCommand() Command {
@@ -57,7 +56,8 @@ type verifyJSON struct {
 	Files    int              `json:"files"`
 	Verified []verifiedJSON   `json:"verified"`
 	Failed   []failedJSON     `json:"failed"`
-	Verdict  *artifact.Digest `json:"verdict,omitempty"`
+	Verdict  *artifact.Digest `json:"verdict,omitempty"` // that allows it, with --env
+	Gate     *verdictJSON     `json:"gate,omitempty"`    // where it stands, with --env
 	Demands  []demandJSON     `json:"demands"`
 	Reason   verify.Reason    `json:"reason,omitempty"` // why not ok; empty when ok, or for a denial by the policy
 }
@@ -162,10 +162,7 @@ func runVerify(ctx context.Context, c *Call) error {
 		refusal = unmet
 	}
 	if env := c.String("env"); env != "" && refusal == nil {
-		var v artifact.Digest
-		if v, refusal = c.verdict(bundles, doc, s, env, certs); refusal == nil {
-			out.Verdict = &v
-		}
+		refusal = c.verdict(bundles, doc, s, env, certs, &out)
 	}
 	out.OK, out.Reason = refusal == nil, verify.ReasonOf(refusal)
 	return c.endVerify(out, refusal)
@@ -205,22 +202,9 @@ func (c *Call) printVerified(out verifyJSON) {
 		}
 		c.UI.Field("demand", "%s: %d of %d signers, %s", evidence.NameOf(d.PredicateType), len(d.Signers), d.Require, met)
 	}
-}
-
-// verdict wants the gate's verdict for an environment, whatever the channel's state is.
-func (c *Call) verdict(bundles [][]byte, doc *trust.Document, s *subject, name string, certs verify.Certificates) (artifact.Digest, error) {
-	env, err := c.environment(name, doc)
-	if err != nil {
-		return "", err
+	if out.Gate != nil {
+		c.printVerdict(out.Gate)
 	}
-	p, err := publish.Admit(bundles, doc, publish.Need{
-		Ref: s.Pinned(), Digest: s.Desc.Digest, Model: s.Name, Env: name, ResourceURI: facts.ResourceURI(env.Namespace, s.Name),
-		Policies: []artifact.Digest{env.Policy.Digest}, Releases: env.Signers, Certificates: certs,
-	}, c.Env.Now())
-	if err != nil {
-		return "", err
-	}
-	return p.Refs[len(p.Refs)-1].Digest, nil
 }
 
 // content reads every file of the artifact and its config; the reader compares size and digest.

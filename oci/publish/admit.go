@@ -58,6 +58,7 @@ type Need struct {
 	Bases       []evidence.Basis  // states of the channel that the verdict may rest on; nil: any earlier state (rollback)
 	Record      *channel.Record   // with Bases nil: the record that will pin the verdict
 	Late        bool              // accept a verdict past its notAfter (rollback)
+	Classes     []string          // device classes that the record is for; the verdict must cover each. Empty: devices ask for their own
 	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
 	Certificates verify.Certificates
 }
@@ -72,7 +73,19 @@ type Proof struct {
 // Admit looks through the bundles of a target for the evidence that a device will demand. No release is a verification
 // failure (exit code 3); no verdict that allows this publication is a denial (exit code 4). The newest verdict of the
 // gate for the environment decides: a denial after a pass withdraws it.
+//
+// The gate's verdicts must form a chain without a gap: one that names a verdict which is not attached any more is no ground
+// for a publication, whatever it says itself.
 func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof, error) {
+	return admission{}.admit(bundles, doc, n, now)
+}
+
+// admission carries the name of a check that a test leaves out, to see that the attack then succeeds.
+type admission struct{ skip string }
+
+func (a admission) on(check string) bool { return a.skip != check }
+
+func (a admission) admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof, error) {
 	p := &Proof{}
 	keys := map[string]bool{}
 	need := max(n.Releases, 1)
@@ -88,12 +101,12 @@ func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof
 			}
 			continue
 		}
-		if !keys[e.KeyID] {
+		if !keys[e.KeyID] || !a.on("distinct-keys") {
 			keys[e.KeyID] = true
 			p.add(raw, e)
 		}
 	}
-	if len(keys) < need {
+	if a.on("release") && len(keys) < need {
 		d := diag.New(diag.Verification, "%s is released by %d publisher keys, %d are needed", n.Digest.Short(), len(keys), need).
 			Hint("waybill sign %s --key publisher.key", n.Ref).Hint("waybill trust show --role publisher")
 		for _, w := range whyNot {
@@ -101,15 +114,17 @@ func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof
 		}
 		return nil, d
 	}
-	raw, vsa, err := verdict(bundles, doc, n, now)
+	raw, vsa, err := a.verdict(bundles, doc, n, now)
 	if err != nil {
 		return nil, err
 	}
-	w := want(n, now)
+	w := a.want(n, now)
 	var last error
 	for _, b := range bases(n) {
-		w.Basis = b
-		_, e, err := verify.VSA(raw, doc, w)
+		if w.Basis = b; !a.on("basis") {
+			w.Basis, w.Record = nil, nil
+		}
+		e, err := a.covers(raw, doc, w, n.Classes)
 		if err == nil {
 			p.add(raw, e)
 			p.Verdict = vsa
@@ -120,14 +135,29 @@ func Admit(bundles [][]byte, doc *trust.Document, n Need, now time.Time) (*Proof
 	return nil, denied(last, n)
 }
 
+// covers verifies the verdict for every device class of the record.
+func (a admission) covers(raw []byte, doc *trust.Document, w verify.VSAWant, classes []string) (*verify.Evidence, error) {
+	_, e, err := verify.VSA(raw, doc, w)
+	if err != nil || !a.on("classes") {
+		return e, err
+	}
+	for _, c := range classes {
+		w.DeviceClass = c
+		if _, _, err := verify.VSA(raw, doc, w); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
 func (p *Proof) add(raw []byte, e *verify.Evidence) {
 	p.Raw = append(p.Raw, raw)
 	p.Refs = append(p.Refs, channel.EvidenceRef{PredicateType: e.PredicateType, Subject: e.Subject, Digest: e.Bundle, Size: int64(len(raw))})
 }
 
 // verdict finds the newest verdict of the gate on this digest for this environment, whatever it says.
-func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]byte, *evidence.VSA, error) {
-	found, others := verify.Verdicts(bundles, doc, want(n, now))
+func (a admission) verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]byte, *evidence.VSA, error) {
+	found, others := verify.Verdicts(bundles, doc, a.want(n, now))
 	if len(found) == 0 {
 		d := denied(errors.New("there is no verdict of the gate"), n)
 		for _, o := range others {
@@ -136,7 +166,7 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 		return nil, nil, d
 	}
 	chain := evidence.ChainOf(found, bundles)
-	if !chain.Complete() {
+	if a.on("chain") && !chain.Complete() {
 		d := diag.Wrap(diag.Denied, fmt.Errorf("the chain of the gate's verdicts is broken: %d of them taken away", len(chain.MissingDigests())), "%s may not ship to %s", n.Digest.Short(), n.Env)
 		for _, g := range chain.Missing {
 			d.Line("%s is not attached; %s came after it", g.Digest, g.By.Short())
@@ -145,6 +175,11 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 			Hint("waybill gate %s --attach FILE", n.Ref)
 	}
 	newest := chain.Newest()
+	if !a.on("newest") {
+		if i := slices.IndexFunc(chain.Verdicts, func(v evidence.Verdict) bool { return v.VSA.VerificationResult == evidence.Passed }); i >= 0 {
+			newest = &chain.Verdicts[i]
+		}
+	}
 	for _, raw := range bundles {
 		if artifact.DigestOf(raw) == newest.Bundle {
 			return raw, newest.VSA, nil
@@ -153,12 +188,16 @@ func verdict(bundles [][]byte, doc *trust.Document, n Need, now time.Time) ([]by
 	return nil, nil, errors.New("unreachable: the verdict came from these bundles")
 }
 
-func want(n Need, now time.Time) verify.VSAWant {
-	return verify.VSAWant{
+func (a admission) want(n Need, now time.Time) verify.VSAWant {
+	w := verify.VSAWant{
 		Certificates: n.Certificates,
 		Subject:      n.Digest, ResourceURI: n.ResourceURI, Model: n.Model, Env: n.Env, PinnedPolicies: n.Policies, Now: now,
-		Record: n.Record, IgnoreExpiry: n.Late,
+		Record: n.Record, IgnoreExpiry: n.Late || !a.on("not-after"),
 	}
+	if !a.on("policy") {
+		w.PinnedPolicies = nil
+	}
+	return w
 }
 
 func bases(n Need) []*evidence.Basis {
