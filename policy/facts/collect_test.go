@@ -455,3 +455,16 @@ func TestScans(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkCollect is the collection of everything that stands behind a release, signatures included.
+func BenchmarkCollect(b *testing.B) {
+	w := policytest.New(b, somePolicy)
+	d := w.Release(b, policytest.Default(), 0.98, 0.1)
+	w.Prove(b, d)
+	rq := ask(b, w, d)
+	for b.Loop() {
+		if _, err := Collect(context.Background(), w, w, rq); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
