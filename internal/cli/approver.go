@@ -83,6 +83,10 @@ func (c *Call) mayApprove(ctx context.Context, doc *trust.Document, k author, s 
 	}
 	if g, ok := k.(*guest); ok {
 		g.env = what.env
+		// What is signed is logged for all to see, so what the token tells already is asked first.
+		if err := c.notAuthor(ctx, doc, s, what, input.Signer{KeyID: "token", Subject: g.token.Subject}, "signed"); err != nil {
+			return err
+		}
 		g.may = func(e *verify.Evidence) error {
 			if err := mayWaive(what, e.KeyName, e.ApproverRoles, "attached"); err != nil {
 				return err
