@@ -155,7 +155,7 @@ func readOnly() map[string]string {
 		"facts":         "",
 		"inspect":       "",
 		"keys show":     "",
-		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy show": "", "policy verify": "",
+		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy show": "", "policy verify": "", "env diff": "",
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
 		"store ls":       "", "store stat": "", "store verify": "",

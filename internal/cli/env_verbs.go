@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
-	"text/template"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -16,7 +14,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/policy/environments"
-	"github.com/waybill-ml/waybill/policy/library"
 )
 
 func envCommand() Command {
@@ -29,10 +26,12 @@ licenses, approvals, device classes and the channel. gate reads only the signed 
 		Sub: []Command{
 			{
 				Name: "init", Summary: "write an environments.yaml to start from", Args: "[NAME...]", Max: -1,
-				Long:     "One environment for each NAME (default: prod), each following the one before, with the builtin policy's digest.",
-				Examples: []string{"waybill env init", "waybill env init staging prod --namespace ml"},
+				Long: `One environment for each NAME (default: prod), each following the one before, with the builtin policy's digest and the
+demands that suit the profile. Every other key stands there too, as a comment.`,
+				Examples: []string{"waybill env init", "waybill env init staging prod --namespace ml --profile strict"},
 				Flags: []ucli.Flag{
 					&ucli.StringFlag{Name: "out", Value: environmentsYAML, Usage: "`FILE` to write"},
+					&ucli.StringFlag{Name: "profile", Value: environments.DefaultProfile, Usage: "start for this `PROFILE` of the builtin policy: " + strings.Join(envProfiles(), ", ")},
 					&ucli.StringFlag{Name: "namespace", Value: "ml", Usage: "`PATH` that the models' names stand under"},
 					&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"},
 					dryRunFlag(),
@@ -54,11 +53,18 @@ licenses, approvals, device classes and the channel. gate reads only the signed 
 			{
 				Name: "sign", Summary: "sign environments.yaml with a root key", Args: "[FILE]", Max: 1,
 				Long: `Checks the file, and writes the signed form. Where the trust document wants several root signatures, sign again with
-each key: signatures over the same document are collected in the file, one per line.`,
-				Examples: []string{"waybill env sign environments.yaml --key root.key"},
+each key: signatures over the same document are collected in the file, one per line. With --add it must hold the same
+document already: the second root signs what the first one signed, and nothing else.
+
+Refused: a version that is signed already with other content or that the trust document has left behind, rules that the
+pinned policy does not have or that are mandatory, a profile that it does not have. Warned of: demands that nobody can meet,
+bounds on the wrong side, a trust document about to expire, a policy that is not at hand.`,
+				Examples: []string{"waybill env sign environments.yaml --key root.key", "waybill env sign environments.yaml --key root2.key --add"},
 				Flags: []ucli.Flag{
 					&ucli.StringFlag{Name: "key", Usage: "root private key `FILE`", Required: true},
 					&ucli.StringFlag{Name: "out", Value: environmentsSigned, Usage: "`FILE` to write"},
+					&ucli.BoolFlag{Name: "add", Usage: "add a signature to the same document, never begin another"},
+					trustAtHandFlag(), trustDigestFlag(),
 					dryRunFlag(),
 				},
 				Exits: []diag.Code{diag.NotFound},
@@ -72,86 +78,9 @@ each key: signatures over the same document are collected in the file, one per l
 				Exits:    []diag.Code{diag.Verification, diag.NotFound},
 				Run:      runEnvVerify,
 			},
+			envDiffCommand(),
 		},
 	}
-}
-
-var envTemplate = template.Must(template.New("env").Parse(`# What each environment demands of a model. Sign it after every change:
-#   waybill env sign {{.File}} --key root.key
-version: 1
-environments:
-{{- range .Envs}}
-  {{.Name}}:
-    namespace: {{$.Namespace}}            # verdicts are about waybill:{{$.Namespace}}/<model>
-    channel: {{.Name}}
-    policy:
-      source: builtin        # or a folder or tar beside this file
-      digest: {{$.Policy}}
-    {{- if .After}}
-    after: {{.After}}           # its gate must have let the digest pass
-    {{- end}}
-    notAfterDays: 90         # a verdict is good for so long
-    deviceClasses:
-      - {name: edge-s, memory: 256MiB}
-    metrics:                 # min: higher is better; max: lower is better
-      - {name: roc_auc, min: 0.9, maxRegression: 0.005, minN: 100}
-    licenses:
-      models: [Apache-2.0, MIT, BSD-3-Clause]
-      datasets: [CC-BY-4.0, CC0-1.0]
-    evidence: [evaluation, dataset]
-    approvals: {minimum: 0, roles: []}
-    exceptions: {roles: [], rules: []}
-{{- end}}
-`))
-
-func runEnvInit(_ context.Context, c *Call) error {
-	names := c.Args
-	if len(names) == 0 {
-		names = []string{"prod"}
-	}
-	b, err := library.Default()
-	if err != nil {
-		return err
-	}
-	type env struct{ Name, After string }
-	data := struct {
-		File, Namespace, Policy string
-		Envs                    []env
-	}{File: c.String("out"), Namespace: c.String("namespace"), Policy: string(b.Digest())}
-	for i, n := range names {
-		e := env{Name: n}
-		if i > 0 {
-			e.After = names[i-1]
-		}
-		data.Envs = append(data.Envs, e)
-	}
-	var buf bytes.Buffer
-	if err := envTemplate.Execute(&buf, data); err != nil {
-		return fmt.Errorf("env init: %w", err)
-	}
-	out := c.Abs(c.String("out"))
-	// What it writes must be what it reads: bad names end here, and no file is left.
-	if _, err := environments.ParseYAML(c.String("out"), buf.Bytes()); err != nil {
-		return diag.Wrap(diag.Usage, err, "env init")
-	}
-	if err := c.writeNew(out, buf.Bytes(), 0o644, c.Bool("force")); err != nil {
-		return err
-	}
-	if c.UI.JSON {
-		return c.UI.PrintJSON(map[string]any{"schema": schemaBase + "env-init/v1", "file": out, "environments": names, "policyDigest": b.Digest()})
-	}
-	c.UI.Say("next: edit it, then waybill env sign %s --key root.key", c.String("out"))
-	c.UI.Data("%s", out)
-	return nil
-}
-
-// readEnvironmentsYAML parses a file of the user.
-func (c *Call) readEnvironmentsYAML(path string) (*environments.Document, error) {
-	raw, err := readSmall(c.Abs(path), environments.MaxBytes)
-	if err != nil {
-		return nil, fileError(err, "environments file", path, "waybill env init")
-	}
-	return environments.ParseYAML(path, raw)
 }
 
 func runEnvSign(ctx context.Context, c *Call) error {
@@ -167,6 +96,20 @@ func runEnvSign(ctx context.Context, c *Call) error {
 	old, err := readSmall(out, 2*environments.MaxBytes*environments.MaxSignatures)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diag.Wrap(diag.Failure, err, "read %s", out)
+	}
+	var before *environments.Document
+	if len(old) > 0 {
+		if before, err = environments.Unverified(old); err != nil {
+			return diag.Wrap(diag.Usage, err, "%s is there and holds no signed environments", c.String("out")).Hint("choose another file with --out")
+		}
+	}
+	if c.Bool("add") {
+		if err := sameDocument(d, before, c.String("out")); err != nil {
+			return err
+		}
+	}
+	if err := c.checkEnvironments(ctx, d, before); err != nil {
+		return err
 	}
 	key, err := c.openKey(ctx, c.String("key"), trust.RoleRoot)
 	if err != nil {
@@ -189,6 +132,26 @@ func runEnvSign(ctx context.Context, c *Call) error {
 	}
 	c.UI.Say("environments version %d (%s), %s in %s", d.Version, strings.Join(d.Names(), ", "), ui.Plural(n, "signature"), filepath.Base(out))
 	c.UI.Data("%s", digest)
+	return nil
+}
+
+// sameDocument refuses a second signature over something else than the first.
+func sameDocument(d, before *environments.Document, out string) error {
+	if before == nil {
+		return diag.New(diag.NotFound, "env sign --add: there is no %s to add to", out).Hint("leave --add away for the first signature")
+	}
+	x, err := d.Digest()
+	if err != nil {
+		return err
+	}
+	y, err := before.Digest()
+	if err != nil {
+		return err
+	}
+	if x != y {
+		return diag.New(diag.Verification, "env sign --add: %s holds version %d (%s), this file is version %d (%s)", out, before.Version, y.Short(), d.Version, x.Short()).
+			Hint("waybill env diff %s FILE", out)
+	}
 	return nil
 }
 
@@ -260,38 +223,6 @@ func runEnvShow(_ context.Context, c *Call) error {
 		showEnvironment(c.UI, n, d.Environments[n])
 	}
 	return nil
-}
-
-func showEnvironment(u *ui.UI, name string, e environments.Environment) {
-	row := func(label, format string, args ...any) { u.Data("  %-12s %s", label, fmt.Sprintf(format, args...)) }
-	u.Data("\n%s", u.Out.Bold(name))
-	row("models", "waybill:%s/<model>", e.Namespace)
-	row("channel", "%s", e.Channel)
-	row("policy", "%s (%s)", e.Policy.Digest, e.Policy.Source)
-	if e.After != "" {
-		row("after", "%s", e.After)
-	}
-	for _, m := range e.Metrics {
-		bound := "at least"
-		v := m.Min
-		if v == nil {
-			bound, v = "at most", m.Max
-		}
-		row("metric", "%s on %s %s %g, at most %g worse than the champion", m.Name, m.Slice, bound, *v, m.MaxRegression)
-	}
-	for _, c := range e.DeviceClasses {
-		row("class", "%s, %s of linear memory", c.Name, ui.Bytes(int64(c.Memory)))
-	}
-	row("licenses", "models %s; data %s", orNone(e.Licenses.Models), orNone(e.Licenses.Datasets))
-	row("approvals", "%d, roles %s", e.Approvals.Minimum, orNone(e.Approvals.Roles))
-	row("evidence", "%s", orNone(e.Evidence))
-	row("verdicts", "good for %d days", e.NotAfterDays)
-	if len(e.Enforce) > 0 {
-		row("lowered", "%v", e.Enforce)
-	}
-	if len(e.Targets) > 0 {
-		row("targets", "%s", ui.Plural(len(e.Targets), "target"))
-	}
 }
 
 func orNone(s []string) string {

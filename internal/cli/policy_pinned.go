@@ -65,7 +65,7 @@ func (c *Call) findPolicy(ctx context.Context, s *environments.Signed, pin envir
 	case source.KindPath:
 		path := filepath.FromSlash(spec.Path)
 		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(c.Abs(c.String("environments"))), path)
+			path = filepath.Join(c.environmentsDir(), path)
 		}
 		return judged(judge, func() (*openedPolicy, error) { return c.openPolicyFile(path) })
 	}
@@ -77,7 +77,7 @@ func (c *Call) findPolicy(ctx context.Context, s *environments.Signed, pin envir
 	c.UI.Why("policy %s from the local store: %v", pin.Digest.Short(), err)
 	ref := spec.Ref
 	if ref.Kind == registry.KindLayout && !filepath.IsAbs(ref.Path) {
-		ref.Path = filepath.Join(filepath.Dir(c.Abs(c.String("environments"))), filepath.FromSlash(ref.Path))
+		ref.Path = filepath.Join(c.environmentsDir(), filepath.FromSlash(ref.Path))
 	}
 	return judged(func(p *openedPolicy) error {
 		if err := judge(p); err != nil {
@@ -184,7 +184,7 @@ func (c *Call) signaturesOf(ctx context.Context, s *environments.Signed, b *bund
 		return nil, err
 	}
 	if spec, err := source.Parse(pin.Source); err == nil && spec.Kind == source.KindPath {
-		beside, err := c.sidecar(filepath.Join(filepath.Dir(c.Abs(c.String("environments"))), filepath.FromSlash(spec.Path)))
+		beside, err := c.sidecar(filepath.Join(c.environmentsDir(), filepath.FromSlash(spec.Path)))
 		if err != nil {
 			return nil, err
 		}
@@ -201,3 +201,13 @@ func (c *Call) signaturesOf(ctx context.Context, s *environments.Signed, b *bund
 
 // policyStatement is the type of what signaturesOf gives.
 const policyStatement = evidence.TypePolicy
+
+// environmentsDir is the folder that paths in the environments document are relative to: where it lies, or is about to.
+func (c *Call) environmentsDir() string {
+	for _, flag := range []string{"environments", "out"} {
+		if f := c.String(flag); f != "" {
+			return filepath.Dir(c.Abs(f))
+		}
+	}
+	return c.Env.Dir
+}

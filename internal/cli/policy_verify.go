@@ -16,6 +16,8 @@ import (
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
+	"github.com/waybill-ml/waybill/policy/input"
+	"github.com/waybill-ml/waybill/policy/lint"
 	"github.com/waybill-ml/waybill/policy/source"
 )
 
@@ -25,7 +27,7 @@ func policyVerifyCommand() Command {
 		Long: `POLICY is a reference, a folder, a tar, or builtin. In this order: it is in canonical form, with the manifest that its files
 give; a policy key of the trust document whose scope covers policy/NAME has signed it (the builtin one is part of this
 program and needs none); it is pinned, by --digest, by the trust document, or by an environment of the signed
-environments; it compiles with the capabilities of the gate. What fails gives exit code 3 and the reason.
+environments; it compiles with the capabilities of the gate, and lint finds no error. What fails gives exit code 3 and the reason.
 
 Statements about a folder are read from policy.sigstore.jsonl in it, about a tar from FILE.sigstore.jsonl, as
 policy pull --out writes them, else from the local store.`,
@@ -43,18 +45,25 @@ policy pull --out writes them, else from the local store.`,
 }
 
 type policyVerifyJSON struct {
-	Schema   string          `json:"schema"`
-	Ref      string          `json:"ref"`
-	Name     string          `json:"name"`
-	Version  string          `json:"version"`
-	Digest   artifact.Digest `json:"digest"`
-	Manifest artifact.Digest `json:"manifest"`
-	OK       bool            `json:"ok"`
-	Reason   source.Reason   `json:"reason,omitempty"` // why not
-	Trust    int             `json:"trustVersion"`
-	Verified []verifiedJSON  `json:"verified"`
-	PinnedBy []string        `json:"pinnedBy"`
-	Rules    int             `json:"rules"` // 0: it was not compiled
+	Schema   string           `json:"schema"`
+	Ref      string           `json:"ref"`
+	Name     string           `json:"name"`
+	Version  string           `json:"version"`
+	Digest   artifact.Digest  `json:"digest"`
+	Manifest artifact.Digest  `json:"manifest"`
+	OK       bool             `json:"ok"`
+	Reason   source.Reason    `json:"reason,omitempty"` // why not
+	Trust    int              `json:"trustVersion"`
+	Verified []verifiedJSON   `json:"verified"`
+	PinnedBy []string         `json:"pinnedBy"`
+	Rules    int              `json:"rules"` // 0: it was not compiled
+	Lint     *policyLintCount `json:"lint,omitempty"`
+}
+
+// policyLintCount are findings that are not suppressed.
+type policyLintCount struct {
+	Errors   int `json:"errors"`
+	Warnings int `json:"warnings"`
 }
 
 // More reasons of policy verify.
@@ -62,6 +71,7 @@ const (
 	policyUnpinned source.Reason = "unpinned"
 	policyUnusable source.Reason = "does-not-compile"
 	policyDenied   source.Reason = "denied"
+	policyOpen     source.Reason = "lint"
 )
 
 // policyRefusal is a refusal of this verb with its reason.
@@ -112,7 +122,26 @@ func (c *Call) judgePolicy(ctx context.Context, p *openedPolicy, doc *trust.Docu
 		return &policyRefusal{policyUnusable, diag.Wrap(diag.Verification, err, "the gate cannot apply %s", p.named())}
 	}
 	out.Rules = len(rules)
-	return nil
+	files := lint.Files{}
+	for _, n := range p.Bundle.Names() {
+		files[n], _ = p.Bundle.File(n)
+	}
+	found, err := lint.Run(files, lint.Options{Schema: input.SchemaJSON()})
+	if err != nil {
+		return &policyRefusal{policyOpen, diag.Wrap(diag.Verification, err, "lint of %s", p.named())}
+	}
+	errs, warnings, _ := lint.Count(found)
+	out.Lint = &policyLintCount{errs, warnings}
+	if errs == 0 {
+		return nil
+	}
+	e := diag.New(diag.Verification, "%s may let pass what it should deny: lint finds %s", p.named(), ui.Plural(errs, "error"))
+	for _, f := range found {
+		if f.Severity == lint.Error && !f.Suppressed {
+			_ = e.Line("%s:%d: %s %s", f.File, f.Line, f.Code, f.Message)
+		}
+	}
+	return &policyRefusal{policyOpen, e.Hint("waybill policy pull %s --out DIR, then waybill policy lint DIR", c.Args[0])}
 }
 
 // deniedPolicy refuses a policy that the trust document has taken back, by either of its digests.
@@ -229,7 +258,7 @@ func (c *Call) endPolicyVerify(out *policyVerifyJSON, refusal error) error {
 		return refusal
 	}
 	c.UI.Field("pinned by", "%s", strings.Join(out.PinnedBy, ", "))
-	c.UI.Field("compiles", "%s", ui.Plural(out.Rules, "rule"))
+	c.UI.Field("compiles", "%s; lint: no error, %s", ui.Plural(out.Rules, "rule"), ui.Plural(out.Lint.Warnings, "warning"))
 	c.UI.Data("%s", out.Ref)
 	return nil
 }

@@ -154,6 +154,26 @@ func Verify(raw []byte, doc *trust.Document, now time.Time) (*Signed, error) {
 	return out, nil
 }
 
+// Unverified reads the document of a signed file without asking who signed it: to compare, never to judge by.
+func Unverified(raw []byte) (*Document, error) {
+	ls := lines(raw)
+	if len(ls) == 0 || len(ls) > MaxSignatures {
+		return nil, fmt.Errorf("signed environments: %d signatures, at least 1 and at most %d are expected", len(ls), MaxSignatures)
+	}
+	b, err := evidence.ParseBundle(ls[0])
+	if err != nil {
+		return nil, fmt.Errorf("signed environments: %w", err)
+	}
+	st, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("signed environments: %w", err)
+	}
+	if st.PredicateType != evidence.TypeEnvironments {
+		return nil, fmt.Errorf("signed environments: it is a %s", evidence.NameOf(st.PredicateType))
+	}
+	return ParseJSON(st.Predicate)
+}
+
 // pinned refuses a document that the trust document has left behind: everything that the roots ever signed stays signed, so
 // only a pin tells an old document put back from the one in force.
 func pinned(s *Signed, doc *trust.Document) error {
