@@ -395,11 +395,11 @@ func FuzzParse(f *testing.F) {
 // What Init offers as comments can be taken in as it stands.
 func TestInitOffersWhatParses(t *testing.T) {
 	text := Init("churn", "1.0.0", "MIT", "model.onnx", "", Facts{Kind: "ONNX, opset 17"})
-	p, err := Parse("waybill.yaml", []byte(strings.ReplaceAll(text, "\n# ", "\n")))
+	_, err := Parse("waybill.yaml", []byte(strings.ReplaceAll(text, "\n# ", "\n")))
 	if err == nil || !strings.Contains(err.Error(), "oversight is empty") { // each text waits to be filled in
 		t.Fatalf("%v", err)
 	}
-	p, err = Parse("waybill.yaml", []byte(strings.ReplaceAll(strings.ReplaceAll(text, "\n# ", "\n"), `""`, "x")))
+	p, err := Parse("waybill.yaml", []byte(strings.ReplaceAll(strings.ReplaceAll(text, "\n# ", "\n"), `""`, "x")))
 	if err != nil || p.Risk != "limited" || p.Trained == nil || len(p.BaseModels) != 1 || p.Owner == "" || p.Considerations == nil {
 		t.Errorf("%v %+v", err, p)
 	}

@@ -109,6 +109,16 @@ func newInvariant(t testing.TB) *invariant {
 	return x
 }
 
+// believed is a predicate as if it had verified.
+func believed(d artifact.Digest, typ string, predicate []byte) *verify.Evidence {
+	e := &verify.Evidence{Bundle: artifact.DigestOf(predicate), PredicateType: typ, Subject: d, Predicate: predicate, KeyID: "k", KeyName: "k", Role: "publisher",
+		TimeSource: verify.TimeNone}
+	if at := evidence.ClaimedTime(&evidence.Statement{PredicateType: typ, Predicate: predicate}); !at.IsZero() {
+		e.At, e.TimeSource = at.UTC(), verify.TimeClaimed
+	}
+	return e
+}
+
 // check: the document that comes of a statement satisfies its schema, so that no statement can turn a decision into an error; a
 // statement that is refused leaves nothing behind; and two at once do not depend on their order. It tells whether the statement was taken.
 func (x *invariant) check(t *testing.T, typ string, predicate []byte) bool {
@@ -116,11 +126,7 @@ func (x *invariant) check(t *testing.T, typ string, predicate []byte) bool {
 	if len(predicate) > 1<<16 || evidence.ValidatePredicate(typ, predicate) != nil {
 		return false // the verifier refuses it
 	}
-	e := &verify.Evidence{Bundle: artifact.DigestOf(predicate), PredicateType: typ, Subject: x.d, Predicate: predicate, KeyID: "k", KeyName: "k", Role: "publisher",
-		TimeSource: verify.TimeNone}
-	if at := evidence.ClaimedTime(&evidence.Statement{PredicateType: typ, Predicate: predicate}); !at.IsZero() {
-		e.At, e.TimeSource = at.UTC(), verify.TimeClaimed
-	}
+	e := believed(x.d, typ, predicate)
 	in, errs := believe(x.base, x.layers, x.base.Environment, e)
 	doc, err := in.Canonical()
 	if err != nil {
