@@ -367,8 +367,8 @@ Written by the library's tests: `+"`WAYBILL_POLICY_SWEEP=full WAYBILL_POLICY_UPD
 %d rules of the library have %d fixtures: documents that the rule must deny, must pass, or has nothing to say about. "alone"
 counts the denied documents that no other rule denies: without the rule they would pass. A mutant is the rule with one
 condition dropped, one comparison replaced or one clause taken away; it is noticed when a fixture's outcome or message
-changes, in the half that proves (pass) or in the half that explains (fail). The gate denies when either half does, so most
-mutants that are not noticed repeat in one half what the other demands. They are listed in
+changes, in the half that proves (pass) or in the half that explains (fail). The gate denies when either half does, so a
+mutant that is not noticed may repeat in one half what the other demands; others need a fixture yet. They are listed in
 `+"`policy/library/testdata/survivors.json`"+`, which may only shrink.
 
 %d mutants: %d noticed, %d do not compile, %d not noticed.
