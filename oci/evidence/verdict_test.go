@@ -67,6 +67,7 @@ func TestChainOf(t *testing.T) {
 		"joined":                        {[]string{"1:c::PASSED", "1:b:c:PASSED", "1:a:c:FAILED", "2:d:a+b:PASSED"}, "d", "", 1},
 		"a clock behind":                {[]string{"9:c::PASSED", "5:b:c:FAILED", "1:a:b:PASSED"}, "a", "", 0},
 		"a clock ahead, then a denial":  {[]string{"9:c::PASSED", "5:b:c:FAILED"}, "b", "", 0},
+		"joined by a clock behind":      {[]string{"9:c::PASSED", "10:b:c:PASSED", "11:a:c:PASSED", "1:d:a+b:PASSED"}, "d", "", 1},
 		"one removed":                   {[]string{"1:c::PASSED", "3:a:b:PASSED"}, "a c", "b", 0},
 		"the first removed":             {[]string{"2:b:c:PASSED", "3:a:b:PASSED"}, "a", "c", 0},
 		"a joined one removed":          {[]string{"1:a::PASSED", "3:c:a+b:PASSED"}, "c", "b", 0},

@@ -359,6 +359,9 @@ func TestAdmit(t *testing.T) {
 		{"verdict of another digest", [][]byte{release, w.SignVSA(digestB, w.VSA())}, nil, diag.Denied},
 		{"verdict by the publisher", [][]byte{release, w.Keys[trust.RolePublisher].Sign(t, evidence.TypeVSA, "churn", digestA, w.VSA())}, nil, diag.Denied},
 		{"verdict for staging", [][]byte{release, verdict(func(v *evidence.VSA) { v.Waybill.Environment = "staging" })}, nil, diag.Denied},
+		{"a denial for staging is none for prod", [][]byte{release, pass, verdict(func(v *evidence.VSA) {
+			v.VerificationResult, v.VerifiedLevels, v.Waybill.Environment = evidence.Failed, []string{"FAILED"}, "staging"
+		})}, nil, diag.OK},
 		{"verdict on another resource", [][]byte{release, verdict(func(v *evidence.VSA) { v.ResourceURI = "waybill:ml/fraud" })}, nil, diag.Denied},
 		{"policy that the environment does not pin", [][]byte{release, pass}, func(n *publish.Need) { n.Policies = []artifact.Digest{digestB} }, diag.Denied},
 		{"the channel has moved past it", [][]byte{release, moved}, nil, diag.Denied},

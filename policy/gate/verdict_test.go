@@ -379,6 +379,11 @@ func TestRecordsAndVerdictsThatDisagree(t *testing.T) {
 			t.Errorf("%s: %q", want, why)
 		}
 	}
+	// The input was exchanged and the decision still names the old one: the bytes are hashed, not believed.
+	forged := bytes.Replace(st.Predicate, []byte(`"value":0.98`), []byte(`"value":0.99`), 1)
+	if why := gate.Disagree(vsa(t, o), forged); !strings.Contains(why, "different inputs") {
+		t.Errorf("an exchanged input: %q", why)
+	}
 	for _, junk := range []string{"", "{}", `{"input":{},"decision":{},"policy":"` + string(other) + `"}`} {
 		if gate.Disagree(vsa(t, o), []byte(junk)) == "" {
 			t.Errorf("a record of %q agrees", junk)
