@@ -155,7 +155,7 @@ func readOnly() map[string]string {
 		"facts":         "",
 		"inspect":       "",
 		"keys show":     "",
-		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy show": "", "policy verify": "", "env diff": "",
+		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy explain": "", "policy verify": "", "env diff": "",
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
 		"store ls":       "", "store stat": "", "store verify": "",
@@ -218,7 +218,7 @@ func looks() []string {
 		"diff breast-cancer:1.0.0 {REG}/ml/breast-cancer:2.0.0",
 		"channel show prod {REG}/ml/breast-cancer", "channel history prod {REG}/ml/breast-cancer", "channel verify prod {REG}/ml/breast-cancer",
 		"env show", "env verify", "keys show publisher.pub", "trust show", "trust verify trust.signed",
-		"policy list", "policy show MET-001", "policy digest", "store ls", "store stat", "store verify", "audit show breast-cancer:1.0.0",
+		"policy list", "policy explain MET-001", "policy digest", "store ls", "store stat", "store verify", "audit show breast-cancer:1.0.0",
 		"version", "help sign", "completion bash",
 	}
 }

@@ -172,7 +172,7 @@ func deniedError(o *gate.Outcome, rq gate.Request, attachErr error) error {
 	}
 	e := diag.Wrap(diag.Denied, cause, "gate for %s", rq.Environment)
 	if len(ids) > 0 {
-		e.Hint("waybill policy show %s", ids[0])
+		e.Hint("waybill policy explain %s", ids[0])
 	}
 	return e
 }
@@ -181,5 +181,5 @@ func deniedError(o *gate.Outcome, rq gate.Request, attachErr error) error {
 func warnedError(o *gate.Outcome, rq gate.Request) error {
 	ids := decision.IDs(o.Decision.Warnings)
 	return diag.New(diag.Denied, "gate for %s: allowed with %s (%s), and --fail-on-warn was given", rq.Environment, ui.Plural(len(ids), "warning"), strings.Join(ids, ", ")).
-		Hint("waybill policy show %s", ids[0])
+		Hint("waybill policy explain %s", ids[0])
 }

@@ -16,9 +16,9 @@ func policyCommand() Command {
 		Name: "policy", Group: Govern, Summary: "look at, test and pack the rules of the gate",
 		Long: `A policy is a folder of Rego and data.json. Its digest is what environments pin, what devices accept and what every
 verdict names. Without PATH the verbs mean the builtin policy.`,
-		Examples: []string{"waybill policy list", "waybill policy show MET-001", "waybill policy digest"},
+		Examples: []string{"waybill policy list", "waybill policy explain MET-001", "waybill policy digest"},
 		See:      []string{"gate", "env"},
-		Sub: []Command{policyListCommand(), policyShowCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand(),
+		Sub: []Command{policyListCommand(), policyExplainCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand(),
 			policyPushCommand(), policyPullCommand(), policyVerifyCommand(),
 			policyLintCommand(), policyFmtCommand(),
 			policyEvalCommand()},
