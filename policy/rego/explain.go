@@ -94,7 +94,7 @@ func (p *Policy) Explain(ctx context.Context, id string, doc []byte) (*Explanati
 	if err != nil {
 		return nil, fmt.Errorf("read facts: %w", err)
 	}
-	modules, _, err := parse(p.bundle)
+	modules, _, err := parse(p.bundle, Capabilities())
 	if err != nil {
 		return nil, err
 	}
