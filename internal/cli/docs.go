@@ -11,7 +11,7 @@ import (
 
 //go:generate go run ./docsgen ../../docs
 
-// Docs renders the generated pages by file name: cli.md, exit-codes.md and operators.md. A test fails when docs/ differs.
+// Docs renders the generated pages by file name: cli.md, exit-codes.md, operators.md, rules.md and others. A test fails when docs/ differs.
 func Docs() map[string]string {
 	table := commands()
 	var b strings.Builder
@@ -41,7 +41,7 @@ func Docs() map[string]string {
 		fmt.Fprintf(&x, "| %d | %s |\n", c.Code, c.Meaning)
 	}
 	return map[string]string{"cli.md": b.String(), "exit-codes.md": x.String(), "operators.md": operatorsDoc(),
-		"facts.md": factsDoc(), "policy-input.schema.json": string(input.SchemaJSON()),
+		"facts.md": factsDoc(), "rules.md": rulesDoc(), "policy-input.schema.json": string(input.SchemaJSON()),
 		"device-input.schema.json": string(deviceinput.SchemaJSON())}
 }
 

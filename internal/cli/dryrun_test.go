@@ -201,6 +201,7 @@ func dryRuns() map[string][]string {
 		"policy lint":      {"policy lint --sarif lint.sarif"},
 		"policy test":      {"policy test --run ID-001 --junit tests.xml"},
 		"policy fmt":       {"policy fmt fresh"},
+		"policy conftest":  {"policy conftest --out rules-for-conftest"},
 		"env init":         {"env init dev --out dev.yaml"},
 		"env sign":         {"env sign environments.yaml --key root.key --out again.signed"},
 		"channel publish":  {"channel publish prod {NOW} --key deployer.key"},

@@ -20,7 +20,7 @@ verdict names. Without PATH the verbs mean the builtin policy.`,
 		See:      []string{"gate", "env"},
 		Sub: []Command{policyListCommand(), policyExplainCommand(), policyTestCommand(), policyDigestCommand(), policyPackCommand(),
 			policyPushCommand(), policyPullCommand(), policyVerifyCommand(),
-			policyLintCommand(), policyFmtCommand(),
+			policyLintCommand(), policyFmtCommand(), policyConftestCommand(),
 			policyEvalCommand()},
 	}
 }

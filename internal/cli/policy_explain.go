@@ -86,7 +86,7 @@ func runPolicyExplain(ctx context.Context, c *Call) error {
 			out.Pass = append(out.Pass, x.Name)
 		}
 	}
-	doc, err := c.explainFacts(ctx)
+	doc, err := c.factsToExplain(ctx)
 	if err != nil {
 		return err
 	}
@@ -130,8 +130,8 @@ func findRule(p *rego.Policy, id string) (rego.RuleInfo, error) {
 	return rego.RuleInfo{}, e.Hint("waybill policy list")
 }
 
-// explainFacts reads or collects the facts that the flags name; nil when they name none.
-func (c *Call) explainFacts(ctx context.Context) ([]byte, error) {
+// factsToExplain reads or collects the facts that the flags name; nil when they name none.
+func (c *Call) factsToExplain(ctx context.Context) ([]byte, error) {
 	file, ref := c.String("facts"), c.String("ref")
 	switch {
 	case file != "" && ref != "":
