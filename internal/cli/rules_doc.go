@@ -35,7 +35,7 @@ func rulesDoc() string {
 		if len(in) == 0 {
 			continue
 		}
-		fmt.Fprintf(&w, "\n## %s\n\n| rule | demands | severity | %s | standards |\n|---|---|---|%s---|\n", heading(cat), strings.Join(profiles, " | "), strings.Repeat("---|", len(profiles)))
+		fmt.Fprintf(&w, "\n## %s\n\n| rule | demands | severity | %s | standards |\n|---|---|---|%s---|\n", ruleHeading(cat), strings.Join(profiles, " | "), strings.Repeat("---|", len(profiles)))
 		for _, r := range in {
 			fmt.Fprintf(&w, "| [%s](#%s) | %s | %s |", r.ID, strings.ToLower(r.ID), cell(r.Title), r.Severity)
 			for _, n := range profiles {
@@ -59,7 +59,7 @@ func rulesDoc() string {
 	return w.String()
 }
 
-func heading(category string) string {
+func ruleHeading(category string) string {
 	if category == "" {
 		return "The engine itself"
 	}
