@@ -16,8 +16,10 @@ func envDiffCommand() Command {
 		Name: "diff", Summary: "show what changes between two environments files, and what gets looser", Args: "A B", Min: 2, Max: 2,
 		Long: `Each of A and B is a signed file or an environments.yaml. Every difference is one line, marked stricter, looser, or
 different where only a person can tell: another policy, another channel, data of your own. A signed file is verified where
-a trust document is at hand; one that does not verify (yet) is compared with a warning. The exit code is 0 also when they differ, unless --exit-code (1 when anything differs) or --looser
-(1 when anything is looser or different) is given.`,
+a trust document is at hand; one that does not verify (yet) is compared with a warning.
+
+The exit code is 0 also when they differ, unless --exit-code (1 when anything differs) or --looser (1 when anything is
+looser or different) is given.`,
 		Examples: []string{"waybill env diff environments.signed environments.yaml", "waybill env diff old.signed environments.signed --looser"},
 		Flags: []ucli.Flag{
 			trustAtHandFlag(), trustDigestFlag(),
