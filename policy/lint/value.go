@@ -121,19 +121,18 @@ type collection struct {
 
 // val is what the analysis knows about a value.
 type val struct {
-	path    path // when it is a value of input or data as it is
-	node    *node
-	lit     *ast.Term // when it is always this value
-	dflt    *ast.Term // when it is this value where something is missing, and that is dfltOf
-	dfltOf  path
-	parts   []part // collections that it is made of
-	elem    *val   // its elements, when it was built
-	counted bool   // a number that grows with its parts
-	flag    []*ast.Rule
-	args    []val // with which flag was called
-	maybe   *missing
-	fields  map[string]val
-	text    bool // a text for certain
+	path   path // when it is a value of input or data as it is
+	node   *node
+	lit    *ast.Term // when it is always this value
+	dflt   *ast.Term // when it is this value where something is missing, and that is dfltOf
+	dfltOf path
+	parts  []part // collections that it is made of
+	elem   *val   // its elements, when it was built
+	flag   []*ast.Rule
+	args   []val // with which flag was called
+	maybe  *missing
+	fields map[string]val
+	text   bool // a text for certain
 }
 
 // scope holds what is known about the variables of a body.
