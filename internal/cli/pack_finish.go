@@ -26,7 +26,7 @@ func checkFlag(c *Call) (artifact.Digest, error) {
 	}
 	d, err := artifact.ParseDigest(s)
 	if err != nil {
-		return "", diag.Wrap(diag.Usage, err, "--check").Hint("waybill pack --check sha256:... with all 64 digits, as waybill pack prints it")
+		return "", diag.Wrap(diag.Usage, err, "--check").Hint("waybill pack --check sha256:..., with all 64 digits, as waybill pack prints it")
 	}
 	return d, nil
 }
@@ -125,7 +125,7 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 	pinned := p.Name + "@" + string(packed.Digest)
 	if check != "" && packed.Digest != check {
 		return diag.New(diag.Verification, "%s gives another digest", p.File).Line("want %s", check).Line("got  %s", packed.Digest).
-			Hint("waybill diff %s@%s %s@%s shows what differs, once this project is packed too", p.Name, check, p.Name, packed.Digest)
+			Hint("waybill diff %s@%s %s@%s   (what differs, once this project is packed too)", p.Name, check, p.Name, packed.Digest)
 	}
 	if !dry {
 		out.Ref = pinned

@@ -8,7 +8,7 @@
 #   since: "1.0"
 #   profiles: {baseline: deny, strict: deny, eu-high-risk: deny, edge: deny}
 #   severity: high
-#   remediation: "evaluate the artifact itself: waybill evaluate REF; then: waybill attest REF --type evaluation --predicate eval.json --key evaluator.key"
+#   remediation: "evaluate the packed artifact (waybill test REF, waybill predict REF) and attest its figures: waybill attest REF --type evaluation --predicate eval.json --key evaluator.key"
 #   standards:
 #     - "NIST AI RMF MEASURE 2.3"
 #     - "EU AI Act Annex IV 2(g)"
