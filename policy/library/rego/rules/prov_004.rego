@@ -6,7 +6,7 @@
 #   id: PROV-004
 #   category: provenance
 #   since: "1.0"
-#   profiles: {baseline: warn, strict: deny, eu-high-risk: deny, edge: warn}
+#   profiles: {baseline: off, strict: deny, eu-high-risk: deny, edge: off}
 #   severity: medium
 #   remediation: "build without the parameter, or let the platform team allow it: waybill env show ENV"
 #   standards:

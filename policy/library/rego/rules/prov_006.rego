@@ -6,7 +6,7 @@
 #   id: PROV-006
 #   category: provenance
 #   since: "1.0"
-#   profiles: {baseline: off, strict: deny, eu-high-risk: deny, edge: off}
+#   profiles: {baseline: off, strict: warn, eu-high-risk: warn, edge: off}
 #   severity: low
 #   remediation: "let a second builder build the same commit and attest: waybill attest REF --type provenance --predicate provenance.json --key OTHER.key"
 #   standards:
