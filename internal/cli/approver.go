@@ -231,7 +231,7 @@ func (c *Call) waivable(ctx context.Context, x evidence.Exception) (*waiver, err
 		}
 		return nil, e.Hint("waybill policy list")
 	case rules[at].Mandatory:
-		return nil, diag.New(diag.Verification, "rule %s is mandatory: nobody waives it", x.Rule).Line("nothing was signed").Hint("waybill policy show %s", x.Rule)
+		return nil, diag.New(diag.Verification, "rule %s is mandatory: nobody waives it", x.Rule).Line("nothing was signed").Hint("waybill policy explain %s", x.Rule)
 	case !slices.Contains(may.Rules, x.Rule):
 		return nil, diag.New(diag.Verification, "environment %s lets rule %s not be waived; it lets %s", x.Environment, x.Rule, orDash(may.Rules)).
 			Line("nothing was signed").Hint("waybill env show %s", x.Environment)
