@@ -59,7 +59,7 @@ func formatRego(name string, src []byte, convert bool) ([]byte, error) {
 		case v0err != nil:
 			return nil, err // neither syntax
 		case !convert:
-			return nil, errors.New("is in the syntax of Rego v0, which the gate does not read (convert it with --rego-v1)")
+			return nil, errors.New("is in the syntax of Rego v0 (convert it with --rego-v1)")
 		}
 		out = old
 	}

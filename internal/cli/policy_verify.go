@@ -171,7 +171,11 @@ func (c *Call) policySigned(ctx context.Context, p *openedPolicy, doc *trust.Doc
 	}
 	ok, err := source.Signed(p.Bundle, bundles, doc, c.Env.Now(), certs)
 	if err != nil {
-		return nil, diag.Wrap(diag.CodeOf(err), err, "%s", p.named()).Hint("waybill sign %s --key policy.key", p.named())
+		e := diag.Wrap(diag.CodeOf(err), err, "%s", p.named())
+		if p.Place == nil { // a folder or file is signed as an artifact; the local store keeps the signature
+			return nil, e.Hint("waybill policy pack %s --tag NAME:1", p.named()).Hint("waybill sign NAME:1 --key policy.key")
+		}
+		return nil, e.Hint("waybill sign %s --key policy.key", p.named())
 	}
 	return ok, nil
 }

@@ -99,5 +99,6 @@ var codes = []Code{
 	{"QA-007", "METADATA that nobody reads", Warning, "A misspelt key is as good as none.", "correct its name or delete it"},
 	{"QA-008", "unknown level or profile", Error, "A profile that is misspelt never applies.", "use baseline, strict, eu-high-risk or edge, with deny, warn or off"},
 	{"QA-009", "message whose verbs do not fit its values", Warning, "The message will hold %!d(MISSING) or the like.", "give as many values as verbs"},
+	{"QA-011", "syntax of Rego v0", Warning, "The gate reads it in packages of users; the safe forms shown here are written in Rego v1, and a later OPA may not read v0.", "convert it: waybill policy fmt PATH --rego-v1"},
 	{"QA-010", "comment that suppresses nothing", Warning, "It would hide the next finding here unseen.", "delete it, or give the code of a finding and a reason"},
 }
