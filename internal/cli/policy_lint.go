@@ -23,7 +23,8 @@ func policyLintCommand() Command {
 		Name: "lint", Summary: "find rules that fail open, and what else is wrong with a policy", Args: "[PATH]", Max: 1,
 		Long: `Follows every rule that decides through OPA's compiled form and asks of each value: what if it is missing? A denial that
 does not fire then, and an allowance that does, is an error, with the place, the reason and a form that is safe. The
-schema of the facts tells which values cannot be missing; --schema none takes every value for one that may be.
+schema of the facts tells which values cannot be missing; --schema none takes every value for one that may be. Packages
+below waybill.device are judged as policy pack --device does, against the input of a device.
 
 A comment "# waybill:ignore FO-003 REASON" at or above a line suppresses one kind of finding there; it is listed all the
 same. --strict fails on warnings, too.`,

@@ -13,12 +13,12 @@ package device
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	opabundle "github.com/open-policy-agent/opa/v1/bundle"
@@ -79,14 +79,20 @@ func Capabilities() *ast.Capabilities {
 	return caps
 }
 
+// Files are those of a policy; a bundle has them.
+type Files interface {
+	Names() []string
+	File(name string) ([]byte, bool)
+}
+
 // Only tells whether a policy is for devices alone: all of its Rego is in Package or below it.
-func Only(b *bundle.Bundle) bool {
+func Only(b Files) bool {
 	names, err := members(b)
 	return err == nil && len(names) > 0 && len(names) == len(regos(b))
 }
 
 // members lists the files of b whose package is Package or lies below it.
-func members(b *bundle.Bundle) ([]string, error) {
+func members(b Files) ([]string, error) {
 	var out []string
 	for _, n := range b.Names() {
 		c, _ := b.File(n)
@@ -106,15 +112,17 @@ func members(b *bundle.Bundle) ([]string, error) {
 
 // Compile makes the module of the device-local part of b. Errors name file and line.
 func Compile(ctx context.Context, b *bundle.Bundle) (*Module, error) {
-	modules, err := parse(b)
+	modules, findings, err := parse(b)
 	if err != nil {
 		return nil, fmt.Errorf("device policy: %w", err)
 	}
-	compiler, err := check(modules)
-	if err != nil {
-		return nil, fmt.Errorf("device policy: %w", err)
+	if len(findings) == 0 {
+		var compiler *ast.Compiler
+		if compiler, findings = check(modules); len(findings) == 0 {
+			findings = lint(compiler)
+		}
 	}
-	if findings := lint(compiler); len(findings) > 0 {
+	if len(findings) > 0 {
 		return nil, fmt.Errorf("device policy: %w", findings)
 	}
 	return build(ctx, modules)
@@ -151,9 +159,12 @@ func build(ctx context.Context, modules map[string]source) (*Module, error) {
 
 // Modules gives the policy as OPA itself would evaluate it, by file: for a second opinion.
 func Modules(b *bundle.Bundle) (map[string]string, error) {
-	ms, err := parse(b)
+	ms, found, err := parse(b)
 	if err != nil {
 		return nil, err
+	}
+	if len(found) > 0 {
+		return nil, found
 	}
 	out := map[string]string{}
 	for n, m := range ms {
@@ -173,13 +184,13 @@ const noReasons = "package waybill.device\n\nreasons := set()\n"
 // generated is the name of the file that Compile adds.
 const generated = "no_reasons.rego"
 
-func parse(b *bundle.Bundle) (map[string]source, error) {
+func parse(b Files) (map[string]source, Findings, error) {
 	names, err := members(b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("no file is in package %s", Package)
+		return nil, nil, fmt.Errorf("no file is in package %s", Package)
 	}
 	modules := map[string]source{}
 	reasons := false
@@ -187,7 +198,7 @@ func parse(b *bundle.Bundle) (map[string]source, error) {
 		c, _ := b.File(n)
 		m, err := ast.ParseModuleWithOpts(n, string(c), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		modules[n] = source{m, string(c)}
 		for _, r := range m.Rules {
@@ -196,57 +207,45 @@ func parse(b *bundle.Bundle) (map[string]source, error) {
 	}
 	for _, n := range b.Names() {
 		if c, _ := b.File(n); path.Base(n) == "data.json" && len(names) == len(regos(b)) && len(c) > 0 {
-			return nil, fmt.Errorf("%s: a device has no data documents; write the values into the policy", n)
+			return nil, Findings{{Code: codeData, File: n, Line: 1, Column: 1, Msg: "a device has no data documents", Fix: "write the values into the policy"}}, nil
 		}
 	}
 	if !reasons {
 		if _, taken := modules[generated]; taken {
-			return nil, fmt.Errorf("%s: the file name is taken", generated)
+			return nil, nil, fmt.Errorf("%s: the file name is taken", generated)
 		}
 		modules[generated] = source{ast.MustParseModuleWithOpts(noReasons, ast.ParserOptions{RegoVersion: ast.RegoV1}), noReasons}
 	}
-	return modules, nil
+	return modules, nil, nil
 }
 
-func regos(b *bundle.Bundle) []string {
+func regos(b Files) []string {
 	return slices.DeleteFunc(b.Names(), func(n string) bool { return !strings.HasSuffix(n, ".rego") })
 }
 
-// check compiles the modules against the input's schema: a member that the input cannot have is an error.
-func check(modules map[string]source) (*ast.Compiler, error) {
-	var schema any
-	if err := util.UnmarshalJSON(deviceinput.SchemaJSON(), &schema); err != nil {
-		return nil, err
-	}
+// check compiles the modules against the input's schema: a member that the input cannot have is a finding.
+func check(modules map[string]source) (*ast.Compiler, Findings) {
 	set := ast.NewSchemaSet()
-	set.Put(ast.SchemaRootRef, schema)
+	set.Put(ast.SchemaRootRef, compilerSchema())
 	ms := map[string]*ast.Module{}
 	for n, m := range modules {
 		ms[n] = m.Module
 	}
 	c := ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(true).WithSchemas(set).WithUseTypeCheckAnnotations(true)
 	if c.Compile(ms); c.Failed() {
-		return nil, explain(c.Errors)
+		return nil, compilerFindings(c.Errors)
 	}
 	return c, nil
 }
 
-// explain adds to an unknown function why it is unknown here.
-func explain(errs ast.Errors) error {
-	var out []error
-	for _, e := range errs {
-		_, fn, ok := strings.Cut(e.Message, "undefined function ")
-		switch {
-		case ok && strings.HasPrefix(fn, "time."):
-			out = append(out, fmt.Errorf("%w (a device has no clock in its policy; the time is in input.time)", e))
-		case ok:
-			out = append(out, fmt.Errorf("%w (not one of the %d builtins that a device evaluates)", e, len(builtins)))
-		default:
-			out = append(out, e)
-		}
+// compilerSchema is the input's schema as the compiler takes it.
+var compilerSchema = sync.OnceValue(func() any {
+	var schema any
+	if err := util.UnmarshalJSON(deviceinput.SchemaJSON(), &schema); err != nil {
+		panic("device input schema: " + err.Error()) // embedded, and read by a test
 	}
-	return errors.Join(out...)
-}
+	return schema
+})
 
 func name(r *ast.Rule) string {
 	return strings.Trim(r.Head.Ref()[0].Value.String(), `"`)

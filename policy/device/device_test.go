@@ -107,6 +107,9 @@ var unsafe = []struct{ name, rego, want string }{
 	{"a reading replaced", "ok if input.device.battery.percent >= 30\nallow if ok with input.device.battery.percent as 100", "`with` replaces"},
 	{"not by a variable", "allow if {\n\tsome k in [\"charging\"]\n\tnot input.device.battery[k]\n}", "`not` over a value that may be missing"},
 	{"a set of labels that lacks one", `allow if ("frozen" in input.device.labels) == false`, "`in` sees which readings are missing"},
+	{"not over a document that no device has", `allow if not data.limits.paused`, "data.limits.paused is not on the device"},
+	{"not over a rule of the gate", `allow if not data.main.deny`, "data.main.deny is not on the device"},
+	{"a rule that nobody asks", "allow if input.device.class != \"\"\ndeny if input.device.memory.known == false", "deny is never asked"},
 	{"allow by default", "", "must be false"},
 	{"allow else", "allow if {\n\tinput.device.battery.percent >= 30\n} else := true", "allow has an else"},
 }
@@ -175,12 +178,12 @@ func TestLintRefuses(t *testing.T) {
 				t.Fatalf("got %v, want %q with file and line", err, c.want)
 			}
 			// The check left out: on a blind device the module allows.
-			modules, err := parse(b)
-			if err != nil {
-				t.Fatal(err)
+			modules, found, err := parse(b)
+			if err != nil || len(found) > 0 {
+				t.Fatal(found, err)
 			}
-			if _, err := check(modules); err != nil {
-				t.Fatalf("refused without the lint too: %v", err)
+			if _, found := check(modules); len(found) > 0 {
+				t.Fatalf("refused without the lint too: %v", found)
 			}
 			m, err := build(t.Context(), modules)
 			if err != nil {

@@ -2,46 +2,27 @@ package device
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-
-	"github.com/waybill-ml/waybill/policy/bundle"
 )
-
-// Finding is a place where a policy could allow because something is missing.
-type Finding struct {
-	File string
-	Line int
-	Msg  string
-}
-
-// Findings is an error of one line for each.
-type Findings []Finding
-
-// Error implements error.
-func (fs Findings) Error() string {
-	var lines []string
-	for _, f := range fs {
-		lines = append(lines, fmt.Sprintf("%s:%d: %s", f.File, f.Line, f.Msg))
-	}
-	return strings.Join(lines, "\n")
-}
 
 // Lint finds what keeps a policy from being safe on a device. The WebAssembly target has no strict errors: an expression
 // over a reading that failed, or a builtin that failed, is undefined. An undefined expression may make `allow` false and
 // must never make it true, so nothing that turns undefined into a value may lie between a reading and `allow`: no negation,
 // no comprehension, no default, no else, no set that is smaller for it, no object.get with a value of its own, no `with`.
 // `allow` itself is false by default and true otherwise.
-func Lint(b *bundle.Bundle) (Findings, error) {
-	modules, err := parse(b)
-	if err != nil {
-		return nil, err
+// What the compiler refuses is a finding, too; an error means that files do not parse, or that none is for devices.
+func Lint(fs Files) (Findings, error) {
+	modules, found, err := parse(fs)
+	if err != nil || len(found) > 0 {
+		return found, err
 	}
-	c, err := check(modules)
-	if err != nil {
-		return nil, err
+	c, found := check(modules)
+	if len(found) > 0 {
+		return found, nil
 	}
 	return lint(c), nil
 }
@@ -111,6 +92,9 @@ func lint(c *ast.Compiler) Findings {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
+		if a.Column != b.Column {
+			return a.Column - b.Column
+		}
 		return strings.Compare(a.Msg, b.Msg)
 	})
 	return slices.Compact(l.found)
@@ -125,10 +109,10 @@ func sortedKeys[V any](m map[string]V) []string {
 	return out
 }
 
-func (l *linter) report(loc *ast.Location, format string, args ...any) {
-	f := Finding{Msg: fmt.Sprintf(format, args...)}
+func (l *linter) report(code string, loc *ast.Location, fix, format string, args ...any) {
+	f := Finding{Code: code, Msg: fmt.Sprintf(format, args...), Fix: fix}
 	if loc != nil {
-		f.File, f.Line = loc.File, loc.Row
+		f.File, f.Line, f.Column = loc.File, loc.Row, loc.Col
 	}
 	l.found = append(l.found, f)
 }
@@ -140,24 +124,53 @@ func (l *linter) allowShape() {
 	for _, r := range rules {
 		switch v := r.Head.Value; {
 		case len(r.Head.Args) > 0 || r.Head.Key != nil || len(r.Head.Ref()) != 1:
-			l.report(r.Location, "allow must be a plain rule, neither a function nor a set or object")
+			l.report(codeShape, r.Location, "write `allow if { ... }`", "allow must be a plain rule, neither a function nor a set or object")
 		case r.Default:
 			defaulted = true
 			if !v.Equal(ast.BooleanTerm(false)) {
-				l.report(r.Location, "the default of allow must be false, not %s", v)
+				l.report(codeDefault, r.Location, "default allow := false", "the default of allow must be false, not %s", v)
 			}
 		case v == nil || !v.Equal(ast.BooleanTerm(true)):
-			l.report(r.Location, "allow may only be true where its body holds; false is what it is by default")
+			l.report(codeShape, r.Location, "write `allow if { ... }`; false is what it is by default", "allow may only be true where its body holds")
 		}
 		if r.Else != nil {
-			l.report(r.Else.Location, "allow has an else; write a rule of its own for each way to be allowed")
+			l.report(codeShape, r.Else.Location, "write a rule of its own for each way to be allowed", "allow has an else")
 		}
 	}
 	if len(rules) == 0 {
-		l.report(&ast.Location{File: "package " + Package, Row: 1}, "there is no allow: write `default allow := false` and rules `allow if { ... }`")
+		l.report(codeDefault, l.first(), "write `default allow := false` and rules `allow if { ... }`", "there is no allow in package "+Package)
 	} else if !defaulted {
-		l.report(rules[0].Location, "`default allow := false` is missing")
+		l.report(codeDefault, rules[0].Location, "default allow := false", "`default allow := false` is missing")
 	}
+	asked := append(l.reachable("data."+Package+".allow"), l.reachable("data."+Package+".reasons")...)
+	for _, p := range sortedKeys(l.rules) {
+		if what, ok := strings.CutPrefix(p, "data."+Package+"."); ok && denies.MatchString(what) && !slices.Contains(asked, p) {
+			l.report(codeShape, l.rules[p][0].Location, "make what must not be a condition of allow, turned round", "%s is never asked: a device asks for allow and reasons alone", what)
+		}
+	}
+}
+
+// denies matches what reads like a rule that denies, which on a device nobody asks.
+var denies = regexp.MustCompile(`^(deny|denied|violation|violations|warn|block|blocked|reject|rejected|refuse|refused|forbid|forbidden)(_.*)?$`)
+
+// first is the place of the first file's package.
+func (l *linter) first() *ast.Location {
+	for _, n := range sortedKeys(l.c.Modules) {
+		if n != generated {
+			return l.c.Modules[n].Package.Location
+		}
+	}
+	return nil
+}
+
+// defined tells whether path, or something above or below it, is a rule of the device's.
+func (l *linter) defined(path string) bool {
+	for p := range l.rules {
+		if p == path || strings.HasPrefix(p, path+".") || strings.HasPrefix(p, path+"[") || strings.HasPrefix(path, p+".") || strings.HasPrefix(path, p+"[") {
+			return true
+		}
+	}
+	return false
 }
 
 // scope is what is known of the variables of one rule.
@@ -446,24 +459,24 @@ func (l *linter) inspect(p string, r *ast.Rule) {
 	what := strings.TrimPrefix(p, "data."+Package+".")
 	if what != "allow" && l.value[p] != clean {
 		if r.Default {
-			l.report(r.Location, "%s has a default and rests on a reading that may be missing: without the reading the default stands in for it; drop the default", what)
+			l.report(codeMissing, r.Location, "drop the default", "%s has a default and rests on a reading that may be missing: without the reading the default stands in for it", what)
 		}
 		if r.Else != nil {
-			l.report(r.Else.Location, "%s has an else and rests on a reading that may be missing: without the reading the else stands in for it; write a rule of its own for each case", what)
+			l.report(codeMissing, r.Else.Location, "write a rule of its own for each case", "%s has an else and rests on a reading that may be missing: without the reading the else stands in for it", what)
 		}
 		if r.Head.RuleKind() == ast.MultiValue || r.Head.Key != nil || !r.Head.Reference.IsGround() {
-			l.report(r.Location, "%s is a set or object that is smaller when a reading is missing, and allow rests on it; write rules that hold when the readings are there", what)
+			l.report(codeMissing, r.Location, "write rules that hold when the readings are there", "%s is a set or object that is smaller when a reading is missing, and allow rests on it", what)
 		}
 	}
 	ast.WalkExprs(r, func(e *ast.Expr) bool {
 		if len(e.With) > 0 {
-			l.report(e.Location, "`with` replaces the readings of the device")
+			l.report(codeMissing, e.Location, "drop the `with`, or keep it to the tests", "`with` replaces the readings of the device")
 		}
 		if e.Negated && l.of(s, e) != clean {
-			l.report(e.Location, "`not` over a value that may be missing holds when it is; compare it instead, for instance with == false")
+			l.report(codeMissing, e.Location, positive(e), "`not` over a value that may be missing holds when it is")
 		}
 		if x, ok := e.Terms.(*ast.Every); ok && l.of(s, x.Domain) == whole {
-			l.report(e.Location, "`every` over readings holds when they are missing")
+			l.report(codeMissing, e.Location, "name the readings one by one", "`every` over readings holds when they are missing")
 		}
 		if e.IsCall() {
 			l.call(s, e.Operator().String(), e.Operands(), e.Location)
@@ -474,7 +487,7 @@ func (l *linter) inspect(p string, r *ast.Rule) {
 		switch x := t.Value.(type) {
 		case *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension:
 			if l.of(s, t) != clean {
-				l.report(t.Location, "a comprehension over a value that may be missing is empty when it is")
+				l.report(codeMissing, t.Location, "write rules that hold when the readings are there", "a comprehension over a value that may be missing is empty when it is")
 			}
 		case ast.Call:
 			if len(x) > 0 {
@@ -486,9 +499,11 @@ func (l *linter) inspect(p string, r *ast.Rule) {
 			}
 			switch text := x.ConstantPrefix().String(); {
 			case !x.IsGround() && l.ref(s, x) != clean:
-				l.report(t.Location, "a rule named by a variable rests on readings that may be missing")
+				l.report(codeMissing, t.Location, "name the rules one by one", "a rule named by a variable rests on readings that may be missing")
 			case l.inner(text):
-				l.report(t.Location, "%s is an object of rules, which lacks those that rest on a missing reading; name the rules one by one", strings.TrimPrefix(text, "data."))
+				l.report(codeMissing, t.Location, "name the rules one by one", "%s is an object of rules, which lacks those that rest on a missing reading", strings.TrimPrefix(text, "data."))
+			case !l.defined(text):
+				l.report(codeData, t.Location, "write the value into a package below "+Package, "%s is not on the device: a device has no data documents, and no other packages", text)
 			}
 		}
 		return false
@@ -506,7 +521,7 @@ func (l *linter) call(s scope, fn string, args []*ast.Term, loc *ast.Location) {
 		case t == labelled && fn == ast.ObjectGet.Name && i == 0:
 		case t == labelled && (fn == ast.Member.Name || fn == ast.MemberWithKey.Name) && len(args) == b.Decl.Arity():
 		case t == whole || t == labelled:
-			l.report(loc, "%s sees which readings are missing, and may make a value of it; name the readings one by one", display(fn))
+			l.report(codeMissing, loc, "name the readings one by one, each in a condition of its own", "%s sees which readings are missing, and may make a value of it", display(fn))
 		}
 	}
 }

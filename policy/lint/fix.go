@@ -15,9 +15,6 @@ func (f *flow) report(r *ast.Rule, loc *ast.Location, code string, m *missing, s
 		code = f.classify(r, se, m, sc)
 	}
 	fd := Finding{Code: code, Rule: sc.name, Missing: m.text}
-	if sc.device && sc.flip != nil {
-		fd.Code = "DP-003"
-	}
 	if sc.warn {
 		fd.Severity = Warning
 	}
@@ -318,7 +315,7 @@ func (f *flow) fixAllow(m *missing, sc scopeOf) (string, []Edit) {
 		return "", nil
 	}
 	text := string(se.Location.Text)
-	if se.Negated && !sc.device {
+	if se.Negated {
 		x := *se
 		x.Negated = false
 		if inner, ok := f.plain(&x, text, m); ok {

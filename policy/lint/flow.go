@@ -23,9 +23,8 @@ var (
 )
 
 const (
-	ourRules  = "data.waybill.rules."
-	ourDevice = "data.waybill.device"
-	ours      = "data.waybill."
+	ourRules = "data.waybill.rules."
+	ours     = "data.waybill."
 )
 
 // scopeOf is how the analysis came to where it is.
@@ -37,7 +36,6 @@ type scopeOf struct {
 	warn    bool      // it only warns
 	flip    *ast.Expr // the negation in an allowing rule below which a body must fire
 	flipOf  *ast.Rule
-	device  bool
 	demands bool // the body demands something beside what stands here
 }
 
@@ -49,8 +47,7 @@ type flow struct {
 	visit  map[*ast.Rule]bool
 	counts []path // collections that the deciding rule counts
 	depth  int
-	proof  bool  // something must be proven
-	schema *node // of the rule in hand
+	proof  bool // something must be proven
 }
 
 // flow follows every rule that decides.
@@ -128,9 +125,6 @@ func (f *flow) root(r *ast.Rule) (scopeOf, bool) {
 		return sc, false
 	}
 	switch {
-	case strings.HasPrefix(pkg+".", ourDevice+"."):
-		sc.device = true
-		return sc, name == "allow"
 	case strings.HasPrefix(pkg, ourRules):
 		if name == "pass" || name == "skip" {
 			return sc, true
@@ -238,16 +232,8 @@ func (f *flow) rulesAt(ref ast.Ref) ([]*ast.Rule, int) {
 	return nil, 0
 }
 
-func (f *flow) schemaFor(r *ast.Rule) *node {
-	if strings.HasPrefix(r.Module.Package.Path.String()+".", ourDevice+".") {
-		return f.deviceSchema
-	}
-	return f.linter.schema
-}
-
 // enter analyses one rule that decides.
 func (f *flow) enter(r *ast.Rule, sc scopeOf) {
-	f.schema = f.schemaFor(r)
 	f.counts = f.countedAll(r)
 	f.rule(r, nil, sc)
 }
@@ -296,7 +282,7 @@ func (f *flow) rule(r *ast.Rule, args []val, sc scopeOf) {
 		return
 	}
 	var key strings.Builder
-	fmt.Fprintf(&key, "%p %t %t %p ", r, sc.pol, sc.device, sc.flip)
+	fmt.Fprintf(&key, "%p %t %p ", r, sc.pol, sc.flip)
 	for _, a := range args {
 		fmt.Fprintf(&key, "%s|%v|%v|%v;", a.path.key(), a.dflt, a.lit, a.maybe != nil)
 	}
@@ -577,17 +563,6 @@ func (f *flow) positive(r *ast.Rule, e *ast.Expr, s *scope, sc scopeOf) {
 		vals = append(vals, f.use(e.Operand(i), s, sc, e, r))
 	}
 	f.relation(r, e, vals, bound, sc)
-	if sc.device && sc.pol == mustFire && b != nil && !harmless(b.Name) {
-		f.at(e.Location, Finding{Code: "DP-003", Rule: sc.name, Message: fmt.Sprintf("%s below a negation: where %s fails, the negation is true on the device", b.Name, b.Name)})
-	}
-}
-
-func harmless(name string) bool {
-	switch name {
-	case "eq", "equal", "neq", "gt", "gte", "lt", "lte", "internal.member_2", "internal.member_3", "count", "is_string", "is_number", "is_boolean", "object.get":
-		return true
-	}
-	return false
 }
 
 // called analyses the rules that a condition rests on.

@@ -59,12 +59,9 @@ type Edit struct {
 
 // Options say against what a policy is read.
 type Options struct {
-	// Schema is the JSON Schema of the input. Values that it demands cannot be missing. Nil: every value may be.
+	// Schema is the JSON Schema of the input. Values that it demands cannot be missing. Nil: every value may be. Packages
+	// below waybill.device have an input of their own, whose schema policy/device knows.
 	Schema []byte
-	// DeviceSchema is the same for packages below waybill.device.
-	DeviceSchema []byte
-	// DeviceBuiltins are the builtins that a device's host implements; nil means those that are native in WebAssembly.
-	DeviceBuiltins []string
 }
 
 // Files is a policy's text by path: *.rego and data.json; others are ignored.
@@ -101,12 +98,9 @@ func ReadFS(fsys fs.FS) (Files, error) {
 // Run checks a policy. What does not parse or compile is a finding, too. Findings come ordered by place. An error means
 // that the options or data files cannot be read. Unit tests (*_test.rego) are compiled along and not judged.
 func Run(files Files, o Options) ([]Finding, error) {
-	l := &linter{files: files, opts: o, source: map[string]*ast.Module{}, exprs: map[string][]*ast.Expr{}, data: map[string]any{}}
+	l := &linter{files: files, source: map[string]*ast.Module{}, exprs: map[string][]*ast.Expr{}, data: map[string]any{}}
 	var err error
 	if l.schema, err = parseSchema(o.Schema); err != nil {
-		return nil, err
-	}
-	if l.deviceSchema, err = parseSchema(o.DeviceSchema); err != nil {
 		return nil, err
 	}
 	if err := l.readData(); err != nil {
@@ -117,6 +111,7 @@ func Run(files Files, o Options) ([]Finding, error) {
 		l.patterns()
 		if l.compile() {
 			l.flow()
+			l.device()
 		}
 	}
 	return l.finish(), nil
@@ -153,14 +148,13 @@ func Apply(files Files, f Finding) Files {
 }
 
 type linter struct {
-	files                Files
-	opts                 Options
-	schema, deviceSchema *node
-	data                 map[string]any
-	source               map[string]*ast.Module // as parsed, for places and texts
-	exprs                map[string][]*ast.Expr // of source, by file
-	compiler             *ast.Compiler
-	findings             []Finding
+	files    Files
+	schema   *node
+	data     map[string]any
+	source   map[string]*ast.Module // as parsed, for places and texts
+	exprs    map[string][]*ast.Expr // of source, by file
+	compiler *ast.Compiler
+	findings []Finding
 }
 
 func (l *linter) readData() error {

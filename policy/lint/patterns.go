@@ -2,7 +2,6 @@ package lint
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -15,36 +14,31 @@ func (l *linter) patterns() {
 		if m == nil || isTest(n) {
 			continue
 		}
-		device := strings.HasPrefix(m.Package.Path.String()+".", ourDevice+".")
-		ast.WalkExprs(m, func(e *ast.Expr) bool { l.expression(m, e); return false })
+		ast.WalkExprs(m, func(e *ast.Expr) bool { l.expression(e); return false })
 		ast.WalkTerms(m, func(t *ast.Term) bool {
 			if c, ok := t.Value.(ast.Call); ok {
-				l.call(c[0], c[1:], t.Location, device)
+				l.call(c[0], c[1:], t.Location)
 			}
 			return false
 		})
 		l.shadows(m)
-		if device {
-			l.device(m)
-		}
 	}
 }
 
-func (l *linter) expression(m *ast.Module, e *ast.Expr) {
+func (l *linter) expression(e *ast.Expr) {
 	if !e.IsCall() {
 		return
 	}
-	device := strings.HasPrefix(m.Package.Path.String()+".", ourDevice+".")
 	ts := e.Terms.([]*ast.Term)
 	loc := ts[0].Location
 	if loc == nil {
 		loc = e.Location
 	}
-	l.call(ts[0], ts[1:], loc, device)
+	l.call(ts[0], ts[1:], loc)
 }
 
 // call checks one call of a builtin.
-func (l *linter) call(op *ast.Term, args []*ast.Term, loc *ast.Location, device bool) {
+func (l *linter) call(op *ast.Term, args []*ast.Term, loc *ast.Location) {
 	name := op.Value.String()
 	b := ast.BuiltinMap[name]
 	if b == nil {
@@ -55,9 +49,6 @@ func (l *linter) call(op *ast.Term, args []*ast.Term, loc *ast.Location, device 
 	}
 	if b.IsDeprecated() {
 		l.at(loc, Finding{Code: "QA-004", Message: name + " is deprecated"})
-	}
-	if device && !slices.Contains(l.deviceBuiltins(), name) {
-		l.at(loc, Finding{Code: "DP-002", Message: "the host on the device does not implement " + name})
 	}
 	switch name {
 	case "glob.match":
@@ -153,35 +144,4 @@ func (l *linter) shadows(m *ast.Module) {
 			check(a)
 		}
 	}
-}
-
-// device checks the shape of a policy for devices: nothing is allowed but by a rule that says so.
-func (l *linter) device(m *ast.Module) {
-	begins, allows := false, (*ast.Rule)(nil)
-	for _, r := range m.Rules {
-		switch name := lastName(r); {
-		case name == "allow" && r.Default:
-			begins = r.Head.Value != nil && isFalse(r.Head.Value)
-		case name == "allow":
-			allows = r
-			if r.Head.RuleKind() == ast.MultiValue || r.Head.Value != nil && !r.Head.Value.Equal(ast.BooleanTerm(true)) {
-				l.at(r.Head.Location, Finding{Code: "DP-004", Message: "allow must be true or undefined; every allow rule is positive"})
-			}
-			if r.Else != nil {
-				l.at(r.Else.Head.Location, Finding{Code: "DP-004", Message: "allow has an else; write rules that are true on their own"})
-			}
-		case denies.MatchString(name):
-			l.at(r.Head.Location, Finding{Code: "DP-004", Rule: name, Message: name + " is never asked on a device"})
-		}
-	}
-	if allows != nil && !begins {
-		l.at(m.Package.Location, Finding{Code: "DP-001", Message: "the package does not say default allow := false", Fix: "default allow := false"})
-	}
-}
-
-func (l *linter) deviceBuiltins() []string {
-	if l.opts.DeviceBuiltins != nil {
-		return append(slices.Clone(l.opts.DeviceBuiltins), "eq", "assign", "equal")
-	}
-	return nativeWasm
 }

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"encoding/json"
+	"net/url"
 	"slices"
 	"strconv"
 
@@ -29,7 +30,7 @@ func SARIF(fs []Finding, version string) ([]byte, error) {
 			if f.Column > 0 {
 				region["startColumn"] = f.Column
 			}
-			r["locations"] = []m{{"physicalLocation": m{"artifactLocation": m{"uri": f.File}, "region": region}}}
+			r["locations"] = []m{{"physicalLocation": m{"artifactLocation": m{"uri": uriPath(f.File)}, "region": region}}}
 		}
 		if f.Suppressed {
 			r["suppressions"] = []m{{"kind": "inSource", "justification": f.Reason}}
@@ -45,7 +46,7 @@ func SARIF(fs []Finding, version string) ([]byte, error) {
 			}
 			changes := []m{}
 			for _, n := range files {
-				changes = append(changes, m{"artifactLocation": m{"uri": n}, "replacements": byFile[n]})
+				changes = append(changes, m{"artifactLocation": m{"uri": uriPath(n)}, "replacements": byFile[n]})
 			}
 			r["fixes"] = []m{{"description": m{"text": f.Fix}, "artifactChanges": changes}}
 		}
@@ -66,3 +67,6 @@ func SARIF(fs []Finding, version string) ([]byte, error) {
 	}
 	return append(b, '\n'), nil
 }
+
+// uriPath writes a path with slashes as a URI reference; a colon in its first segment is none of a scheme's.
+func uriPath(p string) string { return (&url.URL{Path: p}).String() }

@@ -709,7 +709,6 @@ func (f *flow) provenRules(rs []*ast.Rule, args []val) []path {
 // every element of a collection, or a default of object.get that is denied.
 func (f *flow) findGuards(all []*ast.Rule) {
 	for _, r := range all {
-		f.schema = f.schemaFor(r)
 		sc, ok := f.root(r)
 		if !ok || sc.pol != mustFire || sc.warn || r.Else != nil {
 			continue

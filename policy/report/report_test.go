@@ -342,6 +342,7 @@ func TestJUnitMatchesTheSchemas(t *testing.T) {
 		}
 		files = append(files, p)
 	}
+	files = append(files, writeTests(t, tmp)...)
 	for _, x := range []string{"windyroad-JUnit.xsd", "jenkins-junit-10.xsd"} {
 		p := filepath.Join(dir, "junit", x)
 		if _, err := os.Stat(p); errors.Is(err, fs.ErrNotExist) {
