@@ -91,10 +91,14 @@ func collect(ctx context.Context, src Source, chans Channels, rq Request, s seam
 	}
 	in.Normalize()
 	slices.Sort(c.used)
-	return &Result{
+	out := &Result{
 		Input: in, Used: slices.Compact(c.used), Chain: chain, Basis: basis,
 		Manifest: artifact.Descriptor{MediaType: model.Manifest.MediaType, Digest: rq.Digest, Size: int64(len(raw)), ArtifactType: model.Manifest.ArtifactType},
-	}, nil
+	}
+	if s.on("size") {
+		err = out.bound(MaxDocument)
+	}
+	return out, err
 }
 
 func trustFacts(in *input.Input, rq Request) error {

@@ -64,7 +64,9 @@ func TestWithoutEachCheck(t *testing.T) {
 			for i := range MaxBundles + 1 {
 				w.Attached[d] = append(w.Attached[d], fmt.Appendf(nil, "junk %d", i))
 			}
-		}, func(in input.Input) bool { return len(in.Attestations) > MaxBundles && problems(in) == "" }},
+		}, func(in input.Input) bool {
+			return strings.Contains(problems(in), fmt.Sprintf("%d attestations", MaxBundles+1))
+		}},
 		{"same-channel", func(t *testing.T, w *policytest.World, d artifact.Digest) {
 			// somebody moves the tag of this channel to a sound record of another one
 			w.Publish(t, "staging", 3, d, nil)
@@ -189,7 +191,8 @@ func TestHugeEvidence(t *testing.T) {
 	}
 }
 
-// The largest lists that statements may bring stay within the document's limits; more of them fail as a whole.
+// The largest lists that statements may bring stay within the limits of what is evaluated, before the bound on what is recorded;
+// more of them fail as a whole.
 func TestManyFacts(t *testing.T) {
 	w := policytest.New(t, somePolicy)
 	d := w.Add(t, policytest.Default())
@@ -202,7 +205,7 @@ func TestManyFacts(t *testing.T) {
 		e.Note = fmt.Sprint(i)
 		w.Attach(t, trust.RoleEvaluator, evidence.TypeEvaluation, d, e)
 	}
-	in := collected(t, w, d, seam{})
+	in := collected(t, w, d, seam{skip: "size"})
 	failed := 0
 	for _, a := range in.Attestations {
 		if !a.Verified {

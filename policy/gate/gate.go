@@ -82,11 +82,7 @@ func Decide(ctx context.Context, src facts.Source, chans facts.Channels, rq Requ
 	if err != nil {
 		return nil, err
 	}
-	d := rq.Policy.Evaluate(ctx, doc)
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	db, err := d.Canonical()
+	d, db, err := evaluate(ctx, rq.Policy, doc)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +91,16 @@ func Decide(ctx context.Context, src facts.Source, chans facts.Channels, rq Requ
 		Decision: d, DecisionBytes: db, DecisionDigest: artifact.DigestOf(db),
 		Basis: r.Basis, Used: append(r.Used, rq.Environments.Bundle), Chain: r.Chain, Manifest: r.Manifest, Policy: rq.Policy,
 	}, nil
+}
+
+// evaluate gives a decision and its canonical bytes, small enough to be recorded whatever the evaluator says.
+func evaluate(ctx context.Context, p Evaluator, doc []byte) (decision.Decision, []byte, error) {
+	d := p.Evaluate(ctx, doc).Within(decision.MaxBytes)
+	if err := ctx.Err(); err != nil {
+		return decision.Decision{}, nil, err
+	}
+	b, err := d.Canonical()
+	return d, b, err
 }
 
 // Attest signs the outcome, permission or denial alike: the full decision, and the verdict that pins it.

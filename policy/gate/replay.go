@@ -42,11 +42,7 @@ func Again(ctx context.Context, predicate []byte, p Evaluator) (*Replay, error) 
 	if err != nil {
 		return nil, err
 	}
-	now := p.Evaluate(ctx, doc)
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	newBytes, err := now.Canonical()
+	now, newBytes, err := evaluate(ctx, p, doc)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,10 @@ const Schema = "https://github.com/waybill-ml/waybill/schema/policy-input/v1"
 // MaxBytes is the largest document that is evaluated or replayed.
 const MaxBytes = 8 << 20
 
+// LeftOut is the code of the note in Artifact.Problems that tells which facts were left out because the document would have been
+// too large to record. No policy allows such a document.
+const LeftOut = "facts-size"
+
 // SchemaJSON is the JSON Schema (draft 2020-12) of the document. Do not modify the bytes.
 //
 //go:embed schema.json

@@ -28,15 +28,19 @@ import (
 // Bounds of what a policy may report: the record of a decision has to fit into one signed bundle.
 const (
 	maxRules    = 1024
-	maxFindings = 64        // of one rule
-	maxText     = 2 << 10   // of one message
-	maxEvidence = 64        // of one finding
-	maxDecision = 256 << 10 // canonical
+	maxFindings = 64      // of one rule
+	maxText     = 2 << 10 // of one message
+	maxEvidence = 64      // of one finding
 )
 
 // Evaluate decides over doc, the canonical bytes of a facts document. It always returns a decision: whatever goes wrong,
 // a cancelled context included, is a denial with its reason. Equal documents and policies give equal decisions.
+// A decision that would not fit into a record is one that does, and a denial: decision.Within.
 func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
+	return p.evaluate(ctx, doc).Within(decision.MaxBytes)
+}
+
+func (p *Policy) evaluate(ctx context.Context, doc []byte) decision.Decision {
 	d := decision.New(string(p.bundle.Digest()), string(artifact.DigestOf(doc)))
 	in, problems := p.check(doc)
 	if len(problems) > 0 {
@@ -82,27 +86,19 @@ func (p *Policy) Evaluate(ctx context.Context, doc []byte) decision.Decision {
 		}
 	}
 	for _, r := range p.rules {
-		if e.apply(ctx, &d, r, err); r.ID == SchemaRule && err != nil {
+		e.apply(ctx, &d, r, err)
+		if r.ID != SchemaRule {
+			continue
+		}
+		if err != nil {
 			d.Violations = append(d.Violations, result(r.RuleInfo, err.Error(), nil))
+		}
+		for _, n := range e.leftOut() {
+			d.Violations = append(d.Violations, result(r.RuleInfo, shorten(n.Text), nil))
 		}
 	}
 	d.Close()
-	if b, err := d.Canonical(); err != nil || len(b) > maxDecision {
-		return tooMuch(d)
-	}
 	return d
-}
-
-// tooMuch is the denial for a policy whose findings do not fit into a record: the outcome of each rule stays, the texts go.
-func tooMuch(d decision.Decision) decision.Decision {
-	o := decision.New(d.PolicyDigest, d.InputDigest)
-	o.Environment, o.Rules = d.Environment, d.Rules
-	o.Error = fmt.Sprintf("the policy reports more than %d KiB", maxDecision>>10)
-	for i := range o.Rules {
-		o.Rules[i].Detail = ""
-	}
-	o.Close()
-	return o
 }
 
 // shorten bounds a text that a policy wrote.
@@ -192,6 +188,21 @@ type evaluation struct {
 	txn   storage.Transaction // in which a rule sees data; nil for the policy's own
 }
 
+// leftOut lists what the document says was left out of it. That denies under every policy, one that does not look at
+// artifact.problems too: its rules have not seen all there is.
+func (e *evaluation) leftOut() []input.Note {
+	if !e.p.on("left out") {
+		return nil
+	}
+	var out []input.Note
+	for _, n := range e.in.Artifact.Problems {
+		if n.Code == input.LeftOut {
+			out = append(out, n)
+		}
+	}
+	return out[:min(len(out), maxFindings)]
+}
+
 // apply evaluates one rule and files its outcome in d. With broken, nothing can be evaluated: the facts are at fault.
 func (e *evaluation) apply(ctx context.Context, d *decision.Decision, r rule, broken error) {
 	in := e.in
@@ -206,6 +217,9 @@ func (e *evaluation) apply(ctx context.Context, d *decision.Decision, r rule, br
 		row.Status, row.Detail = decision.Fail, broken.Error()
 		return
 	case r.ID == SchemaRule:
+		if len(e.leftOut()) > 0 {
+			row.Status, row.Detail = decision.Fail, "facts were left out"
+		}
 		return
 	case broken != nil:
 		row.Status, row.Detail = decision.Skipped, notAccepted

@@ -28,6 +28,9 @@ func TestEachCheckIsWhatStopsIt(t *testing.T) {
 		"policy digest": {files: passing, in: func(in *input.Input) { in.Environment.PolicyDigest = string(artifact.DigestOf(nil)) },
 			want: "the environment pins policy"},
 		"profile": {files: passing, in: func(in *input.Input) { in.Environment.Profile = "lax" }, want: `profile "lax"`},
+		"left out": {files: passing, in: func(in *input.Input) {
+			in.Artifact.Problems = []input.Note{{Code: input.LeftOut, Text: "all evidence was left out"}}
+		}, want: "all evidence was left out"},
 		// Without strictness the rule that cannot be evaluated is just not there.
 		"strict":    {files: []string{"a.rego", "package main\ndeny contains \"old\" if time.parse_rfc3339_ns(input.model.name) < 0"}, want: "time.parse_rfc3339_ns"},
 		"undefined": {files: []string{"a.rego", "package main\ndeny := \"no\" if input.artifact.size < 0"}, want: "undefined"},
