@@ -21,6 +21,9 @@ type Options struct {
 	Trust    *trust.Document
 	Now      time.Time
 	Policies []gate.Evaluator // at hand for replaying decisions
+	// Find looks for a policy that is not among Policies, by its digest; nil when there is none. It is asked once per verdict,
+	// and may be nil itself.
+	Find func(ctx context.Context, policy artifact.Digest) gate.Evaluator
 	// Certificates verifies bundles that hold a certificate; nil: pinned keys only.
 	Certificates verify.Certificates
 }

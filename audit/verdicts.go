@@ -85,10 +85,7 @@ func (a *auditor) verdict(ctx context.Context, x verdict) error {
 		a.line("POLICY", Contradicted, []artifact.Digest{x.Bundle, x.record.Bundle}, "the verdict and its record disagree: %s", why)
 		return nil
 	}
-	for _, p := range a.o.Policies {
-		if p.Bundle().Digest() != w.PolicyDigest {
-			continue
-		}
+	if p := a.evaluator(ctx, w.PolicyDigest); p != nil {
 		r, err := gate.Again(ctx, x.record.e.Predicate, p)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -114,6 +111,19 @@ func (a *auditor) verdict(ctx context.Context, x verdict) error {
 	rp.Note = "the policy is not at hand"
 	a.line("POLICY", Claimed, one(x.record.Bundle), "not replayed: policy sha256:%s is not at hand", w.PolicyDigest.Short())
 	return nil
+}
+
+// evaluator gives the policy with that digest, nil when it is not at hand.
+func (a *auditor) evaluator(ctx context.Context, d artifact.Digest) gate.Evaluator {
+	for _, p := range a.o.Policies {
+		if p.Bundle().Digest() == d {
+			return p
+		}
+	}
+	if a.o.Find == nil {
+		return nil
+	}
+	return a.o.Find(ctx, d)
 }
 
 // disagree tells how a verdict contradicts the record that it pins; "" when it does not.

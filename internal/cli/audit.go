@@ -12,6 +12,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
+	"github.com/waybill-ml/waybill/policy/gate"
 	"github.com/waybill-ml/waybill/policy/rego"
 )
 
@@ -37,7 +38,7 @@ repository. A contradiction in the evidence makes the exit code 3.`,
 				&ucli.StringFlag{Name: "html", Usage: "also write the report as one page to `FILE`"},
 				&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing --html file"},
 				dryRunFlag(),
-				&ucli.StringSliceFlag{Name: "policy", Usage: "folder or tar of a `POLICY` to replay decisions with, besides the builtin one; may be repeated"},
+				&ucli.StringSliceFlag{Name: "policy", Usage: "folder or tar of a `POLICY` to replay decisions with, besides builtin and stored ones; may be repeated"},
 			),
 			Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 			Run:   runAuditShow,
@@ -75,6 +76,14 @@ func runAuditShow(ctx context.Context, c *Call) error {
 			return diag.Wrap(diag.Failure, err, "policy %s", policySource(path))
 		}
 		o.Policies = append(o.Policies, p)
+	}
+	o.Find = func(ctx context.Context, policy artifact.Digest) gate.Evaluator {
+		b, err := c.policyInStore(ctx, policy)
+		if err != nil {
+			c.UI.Why("policy %s from the local store: %v", policy.Short(), err)
+			return nil
+		}
+		return c.evaluator(b)
 	}
 	r, err := audit.Show(ctx, audit.FromRepository(place), d, o)
 	if err != nil {

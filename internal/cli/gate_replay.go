@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/open-policy-agent/opa/v1/version"
 
@@ -15,8 +14,6 @@ import (
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
-	"github.com/waybill-ml/waybill/policy/bundle"
-	"github.com/waybill-ml/waybill/policy/environments"
 	"github.com/waybill-ml/waybill/policy/facts"
 	"github.com/waybill-ml/waybill/policy/gate"
 )
@@ -57,7 +54,7 @@ func runReplay(ctx context.Context, c *Call) error {
 	if err != nil {
 		return diag.Wrap(diag.Verification, err, "replay")
 	}
-	b, err := c.replayPolicy(policy)
+	b, err := c.replayPolicy(ctx, policy)
 	if err != nil {
 		return err
 	}
@@ -153,55 +150,6 @@ func (c *Call) verdictBeside(rec *recordedDecision, doc *trust.Document, certs v
 		c.UI.Warn("no verdict that is attached names this decision")
 	}
 	return found, nil
-}
-
-// replayPolicy finds the policy of a record by its digest: the one of --policy, the builtin one, or one that an environment
-// at hand pins. Where it comes from proves nothing and need not: the digest does.
-func (c *Call) replayPolicy(want artifact.Digest) (*bundle.Bundle, error) {
-	if path := c.String("policy"); path != "" {
-		b, _, err := c.openPolicy(path)
-		if err != nil {
-			return nil, err
-		}
-		if b.Digest() != want {
-			return nil, diag.New(diag.NotFound, "replay: recorded under another policy: %s; %s is %s", want, path, b.Digest()).Hint("give the policy of the record: --policy PATH")
-		}
-		return b, nil
-	}
-	b, _, err := c.openPolicy(environments.Builtin)
-	if err != nil || b.Digest() == want {
-		return b, err
-	}
-	paths, err := c.policyPaths(want)
-	if err != nil {
-		c.UI.Why("environments: %v", err)
-	}
-	for _, p := range paths {
-		if b, _, err := c.openPolicy(p); err == nil && b.Digest() == want {
-			return b, nil
-		}
-	}
-	return nil, diag.New(diag.NotFound, "replay: recorded under another policy: %s, which is not at hand; the builtin one is %s", want, b.Digest()).
-		Hint("give the policy of the record: --policy PATH")
-}
-
-// policyPaths lists where the environments document at hand says that a policy lies. It is only a list of places to look.
-func (c *Call) policyPaths(want artifact.Digest) ([]string, error) {
-	doc, err := c.loadTrust()
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.loadEnvironments(doc)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, name := range s.Document.Names() {
-		if p := s.Document.Environments[name].Policy; p.Digest == want && p.Source != environments.Builtin {
-			out = append(out, filepath.Join(filepath.Dir(c.Abs(c.String("environments"))), filepath.FromSlash(p.Source)))
-		}
-	}
-	return out, nil
 }
 
 // recorded finds the record that --replay names: by its own digest or its verdict's, or in a file.

@@ -75,10 +75,6 @@ func (c *Call) findPolicy(ctx context.Context, s *environments.Signed, pin envir
 		return b, nil
 	}
 	c.UI.Why("policy %s from the local store: %v", pin.Digest.Short(), err)
-	ref := spec.Ref
-	if ref.Kind == registry.KindLayout && !filepath.IsAbs(ref.Path) {
-		ref.Path = filepath.Join(c.environmentsDir(), filepath.FromSlash(ref.Path))
-	}
 	return judged(func(p *openedPolicy) error {
 		if err := judge(p); err != nil {
 			return err
@@ -86,16 +82,11 @@ func (c *Call) findPolicy(ctx context.Context, s *environments.Signed, pin envir
 		c.cachePolicy(ctx, p)
 		return nil
 	}, func() (*openedPolicy, error) {
-		p, err := c.place(ctx, ref)
-		if err != nil {
-			return nil, err
+		p, err := c.referredPolicy(ctx, spec.Ref, pin.Digest)
+		if err == nil {
+			p.path = pin.Source
 		}
-		a, err := source.Read(ctx, p, ref.Target(), pin.Digest)
-		if err != nil {
-			p.Close()
-			return nil, err
-		}
-		return &openedPolicy{Bundle: a.Bundle, Ref: ref, Place: p, Desc: a.Descriptor, path: pin.Source}, nil
+		return p, err
 	})
 }
 
