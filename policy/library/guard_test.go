@@ -32,7 +32,7 @@ var unread = regexp.MustCompile(`^/(` + strings.Join([]string{
 
 // shrunk are lists of what speaks against a model, and facts that say the same as another one: losing an entry, or one of the
 // two, is no reason to deny. Their entries are facts of their own.
-var shrunk = regexp.MustCompile(`^/(provenance/#/parameters|sbom/licenses|tests/#/(failed|warned)|trust/revoked|vulnerabilities/findings|` +
+var shrunk = regexp.MustCompile(`^/(provenance/#/parameters|sbom/licenses|trust/revoked|vulnerabilities/findings|` +
 	`vulnerabilities/findings/#/fixedIn|build/compiled|model/(precision|quantization))$`)
 
 // values gives other values of the same kind: nothing, something else, extremes.

@@ -10,17 +10,39 @@ import (
 	"github.com/waybill-ml/waybill/policy/rego"
 )
 
-func compile(t testing.TB) *rego.Policy {
-	t.Helper()
+// whole is the default policy, compiled once for all tests, and its fixtures. They only read them.
+var whole = sync.OnceValues(func() (*rego.Policy, error) {
 	b, err := library.Default()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	p, err := rego.Compile(context.Background(), b)
+	return rego.Compile(context.Background(), b)
+})
+
+var allCases = sync.OnceValues(func() ([]library.Case, error) {
+	p, err := whole()
+	if err != nil {
+		return nil, err
+	}
+	return library.Cases(p.Bundle().Digest())
+})
+
+func compile(t testing.TB) *rego.Policy {
+	t.Helper()
+	p, err := whole()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func cases(t testing.TB) []library.Case {
+	t.Helper()
+	out, err := allCases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // evaluated is a fixture and what the default policy says about it.
@@ -31,15 +53,11 @@ type evaluated struct {
 
 // outcomes evaluates every fixture once for all tests. They only read it.
 var outcomes = sync.OnceValues(func() ([]evaluated, error) {
-	b, err := library.Default()
+	p, err := whole()
 	if err != nil {
 		return nil, err
 	}
-	p, err := rego.Compile(context.Background(), b)
-	if err != nil {
-		return nil, err
-	}
-	cases, err := library.Cases(b.Digest())
+	cases, err := allCases()
 	if err != nil {
 		return nil, err
 	}

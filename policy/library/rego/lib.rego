@@ -107,6 +107,11 @@ builds contains p if {
 	by(p, b)
 }
 
+# For messages.
+builder(p) := p.builder if p.builder != ""
+
+builder(p) := "(not named)" if p.builder == ""
+
 by(p, b) if {
 	p.builder == b.id
 	speaks(p.signer, b)

@@ -12,6 +12,36 @@ reports contains {"bundle": a.bundle, "signer": a.signer, "at": a.at, "timeSourc
 
 reports contains {"bundle": t.bundle, "signer": t.signer, "at": t.at, "timeSource": t.timeSource} if some t in input.tests
 
+# Reports that speak for the model. One that lists something else besides is not believed.
+favorable contains t if {
+	some t in input.tests
+	t.result == "PASSED"
+	count(t.failed) == 0
+	count(t.warned) == 0
+}
+
+favorable contains t if {
+	some t in input.tests
+	t.result == "WARNED"
+	count(t.failed) == 0
+}
+
+# Reports of a failure, by their result or by a test that they list.
+failed_reports contains t if {
+	some t in input.tests
+	t.result == "FAILED"
+}
+
+failed_reports contains t if {
+	some t in input.tests
+	count(t.failed) > 0
+}
+
+# Reports that are neither: PASSED, and tests that warn.
+unclear contains t if {
+	some t in (({t | some t in input.tests} - favorable) - failed_reports)
+}
+
 # Those of the failures that are as new as a report, or that nobody can put before it.
 undone(report, failures) := {f |
 	some f in failures

@@ -34,7 +34,22 @@ committed(p) if {
 	p.source.clean == "yes"
 }
 
-fail contains {"msg": sprintf("builder %s: source %q at commit %q, clean %q", [p.builder, p.source.uri, p.source.commit, p.source.clean]), "evidence": [p.bundle]} if {
+fail contains {"msg": sprintf("builder %s names no source", [lib.builder(p)]), "evidence": [p.bundle]} if {
 	some p in lib.builds
-	not committed(p)
+	p.source.uri == ""
+}
+
+fail contains {"msg": sprintf("builder %s names no source commit", [lib.builder(p)]), "evidence": [p.bundle]} if {
+	some p in lib.builds
+	p.source.commit == ""
+}
+
+fail contains {"msg": sprintf("builder %s does not say whether the source was as committed", [lib.builder(p)]), "evidence": [p.bundle]} if {
+	some p in lib.builds
+	p.source.clean == ""
+}
+
+fail contains {"msg": sprintf("builder %s built from a source that was changed after its commit", [lib.builder(p)]), "evidence": [p.bundle]} if {
+	some p in lib.builds
+	p.source.clean == "no"
 }

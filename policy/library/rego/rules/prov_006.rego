@@ -28,7 +28,18 @@ pass if {
 	p.signer.name != q.signer.name
 }
 
-fail contains {"msg": sprintf("%d provenances by builders %s: no two are of different builders and signers", [count(lib.builds), concat(", ", sort({p.builder | some p in lib.builds}))]), "evidence": lib.bundles(lib.builds)} if {
-	count(lib.builds) > 0
+fail contains {"msg": sprintf("builder %s alone has built it; nobody has built it again", [lib.builder(p)]), "evidence": lib.bundles(lib.builds)} if {
+	count(lib.builds) == 1
+	some p in lib.builds
+}
+
+fail contains {"msg": sprintf("built by %s, signed by %s: no two builds are of different builders and signers", [names(builders), names(signers)]), "evidence": lib.bundles(lib.builds)} if {
+	count(lib.builds) > 1
 	not pass
 }
+
+builders := {lib.builder(p) | some p in lib.builds}
+
+signers := {p.signer.name | some p in lib.builds}
+
+names(s) := concat(" and ", sort(s))

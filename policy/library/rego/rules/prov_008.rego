@@ -49,10 +49,17 @@ clean(uri) if {
 	count([p | some p in parts; p in {".", ".."}]) == 0
 }
 
-fail contains {"msg": sprintf("builder %s built from %q", [p.builder, p.source.uri]), "evidence": [p.bundle]} if {
+fail contains {"msg": sprintf("builder %s built from %s", [lib.builder(p), p.source.uri]), "evidence": [p.bundle]} if {
 	count(input.environment.sources) > 0
 	some p in lib.builds
+	p.source.uri != ""
 	not allowed(p.source.uri)
+}
+
+fail contains {"msg": sprintf("builder %s names no source", [lib.builder(p)]), "evidence": [p.bundle]} if {
+	count(input.environment.sources) > 0
+	some p in lib.builds
+	p.source.uri == ""
 }
 
 fail contains {"msg": "the environment names repositories, and no provenance that counts says where this is from", "evidence": [input.environment.digest]} if {

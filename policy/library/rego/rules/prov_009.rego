@@ -34,7 +34,28 @@ plausible(p) if {
 	lib.ns(p.finished) <= lib.now + lib.skew
 }
 
-fail contains {"msg": sprintf("builder %s: started %q, finished %q", [p.builder, p.started, p.finished]), "evidence": [p.bundle]} if {
+fail contains {"msg": sprintf("builder %s does not say when the build started", [lib.builder(p)]), "evidence": [p.bundle]} if {
 	some p in lib.builds
-	not plausible(p)
+	p.started == ""
+}
+
+fail contains {"msg": sprintf("builder %s does not say when the build finished", [lib.builder(p)]), "evidence": [p.bundle]} if {
+	some p in lib.builds
+	p.finished == ""
+}
+
+fail contains {"msg": sprintf("builder %s: the build finished at %s, before it started at %s", [lib.builder(p), p.finished, p.started]), "evidence": [p.bundle]} if {
+	some p in timed
+	lib.ns(p.started) > lib.ns(p.finished)
+}
+
+fail contains {"msg": sprintf("builder %s: the build finished at %s, which is in the future", [lib.builder(p), p.finished]), "evidence": [p.bundle]} if {
+	some p in timed
+	lib.ns(p.finished) > lib.now + lib.skew
+}
+
+timed contains p if {
+	some p in lib.builds
+	p.started != ""
+	p.finished != ""
 }

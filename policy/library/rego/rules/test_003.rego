@@ -26,21 +26,20 @@ skip := "the environment names no test, and no report is attached" if {
 pass if {
 	count(input.environment.tests) + count(input.tests) > 0
 	count(standing) == 0
+	count(lib.unclear) == 0
 	every n in input.environment.tests {
 		passed(n)
 	}
 }
 
 passed(n) if {
-	some t in input.tests
-	t.result in {"PASSED", "WARNED"}
+	some t in lib.favorable
 	n in t.passed
 }
 
 # A failure stands until a later report, dated like it, says that the same tests passed.
 standing contains t if {
-	some t in input.tests
-	t.result == "FAILED"
+	some t in lib.failed_reports
 	not repaired(t)
 }
 
@@ -52,8 +51,7 @@ repaired(t) if {
 }
 
 later(t, n) if {
-	some p in input.tests
-	p.result in {"PASSED", "WARNED"}
+	some p in lib.favorable
 	n in p.passed
 	count(lib.undone(p, {t})) == 0
 }
@@ -63,4 +61,10 @@ fail contains {"msg": sprintf("test %s has not passed", [n]), "evidence": lib.bu
 	not passed(n)
 }
 
-fail contains {"msg": sprintf("tests FAILED and have not passed since: %s (report of %q)", [concat(", ", t.failed), t.at]), "evidence": [t.bundle]} if some t in standing
+fail contains {"msg": sprintf("tests FAILED and have not passed since: %s (report %s)", [concat(", ", t.failed), dated(t)]), "evidence": [t.bundle]} if some t in standing
+
+fail contains {"msg": sprintf("a report says %s and lists tests that warned: %s", [t.result, concat(", ", t.warned)]), "evidence": [t.bundle]} if some t in lib.unclear
+
+dated(t) := sprintf("of %s", [t.at]) if t.at != ""
+
+dated(t) := "without a time" if t.at == ""

@@ -46,14 +46,18 @@ fail contains {"msg": "the environment sets a limit to the age of a scan, and no
 	input.vulnerabilities.scanned == false
 }
 
-fail contains {"msg": sprintf("the scan is of %q; the environment allows %d days", [input.vulnerabilities.scannedAt, input.environment.scan.maxAgeDays]), "evidence": [input.vulnerabilities.bundle]} if {
+fail contains {"msg": sprintf("the scan %s; the environment allows %d days", [made(input.vulnerabilities.scannedAt), input.environment.scan.maxAgeDays]), "evidence": [input.vulnerabilities.bundle]} if {
 	bounded
 	input.vulnerabilities.scanned == true
 	not scan_fresh
 }
 
-fail contains {"msg": sprintf("the scanner's database is of %q; the environment allows %d days", [input.vulnerabilities.databaseAt, input.environment.scan.maxDatabaseAgeDays]), "evidence": [input.vulnerabilities.bundle]} if {
+fail contains {"msg": sprintf("the scanner's database %s; the environment allows %d days", [made(input.vulnerabilities.databaseAt), input.environment.scan.maxDatabaseAgeDays]), "evidence": [input.vulnerabilities.bundle]} if {
 	bounded
 	input.vulnerabilities.scanned == true
 	not database_fresh
 }
+
+made(t) := sprintf("is of %s", [t]) if t != ""
+
+made(t) := "does not tell its time" if t == ""
