@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -44,7 +45,7 @@ func governScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 				d.Policies = append(d.Policies, artifact.Digest(a))
 			}
 			for _, r := range []trust.Role{trust.RoleRoot, trust.RolePublisher, trust.RoleEvaluator, trust.RoleApprover, trust.RoleGate, trust.RoleDeployer} {
-				k, err := sign.Generate(sign.ECDSA, r, string(r)+"@example", []byte(ts.Getenv("WAYBILL_PASSWORD")))
+				k, err := scriptKey(r, ts.Getenv("WAYBILL_PASSWORD"), ts.Getenv("TRUSTKIT"))
 				ts.Check(err)
 				ts.Check(os.WriteFile(ts.MkAbs(string(r)+".key"), k.Private, 0o600))
 				e := trust.Key{ID: k.ID, Name: string(r) + "@example", Role: r, Public: string(k.Public), Scope: trust.Scope{Models: all, Envs: all, Channels: all}}
@@ -53,6 +54,7 @@ func governScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 				}
 				d.Keys = append(d.Keys, e)
 			}
+			ts.Setenv("TRUSTKIT", ts.Getenv("TRUSTKIT")+"+")
 			digest, err := d.Digest()
 			ts.Check(err)
 			s, err := evidence.NewStatement(evidence.TypeTrust, "trust", digest, d)
@@ -190,4 +192,15 @@ func closePlace(p registry.Place) error {
 		return c.Close()
 	}
 	return nil
+}
+
+// scriptKeys are the keys of trustkit, made once for all scripts: sealing a key takes a fifth of a second by design.
+var scriptKeys sync.Map // role and password to func() (*sign.KeyPair, error)
+
+// scriptKey gives the key of a role; another kit in the same script has other keys.
+func scriptKey(r trust.Role, password, kit string) (*sign.KeyPair, error) {
+	once, _ := scriptKeys.LoadOrStore(string(r)+"\x00"+password+"\x00"+kit, sync.OnceValues(func() (*sign.KeyPair, error) {
+		return sign.Generate(sign.ECDSA, r, string(r)+"@example", []byte(password))
+	}))
+	return once.(func() (*sign.KeyPair, error))()
 }

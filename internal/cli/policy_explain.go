@@ -70,9 +70,9 @@ func runPolicyExplain(ctx context.Context, c *Call) error {
 	out.File, out.Line, out.Source = ruleSource(p.Bundle(), r)
 	var cases []library.Case
 	if c.Arg(1) == "" {
-		cases, err = library.Cases(p.Bundle().Digest())
+		cases, err = library.Cases(p.Bundle().Digest(), r.ID)
 	} else if fsys != nil {
-		cases, err = library.CasesIn(fsys, p.Bundle().Digest(), "baseline")
+		cases, err = library.CasesIn(fsys, p.Bundle().Digest(), "baseline", r.ID)
 	}
 	if err != nil {
 		return diag.Wrap(diag.Failure, err, "policy %s", policySource(c.Arg(1)))

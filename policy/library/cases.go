@@ -16,8 +16,9 @@ import (
 
 // CasesIn returns the fixtures that stand beside a user's policy: fixtures/RULE.json in the form of the builtin ones, a
 // rule of conftest's shape below its package (fixtures/main/deny.json). They change fixtures/base.json, or the builtin
-// base document where there is none; it is in profile unless a file names another. No folder is an empty list.
-func CasesIn(fsys fs.FS, policy artifact.Digest, profile string) ([]Case, error) {
+// base document where there is none; it is in profile unless a file names another. No folder is an empty list. With only, just
+// those of these rules are made.
+func CasesIn(fsys fs.FS, policy artifact.Digest, profile string, only ...string) ([]Case, error) {
 	var names []string
 	err := fs.WalkDir(fsys, "fixtures", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -46,14 +47,18 @@ func CasesIn(fsys fs.FS, policy artifact.Digest, profile string) ([]Case, error)
 	if err != nil {
 		return nil, fmt.Errorf("fixtures/base.json: %w", err)
 	}
-	return readCases(fsys, names, "fixtures", base, profile)
+	return readCases(fsys, names, "fixtures", base, profile, only)
 }
 
-// readCases reads fixture files; the name below dir is the rule.
-func readCases(fsys fs.FS, names []string, dir string, base []byte, profile string) ([]Case, error) {
+// readCases reads fixture files; the name below dir is the rule. An empty only means every rule.
+func readCases(fsys fs.FS, names []string, dir string, base []byte, profile string, only []string) ([]Case, error) {
 	slices.Sort(names)
 	var out []Case
 	for _, n := range names {
+		rule := strings.TrimSuffix(strings.TrimPrefix(path.Clean(n), dir+"/"), ".json")
+		if len(only) > 0 && !slices.Contains(only, rule) {
+			continue
+		}
 		b, err := fs.ReadFile(fsys, n)
 		if err != nil {
 			return nil, fmt.Errorf("fixtures: %w", err)
@@ -68,7 +73,6 @@ func readCases(fsys fs.FS, names []string, dir string, base []byte, profile stri
 		if f.Profile == "" {
 			f.Profile = profile
 		}
-		rule := strings.TrimSuffix(strings.TrimPrefix(path.Clean(n), dir+"/"), ".json")
 		for i, set := range [][]fixture{f.Deny, f.Pass, f.Skip} {
 			for _, x := range set {
 				if x.Profile == "" {

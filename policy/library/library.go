@@ -86,8 +86,8 @@ func canonical(b []byte) ([]byte, error) {
 	return in.Canonical()
 }
 
-// Cases returns every fixture, for the policy with this digest, ordered by rule and name.
-func Cases(policy artifact.Digest) ([]Case, error) {
+// Cases returns every fixture, or those of the rules in only, for the policy with this digest, ordered by rule and name.
+func Cases(policy artifact.Digest, only ...string) ([]Case, error) {
 	base, err := Base(policy)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func Cases(policy artifact.Digest) ([]Case, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fixtures: %w", err)
 	}
-	return readCases(fixtureFS, names, "fixtures", base, "strict")
+	return readCases(fixtureFS, names, "fixtures", base, "strict", only)
 }
 
 // Check compares a decision over c.Doc with what the fixture wants; nil when they agree.
