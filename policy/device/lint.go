@@ -63,7 +63,7 @@ func lint(c *ast.Compiler) Findings {
 	l := &linter{c: c, rules: map[string][]*ast.Rule{}, value: map[string]taint{}, params: map[string][]taint{}, seen: map[string]bool{}}
 	for _, m := range c.Modules {
 		for _, r := range m.Rules {
-			p := r.Path().String()
+			p := r.Ref().GroundPrefix().String()
 			l.rules[p] = append(l.rules[p], r)
 			l.params[p] = make([]taint, len(r.Head.Args))
 		}

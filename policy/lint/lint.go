@@ -203,13 +203,13 @@ func (l *linter) names() []string {
 func (l *linter) parse() bool {
 	ok := true
 	for _, n := range l.names() {
-		m, err := parseModule(n, l.files[n])
+		m, v0, err := parseModule(n, l.files[n])
 		if err != nil {
 			l.astErrors(err, "QA-001")
 			ok = false
 			continue
 		}
-		if m.RegoVersion() == ast.RegoV0 {
+		if v0 {
 			l.at(m.Package.Location, Finding{Code: "QA-011", Message: "the file is written in Rego v0"})
 		}
 		l.source[n] = m
@@ -223,18 +223,17 @@ func (l *linter) parse() bool {
 	return ok
 }
 
-// parseModule reads what the gate reads: Rego v1, and v0 in packages of users.
-func parseModule(name string, b []byte) (*ast.Module, error) {
+// parseModule reads what the gate reads: Rego v1, and v0 in packages of users; v0 tells which it was.
+func parseModule(name string, b []byte) (m *ast.Module, v0 bool, err error) {
 	o := ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: ast.CapabilitiesForThisVersion()}
-	m, err := ast.ParseModuleWithOpts(name, string(b), o)
-	if err == nil {
-		return m, nil
+	if m, err = ast.ParseModuleWithOpts(name, string(b), o); err == nil {
+		return m, false, nil
 	}
 	o.RegoVersion = ast.RegoV0
 	if old, v0err := ast.ParseModuleWithOpts(name, string(b), o); v0err == nil && !isOurs(old) {
-		return old, nil
+		return old, true, nil
 	}
-	return nil, err
+	return nil, false, err
 }
 
 // isOurs tells whether a package is one of rules of our shape, or a helper of them.
@@ -248,7 +247,7 @@ func (l *linter) compile() bool {
 	modules := func() map[string]*ast.Module {
 		ms := map[string]*ast.Module{}
 		for n := range l.source {
-			if m, err := parseModule(n, l.files[n]); err == nil {
+			if m, _, err := parseModule(n, l.files[n]); err == nil {
 				ms[n] = m
 			}
 		}
