@@ -260,7 +260,7 @@ func TestEnforcement(t *testing.T) {
 		}
 		in.Environment.Exceptions = input.ExceptionDemand{Roles: []string{"ml-lead"}, Rules: []string{c.Rule}}
 		in.Exceptions = []input.Exception{{Rule: c.Rule, Reason: "agreed", At: in.Context.Time.AddDate(0, 0, -1), Expires: in.Context.Time.AddDate(0, 0, 1),
-			Bundle: in.Artifact.Digest, Roles: []string{"ml-lead"}, Signer: input.Signer{KeyID: "k", Name: "ml lead", Role: "approver", Kind: "key"}}}
+			Bundle: in.Artifact.Digest, Roles: []string{"ml-lead"}, Signer: input.Signer{KeyID: "waiver", Name: "someone else", Role: "approver", Kind: "key"}}}
 		in.Normalize()
 		b, _ := in.Canonical()
 		d := p.Evaluate(context.Background(), b)
