@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,11 +167,28 @@ func decode(path string, raw []byte, v any) error {
 	return e
 }
 
+// knownKeys are the JSON names of everything that a configuration or a provisioning file may hold.
 func knownKeys() []string {
-	return []string{"schema", "state", "key", "listen", "control", "trust", "class", "labels", "channels", "engine", "file", "version",
-		"digest", "bundle", "name", "env", "registry", "repo", "plain_http", "ca_file", "client_cert", "client_key", "model", "resource_uri", "interval", "trial", "no_reports",
-		"duration", "min_requests", "max_error_rate", "p50", "p99", "mode", "memory_limit", "instances", "threads",
-		"device_policy", "sensors", "root", "metered"}
+	names := map[string]bool{}
+	var walk func(t reflect.Type)
+	walk = func(t reflect.Type) {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct {
+			return
+		}
+		for f := range t.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name != "" && name != "-" {
+				names[name] = true
+				walk(f.Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[config]())
+	walk(reflect.TypeFor[provisioning]())
+	return slices.Sorted(maps.Keys(names))
 }
 
 func readFile(path string, max int64) ([]byte, error) {
