@@ -38,17 +38,6 @@ func (e *failedTrial) Unwrap() error { return e.err }
 // activate takes the device from what it serves to target, or leaves it where it is. Its intent, with the way back, is
 // durable before anything is done, and again before each step.
 func (f *follower) activate(ctx context.Context, r *channel.Record, target state.Slot, tag artifact.Digest) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	f.attempt.Lock()
-	f.cancel = cancel
-	f.attempt.Unlock()
-	defer func() {
-		f.attempt.Lock()
-		f.cancel = nil
-		f.attempt.Unlock()
-		cancel(nil)
-	}()
-
 	in := state.Intent{
 		Kind: state.Update, Step: state.Fetching, Candidate: target,
 		Generation: r.Generation, Seq: r.Seq, Tag: tag, EpochFloor: r.EpochFloor, Started: f.a.now(),
@@ -175,7 +164,7 @@ func (f *follower) onTrial(ctx context.Context, r *channel.Record, in *state.Int
 		return errors.Join(err, serr, f.retire(next, gone))
 	}
 	if trial.Duration > 0 {
-		f.report(ctx, false)
+		f.report(ctx)
 		if err := f.watch(ctx, trial); err != nil {
 			return back(err)
 		}

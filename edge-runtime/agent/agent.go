@@ -160,8 +160,10 @@ type Agent struct {
 	checks checks
 
 	doc sync.Mutex // orders updates of the document with what they put into the journal
-	// disk is held while blobs are fetched or swept, so that a sweep never takes what another channel just fetched.
-	disk sync.Mutex
+	// disk is held while blobs are swept and while the document or the claims begin to name some, so that a sweep never takes
+	// what another channel just fetched.
+	disk   sync.Mutex
+	claims claims
 
 	mu    sync.Mutex
 	trust *trust.Document
@@ -215,7 +217,7 @@ type follower struct {
 	sendFailed atomic.Bool
 
 	attempt sync.Mutex
-	cancel  context.CancelCauseFunc // of the activation under way, nil when there is none
+	cancel  context.CancelCauseFunc // of the poll or activation under way, nil when there is none
 }
 
 // loaded is a model in memory and what it is.
@@ -238,7 +240,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 	if cfg.MaxCrashes == 0 {
 		cfg.MaxCrashes = 3
 	}
-	a := &Agent{cfg: cfg, Deps: deps, blobs: deps.Store.Blobs(), checks: realChecks()}
+	a := &Agent{cfg: cfg, Deps: deps, blobs: deps.Store.Blobs(), checks: realChecks(), claims: claims{}}
 	if len(cfg.Channels) == 0 {
 		return nil, errors.New("no channel to follow")
 	}
@@ -357,7 +359,7 @@ func (f *follower) run(ctx context.Context) {
 	log := f.a.Log.With("channel", f.cfg.Name)
 	failures := 0
 	for {
-		err := f.locked(func() error { return f.poll(ctx) })
+		err := f.look(ctx, false)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -377,40 +379,70 @@ func (f *follower) run(ctx context.Context) {
 			return
 		case answer := <-f.wake:
 			timer.Stop()
-			err := f.locked(func() error {
-				f.retryAt = time.Time{}
-				return f.poll(ctx)
-			})
-			answer <- err
+			answer <- f.look(ctx, true)
 		case <-timer.C:
 		}
 	}
 }
 
-func (f *follower) locked(do func() error) error {
+// look polls once, at once even what failed a moment ago if now is set, and waits until the report about it was handed over or
+// that failed. Nobody who wants to go back has to wait for either.
+func (f *follower) look(ctx context.Context, now bool) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return do()
+	if now {
+		f.retryAt = time.Time{}
+	}
+	err := f.poll(ctx)
+	sent := f.sent
+	f.mu.Unlock()
+	if sent != nil {
+		<-sent // bounded by reportTime for each report under way
+	}
+	return err
+}
+
+// begin makes a context that a rollback by hand ends, with errByHand as its cause; end must be called.
+func (f *follower) begin(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	f.attempt.Lock()
+	f.cancel = cancel
+	f.attempt.Unlock()
+	return ctx, func() {
+		f.attempt.Lock()
+		f.cancel = nil
+		f.attempt.Unlock()
+		cancel(nil)
+	}
 }
 
 // Poll asks every channel now and waits until what came of it is committed, rolled back or refused. Run must be running.
 func (a *Agent) Poll(ctx context.Context) error {
-	var errs []error
-	for _, f := range a.followers {
-		answer := make(chan error, 1)
+	errs := make([]error, len(a.followers))
+	var wg sync.WaitGroup
+	for i, f := range a.followers {
+		wg.Go(func() { errs[i] = f.polled(ctx) })
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.Join(errs...)
+}
+
+// polled has the loop of this channel poll now.
+func (f *follower) polled(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case f.wake <- answer:
 		select {
-		case f.wake <- answer:
-			select {
-			case err := <-answer:
-				errs = append(errs, err)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		case err := <-answer:
+			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return errors.Join(errs...)
 }
 
 func (a *Agent) follower(name string) *follower {

@@ -40,8 +40,7 @@ func parseAccepted(raw []byte) (*channel.Record, error) {
 // fetch brings everything that the record pins onto the device, each byte hashed as it is written. The evidence comes
 // first and is checked at once, so that nothing large is downloaded for what would be refused.
 func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Slot) (*artifact.Model, error) {
-	f.a.disk.Lock()
-	defer f.a.disk.Unlock()
+	defer f.release()
 	var small []artifact.Descriptor
 	for _, e := range r.Evidence {
 		small = append(small, artifact.Descriptor{MediaType: artifact.MediaTypeBundle, Digest: e.Digest, Size: e.Size})
@@ -106,37 +105,14 @@ func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
 	}
 	err := fetch()
 	if errors.Is(err, syscall.ENOSPC) {
-		if freed, serr := f.a.sweep(); serr == nil && freed > 0 {
+		f.a.disk.Lock()
+		freed, serr := f.a.sweep()
+		f.a.disk.Unlock()
+		if serr == nil && freed > 0 {
 			err = fetch()
 		}
 	}
 	return err
-}
-
-// room makes sure that what is missing of ds fits on the disk, after a sweep if need be.
-func (f *follower) room(ds []artifact.Descriptor) error {
-	var need uint64
-	for _, d := range ds {
-		need += uint64(max(f.a.blobs.Missing(d.Digest, d.Size), 0))
-	}
-	if need == 0 {
-		return nil
-	}
-	for swept := false; ; swept = true {
-		free, err := f.a.blobs.Free(f.a.cfg.Reserve)
-		if err != nil {
-			return errors.Join(ErrTransient, err)
-		}
-		if free >= need {
-			return nil
-		}
-		if swept {
-			return fmt.Errorf("%w: %d bytes to download, %d bytes free besides the reserve of %d", ErrTransient, need, free, f.a.cfg.Reserve)
-		}
-		if _, err := f.a.sweep(); err != nil {
-			return errors.Join(ErrTransient, err)
-		}
-	}
 }
 
 // manifest reads the target's manifest from disk, checks it against the digest and parses it.
@@ -246,6 +222,11 @@ func (f *follower) load(ctx context.Context, s state.Slot) (*loaded, error) {
 func (a *Agent) sweep() (int64, error) {
 	doc := a.Store.Doc()
 	keep := map[artifact.Digest]bool{doc.Trust.File: true}
+	for _, ds := range a.claims {
+		for _, d := range ds {
+			keep[d.Digest] = true
+		}
+	}
 	for _, c := range doc.Channels {
 		keep[c.Record] = true
 		for _, s := range c.Slots() {

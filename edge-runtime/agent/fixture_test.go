@@ -383,13 +383,7 @@ func (w *world) mustBoot(fsys fsx.FS, edit ...func(*Config)) *device {
 	return d
 }
 
-// poll looks at the channel once, as the loop does.
-func (d *device) pollOnce() error {
-	f := d.followers[0]
-	return f.locked(func() error {
-		f.retryAt = time.Time{}
-		return f.poll(context.Background())
-	})
-}
+// pollOnce looks at the channel once, as the loop does.
+func (d *device) pollOnce() error { return d.followers[0].look(context.Background(), true) }
 
 func (d *device) channel() *state.Channel { return d.Store.Doc().Channel("prod") }

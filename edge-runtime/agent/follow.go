@@ -28,10 +28,12 @@ func TrustTag(version int) string { return fmt.Sprintf("trust-%d", version) }
 
 // poll looks at the channel once and does what it asks for.
 func (f *follower) poll(ctx context.Context) error {
-	defer func() { f.report(ctx, true) }()
+	defer func() { f.report(ctx) }()
 	if err := f.converge(ctx); err != nil {
 		return err
 	}
+	ctx, end := f.begin(ctx)
+	defer end()
 	tag, err := f.cfg.Carrier.Resolve(ctx, channel.Tag(f.cfg.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // a channel without a record yet

@@ -195,7 +195,7 @@ func (a *Agent) Rollback(ctx context.Context, channel string, to artifact.Digest
 	c := f.state()
 	if stopped && to == "" && candidate.Digest != "" && c.Current != nil && c.Current.Digest != candidate.Digest {
 		if _, barred := c.Quarantine[string(candidate.Digest)]; barred {
-			f.report(ctx, true)
+			f.report(ctx)
 			return RollbackResult{Channel: channel, From: candidate, To: *c.Current}, nil
 		}
 	}
@@ -210,7 +210,7 @@ func (a *Agent) Rollback(ctx context.Context, channel string, to artifact.Digest
 	if err := f.rollTo(ctx, &in); err != nil {
 		return RollbackResult{}, err
 	}
-	f.report(ctx, true)
+	f.report(ctx)
 	return RollbackResult{Channel: channel, From: *in.Target, To: s}, nil
 }
 

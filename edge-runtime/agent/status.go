@@ -134,8 +134,8 @@ const reportEvents = 32
 
 // report signs what this channel serves as status/v1, keeps it as a file, and hands it to the Reporter. It follows
 // everything that changes what serves; failing is logged and tried again, and changes nothing else. A slow Reporter
-// keeps nobody waiting unless wait is set.
-func (f *follower) report(ctx context.Context, wait bool) {
+// keeps nobody waiting.
+func (f *follower) report(ctx context.Context) {
 	if f.sendFailed.Swap(false) {
 		f.unsent = true
 	}
@@ -153,9 +153,6 @@ func (f *follower) report(ctx context.Context, wait bool) {
 		}
 		f.unsent = false
 		f.send(ctx, slot, bundle)
-	}
-	if wait && f.sent != nil {
-		<-f.sent // bounded by reportTime for each report under way
 	}
 }
 

@@ -25,11 +25,12 @@ type Blobs struct {
 	fs  fsx.FS
 	dir string // blobs/sha256
 	tmp string
+	fly *flights
 }
 
 // Blobs is the content store of s.
 func (s *Store) Blobs() *Blobs {
-	return &Blobs{fs: s.fs, dir: filepath.Join(s.dir, "blobs", "sha256"), tmp: filepath.Join(s.dir, "tmp")}
+	return &Blobs{fs: s.fs, dir: filepath.Join(s.dir, "blobs", "sha256"), tmp: filepath.Join(s.dir, "tmp"), fly: s.flights}
 }
 
 // Path is where the blob lies, or would.
@@ -55,7 +56,7 @@ func (b *Blobs) Missing(d artifact.Digest, size int64) int64 {
 func (b *Blobs) partial(d artifact.Digest) string { return filepath.Join(b.tmp, d.Hex()) }
 
 // Fetch stores the content of d, of exactly size bytes, from open, which starts reading at an offset. Bytes are hashed
-// as they are written; no more than size are read. An interrupted download is continued from what is on disk. On success the blob is durable
+// as they are written; no more than size are read. Of several calls for one digest one fetches. An interrupted download is continued from what is on disk. On success the blob is durable
 // under its digest. Content with another hash is removed and the error matches ErrDigest.
 func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open func(ctx context.Context, offset int64) (io.ReadCloser, error)) error {
 	if b.Has(d, size) {
@@ -65,7 +66,16 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 		}
 		return nil
 	}
-	f, err := b.fs.OpenAppend(b.partial(d), 0o600)
+	fl, n, wait, err := b.fly.join(ctx, d)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", d.Short(), err)
+	}
+	if wait {
+		return b.Fetch(ctx, d, size, open)
+	}
+	defer b.fly.leave(d, n)
+	partial := filepath.Join(b.tmp, partialName(d, n))
+	f, err := b.fs.OpenAppend(partial, 0o600)
 	if err != nil {
 		return fmt.Errorf("store %s: %w", d.Short(), err)
 	}
@@ -80,7 +90,7 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 		return fmt.Errorf("store %s: %w", d.Short(), err)
 	}
 	if have < size {
-		if err := b.append(ctx, f, h, size-have, func() (io.ReadCloser, error) { return open(ctx, have) }); err != nil {
+		if err := b.append(ctx, f, h, fl, size-have, func() (io.ReadCloser, error) { return open(ctx, have) }); err != nil {
 			// What arrived is kept for the next try; its hash is checked as a whole then.
 			return fmt.Errorf("store %s: %w", d.Short(), err)
 		}
@@ -88,7 +98,7 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 	if got := artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); got != d {
 		_ = f.Close()
 		f = nil
-		_ = b.fs.Remove(b.partial(d))
+		_ = b.fs.Remove(partial)
 		return fmt.Errorf("%w: expected %s, the %d bytes received have %s", ErrDigest, d, size, got)
 	}
 	if err := f.Sync(); err != nil {
@@ -97,11 +107,11 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 	err = f.Close()
 	f = nil
 	if err == nil {
-		err = b.fs.Chmod(b.partial(d), 0o400)
+		err = b.fs.Chmod(partial, 0o400)
 	}
 	if err == nil {
 		// A file of that name but another size is damaged: replaced as a whole.
-		err = b.fs.Rename(b.partial(d), b.Path(d))
+		err = b.fs.Rename(partial, b.Path(d))
 	}
 	if err == nil {
 		err = b.fs.SyncDir(b.dir)
@@ -127,7 +137,7 @@ func rehash(f fsx.File, h hash.Hash, size int64) (int64, error) {
 	return io.Copy(h, io.LimitReader(f, info.Size()))
 }
 
-func (b *Blobs) append(ctx context.Context, f fsx.File, h hash.Hash, want int64, open func() (io.ReadCloser, error)) error {
+func (b *Blobs) append(ctx context.Context, f fsx.File, h hash.Hash, fl *flight, want int64, open func() (io.ReadCloser, error)) error {
 	r, err := open()
 	if err != nil {
 		return err
@@ -145,6 +155,7 @@ func (b *Blobs) append(ctx context.Context, f fsx.File, h hash.Hash, want int64,
 			}
 			h.Write(buf[:n])
 			want -= int64(n)
+			fl.bytes.Add(int64(n))
 		}
 		if errors.Is(err, io.EOF) && want > 0 {
 			return fmt.Errorf("%d bytes short: %w", want, io.ErrUnexpectedEOF)
@@ -224,7 +235,7 @@ func (b *Blobs) Sweep(keep map[artifact.Digest]bool) (freed int64, err error) {
 			return freed, fmt.Errorf("sweep: %w", err)
 		}
 		for _, e := range es {
-			if d, err := artifact.ParseDigest("sha256:" + e.Name()); err == nil && keep[d] {
+			if d, err := artifact.ParseDigest("sha256:" + strings.SplitN(e.Name(), ".", 2)[0]); err == nil && keep[d] {
 				continue
 			}
 			info, err := e.Info()

@@ -34,6 +34,7 @@ type Store struct {
 	fs      fsx.FS
 	dir     string
 	ballast *Ballast
+	flights *flights
 
 	mu     sync.Mutex
 	doc    *Doc
@@ -51,7 +52,7 @@ func Open(fsys fsx.FS, dir string) (*Store, error) {
 			return nil, fmt.Errorf("make the state directory: %w", err)
 		}
 	}
-	s := &Store{fs: fsys, dir: dir, ballast: &Ballast{fs: fsys, path: filepath.Join(dir, "ballast"), size: ballastSize}}
+	s := &Store{fs: fsys, dir: dir, flights: newFlights(), ballast: &Ballast{fs: fsys, path: filepath.Join(dir, "ballast"), size: ballastSize}}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
