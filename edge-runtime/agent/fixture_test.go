@@ -121,13 +121,19 @@ type fakeServer struct {
 	live *fakeModel
 	seen []artifact.Digest
 	none int // swaps that left nothing in service
+
+	names map[string]artifact.Digest // what serves under each name
 }
 
-func (s *fakeServer) Swap(_ string, slot state.Slot, m Model) (<-chan struct{}, error) {
+func (s *fakeServer) Swap(name string, slot state.Slot, m Model) (<-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gone := make(chan struct{})
 	close(gone)
+	if s.names == nil {
+		s.names = map[string]artifact.Digest{}
+	}
+	s.names[name] = slot.Digest
 	if m == nil {
 		s.live, s.none = nil, s.none+1
 		return gone, nil
