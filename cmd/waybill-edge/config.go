@@ -48,6 +48,7 @@ type config struct {
 	// taken at once. Sensors tell where its readings come from.
 	DevicePolicy string       `json:"device_policy,omitempty"`
 	Sensors      sensorConfig `json:"sensors,omitzero"`
+	Log          logConfig    `json:"log,omitzero"`
 }
 
 // sensorConfig tells where the readings for the device's policy come from.
@@ -270,6 +271,9 @@ func (c *config) check() error {
 		if _, err := path.Match(m, ""); err != nil {
 			return fmt.Errorf("sensors.metered: %q: %w", m, err)
 		}
+	}
+	if err := c.Log.check(); err != nil {
+		return err
 	}
 	return checkChannels(c.Channels)
 }

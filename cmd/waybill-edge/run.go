@@ -39,6 +39,7 @@ type device struct {
 	engine *engine.Engine
 	local  *local // nil without a policy of the device's own
 	log    *journal.Journal
+	logs   *slog.Logger // with the device's id
 	unlock func() error
 }
 
@@ -54,6 +55,8 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	if d.key, err = readKey(fsys, cfg.Key); err != nil {
 		return nil, err
 	}
+	log = log.With("service.node.name", d.key.KeyID())
+	d.logs = log
 	trustFile, err := readFile(cfg.Trust.File, artifact.MaxBundle)
 	if err != nil {
 		return nil, err
@@ -164,14 +167,6 @@ func (d *device) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func newLog(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
-}
-
 // runAgent is the command run: until SIGTERM or an interrupt.
 func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	f := newFlags("run", "run [--config FILE] [-v]", stderr)
@@ -184,11 +179,12 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	if err != nil {
 		return err
 	}
-	log := newLog(stderr, *verbose)
+	log := cfg.Log.logger(stderr, *verbose, nil)
 	d, err := open(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	log = d.logs
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()

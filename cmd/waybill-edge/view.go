@@ -255,7 +255,7 @@ func rollback(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	q := url.Values{"channel": {channel}, "to": {to}}
 	err = ask(ctx, cfg.Control, http.MethodPost, "/rollback?"+q.Encode(), &res)
 	if errors.Is(err, errDown) {
-		res, err = rollbackDown(ctx, cfg, channel, artifact.Digest(to), newLog(io.Discard, false))
+		res, err = rollbackDown(ctx, cfg, channel, artifact.Digest(to), slog.New(slog.DiscardHandler))
 	}
 	if err != nil {
 		e := diag.Wrap(codeOf(err), err, "rollback")

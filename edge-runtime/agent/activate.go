@@ -10,6 +10,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/internal/redact"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 )
@@ -429,8 +430,9 @@ func (f *follower) tidy() {
 	}
 }
 
-// clip keeps reasons readable and journal lines small.
+// clip keeps reasons readable, journal lines small, and secrets out of both.
 func clip(s string) string {
+	s = (*redact.Redactor)(nil).Text(s)
 	const most = 1000
 	if len(s) > most {
 		return s[:most] + "..."

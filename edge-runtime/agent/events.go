@@ -73,7 +73,7 @@ func (a *Agent) update(fn func(*state.Doc) error, events ...journal.Entry) error
 		return err
 	}
 	for _, e := range events {
-		a.Log.Info(e.Kind, "channel", e.Channel, "digest", string(e.Digest), "from", string(e.From), "seq", e.Seq, "reason", e.Reason)
+		a.announce(e)
 	}
 	a.flush()
 	return nil
