@@ -55,7 +55,12 @@ func (f *Faulty) Clone(src File, dst string) error {
 	if x, ok := src.(*faultyFile); ok {
 		src = x.file
 	}
-	return f.do("clone", dst, func() error { return c.Clone(src, dst) }, nil)
+	return f.do(op{verb: "clone", name: dst, change: true, run: func() error { return c.Clone(src, dst) }, need: func() int64 {
+		if info, err := src.Stat(); err == nil {
+			return info.Size()
+		}
+		return 0
+	}})
 }
 
 // Clone implements Cloner. The new file is as little durable as one that was just written.

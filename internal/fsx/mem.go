@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -18,10 +19,10 @@ import (
 const memBlock = 512
 
 // Mem is a file system in memory that knows what would survive a power cut: the bytes of a file up to its last Sync,
-// and the names in a directory up to its last SyncDir. CrashClone gives the file system as it would be found
+// and the names in a directory up to its last SyncDir. Crash gives the file system as it would be found
 // afterwards. It is stricter than real ones: syncing a file does not make its name durable, a file whose length was
-// not synced may come back shorter or with zeros in it, and unsynced names are kept or lost independently of their
-// order. A rename inside one directory is lost or kept as a whole.
+// not synced may come back shorter or with zeros in it, a block that was written twice may hold the first content, and
+// unsynced names are kept or lost independently of their order. A rename inside one directory is lost or kept as a whole.
 //
 // Paths may be of any form; both separators are accepted. It is safe for concurrent use.
 type Mem struct {
@@ -32,15 +33,20 @@ type Mem struct {
 	used     int64
 	lazy     bool
 	clock    int64
+	nodes    uint64 // files and directories ever made
 }
 
 type memNode struct {
+	id       uint64
 	dir      bool
 	mode     fs.FileMode
 	modified int64
 	data     []byte              // files: what readers see
-	durable  []byte              // files: what a power cut leaves
+	durable  []byte              // files: what a power cut leaves; never changed in place
+	shared   bool                // files: data and durable are the same bytes
 	dirty    map[int]struct{}    // files: blocks of data that differ from durable
+	older    map[int][][]byte    // files: what dirty blocks held since the last sync, oldest first
+	lost     map[int]struct{}    // files: blocks that a failed sync dropped: in data, taken for clean, and not durable
 	resized  bool                // files: the length differs from the durable one
 	entries  map[string]*memNode // directories: what readers see
 	synced   map[string]*memNode // directories: what a power cut leaves
@@ -83,33 +89,60 @@ func (m *Mem) IgnoreSyncs(on bool) {
 	m.lazy = on
 }
 
-// CrashClone returns the file system as a power cut at this moment would leave it: all that was synced, and each
-// unsynced block and change of a name with a probability of unsyncedPercent (0 to 100). All of the result counts as
-// durable. The original is left as it was; files open in it keep writing to it, not to the clone.
+// Cut says what a power cut leaves of that which was not synced.
+type Cut struct {
+	// Percent is the probability with which each unsynced block, length and change of a name survives, 0 to 100.
+	Percent int
+	// Sector is the unit of data that survives as a whole, a multiple of 512; 0 means 512.
+	Sector int
+	// InOrder keeps a prefix of the changes of names, as a journaling file system does, instead of any of them.
+	InOrder bool
+	// Zeros lets every length survive and no unsynced data: files end in zeros where their newest bytes were.
+	Zeros bool
+}
+
+// CrashClone is Crash with each unsynced thing surviving with a probability of unsyncedPercent.
 func (m *Mem) CrashClone(unsyncedPercent int, rng *rand.Rand) *Mem {
+	return m.Crash(Cut{Percent: unsyncedPercent}, rng)
+}
+
+// Crash returns the file system as a power cut at this moment would leave it: all that was synced, and of the rest what cut
+// says. All of the result counts as durable. The original is left as it was; files open in it keep writing to it, not to
+// the clone. Equal histories and random numbers give equal clones, whatever temporary files are called.
+func (m *Mem) Crash(cut Cut, rng *rand.Rand) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	keep := func() bool { return unsyncedPercent >= 100 || (unsyncedPercent > 0 && rng.IntN(100) < unsyncedPercent) }
+	if rng == nil {
+		rng = rand.New(rand.NewPCG(1, 1)) // at 0 and 100 % there is nothing to choose
+	}
+	coin := func(rng *rand.Rand) bool {
+		return cut.Percent >= 100 || (cut.Percent > 0 && rng.IntN(100) < cut.Percent)
+	}
 
 	// The names: the synced ones, then the pending changes that made it, in order.
 	names := map[*memNode]map[string]*memNode{}
 	view := func(d *memNode) map[string]*memNode {
 		v, ok := names[d]
 		if !ok {
-			v = map[string]*memNode{}
-			for n, c := range d.synced {
-				v[n] = c
-			}
+			v = maps.Clone(d.synced)
 			names[d] = v
 		}
 		return v
 	}
-	for _, op := range m.pending {
-		if keep() {
+	upTo := len(m.pending)
+	if cut.InOrder && cut.Percent < 100 {
+		upTo = 0
+		if cut.Percent > 0 {
+			upTo = rng.IntN(len(m.pending) + 1)
+		}
+	}
+	for i, op := range m.pending {
+		if cut.InOrder && i < upTo || !cut.InOrder && coin(rng) {
 			op.apply(view(op.dir))
 		}
 	}
-	c := &Mem{capacity: m.capacity, clock: m.clock}
+	base := rng.Uint64()
+	c := &Mem{capacity: m.capacity, clock: m.clock, nodes: m.nodes}
 	clones := map[*memNode]*memNode{}
 	var copyNode func(n *memNode) *memNode
 	copyNode = func(n *memNode) *memNode {
@@ -118,36 +151,66 @@ func (m *Mem) CrashClone(unsyncedPercent int, rng *rand.Rand) *Mem {
 		}
 		if n.dir {
 			d := newMemDir(n.mode.Perm())
-			d.modified = n.modified
+			d.id, d.modified = n.id, n.modified
 			clones[n] = d
-			src := view(n)
-			// Sorted, so that the same random numbers give the same clone.
-			for _, name := range sortedKeys(src) {
-				child := copyNode(src[name])
+			for name, node := range view(n) {
+				child := copyNode(node)
 				d.entries[name], d.synced[name] = child, child
 			}
 			return d
 		}
-		f := &memNode{mode: n.mode, modified: n.modified}
-		size := len(n.durable)
-		if n.resized && keep() {
-			size = len(n.data)
-		}
-		f.data = make([]byte, size)
-		copy(f.data, n.durable)
-		for _, b := range sortedBlocks(n.dirty) {
-			lo := b * memBlock
-			if hi := min(lo+memBlock, len(n.data), size); lo < hi && keep() {
-				copy(f.data[lo:hi], n.data[lo:hi])
-			}
-		}
-		f.durable = slices.Clone(f.data)
-		c.used += int64(len(f.data))
+		f := &memNode{id: n.id, mode: n.mode, modified: n.modified}
 		clones[n] = f
+		f.data = n.after(cut, func() bool { return false }, nil)
+		if len(n.dirty) > 0 || n.resized {
+			// Its own random numbers, so that the names of other files do not matter.
+			rng := rand.New(rand.NewPCG(base, n.id))
+			f.data = n.after(cut, func() bool { return coin(rng) }, rng)
+		}
+		f.durable, f.shared = f.data, true
+		c.used += int64(len(f.data))
 		return f
 	}
 	c.root = copyNode(m.root)
 	return c
+}
+
+// after is the content that a power cut leaves of a file.
+func (n *memNode) after(cut Cut, coin func() bool, rng *rand.Rand) []byte {
+	if rng == nil {
+		return slices.Clip(n.durable)
+	}
+	size := len(n.durable)
+	if n.resized && (cut.Zeros || coin()) {
+		size = len(n.data)
+	}
+	out := make([]byte, size)
+	copy(out, n.durable)
+	if cut.Zeros {
+		return out
+	}
+	per := max(cut.Sector/memBlock, 1)
+	sector, kept := -1, false
+	for _, b := range sortedBlocks(n.dirty) {
+		if s := b / per; s != sector {
+			sector, kept = s, coin()
+		}
+		if !kept {
+			continue
+		}
+		lo := b * memBlock
+		from := n.data[min(lo, len(n.data)):min(lo+memBlock, len(n.data))]
+		if old := n.older[b]; per == 1 && cut.Percent < 100 && len(old) > 0 {
+			// An earlier content of the block reached the disk, the newest did not.
+			if i := rng.IntN(len(old) + 1); i < len(old) {
+				from = old[i]
+			}
+		}
+		if lo < size {
+			copy(out[lo:], from)
+		}
+	}
+	return out
 }
 
 func (op memOp) apply(view map[string]*memNode) {
@@ -248,7 +311,8 @@ func (m *Mem) create(name string, perm fs.FileMode) (File, error) {
 	if _, ok := d.entries[base]; ok {
 		return nil, pathErr("create", name, fs.ErrExist)
 	}
-	n := &memNode{mode: perm.Perm(), modified: m.tick(), dirty: map[int]struct{}{}}
+	m.nodes++
+	n := &memNode{id: m.nodes, mode: perm.Perm(), modified: m.tick()}
 	d.entries[base] = n
 	m.pending = append(m.pending, memOp{dir: d, add: base, node: n})
 	return &memFile{m: m, n: n, name: name, write: true}, nil
@@ -343,6 +407,8 @@ func (m *Mem) MkdirAll(name string, perm fs.FileMode) error {
 		next, ok := d.entries[p]
 		if !ok {
 			next = newMemDir(perm)
+			m.nodes++
+			next.id = m.nodes
 			next.modified = m.tick()
 			d.entries[p] = next
 			m.pending = append(m.pending, memOp{dir: d, add: p, node: next})
@@ -546,24 +612,45 @@ func (f *memFile) writeAt(p []byte, off int64) (int, error) {
 	if len(p) > 0 {
 		if end := off + int64(len(p)); end > int64(len(f.n.data)) {
 			f.m.used += end - int64(len(f.n.data))
+			f.touch(off, end)
 			f.n.data = append(f.n.data, make([]byte, end-int64(len(f.n.data)))...)
 			f.n.resized = true
+		} else {
+			f.touch(off, end)
 		}
 		copy(f.n.data[off:], p)
-		f.touch(off, off+int64(len(p)))
 	}
 	return len(p), full
 }
 
-// touch marks the blocks of [lo, hi) as unsynced.
+// maxOlder bounds the earlier contents that are remembered of one block.
+const maxOlder = 3
+
+// touch marks the blocks of [lo, hi) as unsynced before they change.
 func (f *memFile) touch(lo, hi int64) {
-	if f.n.dirty == nil {
-		f.n.dirty = map[int]struct{}{}
+	n := f.n
+	n.own()
+	if n.dirty == nil {
+		n.dirty = map[int]struct{}{}
 	}
-	for b := lo / memBlock; b*memBlock < hi; b++ {
-		f.n.dirty[int(b)] = struct{}{}
+	for b := int(lo / memBlock); int64(b)*memBlock < hi; b++ {
+		if _, again := n.dirty[b]; again && len(n.older[b]) < maxOlder {
+			if n.older == nil {
+				n.older = map[int][][]byte{}
+			}
+			n.older[b] = append(n.older[b], slices.Clone(n.data[min(b*memBlock, len(n.data)):min((b+1)*memBlock, len(n.data))]))
+		}
+		n.dirty[b] = struct{}{}
+		delete(n.lost, b)
 	}
-	f.n.modified = f.m.tick()
+	n.modified = f.m.tick()
+}
+
+// own makes data a copy of its own before it is changed.
+func (n *memNode) own() {
+	if n.shared {
+		n.data, n.shared = slices.Clone(n.data), false
+	}
 }
 
 func (f *memFile) Seek(offset int64, whence int) (int64, error) {
@@ -596,10 +683,10 @@ func (f *memFile) Truncate(size int64) error {
 		if f.m.capacity > 0 && f.m.used+size-old > f.m.capacity {
 			return pathErr("truncate", f.name, syscall.ENOSPC)
 		}
-		f.n.data = append(f.n.data, make([]byte, size-old)...)
 		f.touch(old, size)
+		f.n.data = append(f.n.data, make([]byte, size-old)...)
 	default:
-		f.n.data = slices.Clone(f.n.data[:size])
+		f.n.data, f.n.shared = slices.Clone(f.n.data[:size]), false
 		f.n.modified = f.m.tick()
 	}
 	f.m.used += size - old
@@ -616,9 +703,47 @@ func (f *memFile) Sync() error {
 	if f.m.lazy || f.n.dir {
 		return nil
 	}
-	f.n.durable = slices.Clone(f.n.data)
-	f.n.dirty, f.n.resized = nil, false
+	n := f.n
+	if len(n.lost) == 0 {
+		n.data = slices.Clip(n.data)
+		n.durable, n.shared = n.data, true
+	} else {
+		n.durable = n.withoutLost()
+	}
+	n.dirty, n.older, n.resized = nil, nil, false
 	return nil
+}
+
+// withoutLost is the content with the blocks that a failed sync dropped as they are on the disk.
+func (n *memNode) withoutLost() []byte {
+	out := slices.Clone(n.data)
+	for b := range n.lost {
+		lo, hi := min(b*memBlock, len(out)), min((b+1)*memBlock, len(out))
+		clear(out[lo:hi])
+		if lo < len(n.durable) {
+			copy(out[lo:hi], n.durable[lo:])
+		}
+	}
+	return out
+}
+
+// LoseUnsynced does what a failed fsync does on Linux: the dirty pages are taken for clean and stay readable, and no later
+// Sync writes them unless they are written to again.
+func (f *memFile) LoseUnsynced() {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	n := f.n
+	if n.dir || f.shut {
+		return
+	}
+	if n.lost == nil {
+		n.lost = map[int]struct{}{}
+	}
+	for b := range n.dirty {
+		n.lost[b] = struct{}{}
+	}
+	n.durable = n.withoutLost()
+	n.dirty, n.older, n.resized = nil, nil, false
 }
 
 func (f *memFile) Stat() (fs.FileInfo, error) {
