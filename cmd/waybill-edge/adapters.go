@@ -115,13 +115,31 @@ func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) 
 }
 
 // Probe implements agent.Model.
-func (m *model) Probe(ctx context.Context) error {
-	r, err := probe.Run(ctx, m.Model, m.golden)
-	if err != nil {
-		return err
+func (m *model) Probe(ctx context.Context, measure bool) (state.Proof, error) {
+	e := probe.Effort{Timeout: callTimeout}
+	if ms := m.Interface().Limits.TimeoutMS; ms > 0 {
+		e.Timeout = min(e.Timeout, time.Duration(ms)*time.Millisecond)
 	}
-	return r.Err()
+	if measure {
+		e.Calls, e.Budget = measureCalls, measureTime
+	}
+	r, err := probe.Measure(ctx, m.Model, m.golden, e)
+	if err == nil {
+		err = r.Err()
+	}
+	return state.Proof{
+		Vectors: r.Vectors, Calls: r.Calls, Memory: r.PeakMemory,
+		First: time.Duration(r.FirstNS), P50: time.Duration(r.P50NS), P99: time.Duration(r.P99NS),
+	}, err
 }
+
+// How long a call of a golden vector may take where the interface document has no limit of its own, as for requests; and how
+// much is done to tell a new model's times.
+const (
+	callTimeout  = 30 * time.Second
+	measureCalls = 200
+	measureTime  = time.Second
+)
 
 // lease is what the server gets: it hands the model back instead of closing it, since the agent may need it again.
 type lease struct{ *model }

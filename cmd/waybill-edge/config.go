@@ -85,6 +85,7 @@ type trialConfig struct {
 	MaxErrorRate float64  `json:"max_error_rate"`
 	P50          duration `json:"p50"`
 	P99          duration `json:"p99"`
+	Memory       byteSize `json:"memory,omitzero"`
 }
 
 type engineConfig struct {

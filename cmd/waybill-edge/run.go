@@ -102,6 +102,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 			Name: c.Name, Env: c.Env, Model: c.Model, ResourceURI: c.ResourceURI, Interval: time.Duration(c.Interval), Carrier: carrier{repo},
 			Trial: agent.Trial{
 				Duration: time.Duration(c.Trial.Duration), MinRequests: c.Trial.MinRequests, MaxErrorRate: c.Trial.MaxErrorRate, P50: time.Duration(c.Trial.P50), P99: time.Duration(c.Trial.P99),
+				Memory: uint64(c.Trial.Memory),
 			},
 		}
 		if !c.NoReports {

@@ -80,7 +80,7 @@ func (f *follower) step(in *state.Intent, to state.Step, events ...journal.Entry
 		if c.Intent == nil || c.Intent.Candidate.Digest != in.Candidate.Digest {
 			return errors.New("the intent is gone")
 		}
-		c.Intent.Step = to
+		c.Intent.Step, c.Intent.Candidate.Proof = to, in.Candidate.Proof
 		return nil
 	}, events...)
 }
@@ -122,13 +122,14 @@ func (f *follower) prepare(ctx context.Context, r *channel.Record, in *state.Int
 	if err := f.step(in, state.Staged); err != nil {
 		return nil, err
 	}
-	next, err := f.load(ctx, in.Candidate)
+	next, err := f.load(ctx, in.Candidate, in.Candidate.Committed.IsZero())
 	if err != nil {
 		if transient(err) || ctx.Err() != nil {
 			return nil, err
 		}
 		return nil, &failedTrial{err: err}
 	}
+	in.Candidate.Proof = next.slot.Proof
 	return next, nil
 }
 
@@ -144,7 +145,7 @@ func (f *follower) onTrial(ctx context.Context, r *channel.Record, in *state.Int
 		f.live = before
 		return errors.Join(err, f.retire(next, nil))
 	}
-	if err := f.step(in, state.Trial, f.about(KindTrial, in.Candidate, in.Seq, trial.String())); err != nil {
+	if err := f.step(in, state.Trial, f.about(KindTrial, in.Candidate, in.Seq, trial.String()+in.Candidate.Proof.String())); err != nil {
 		return abandon(err)
 	}
 	drained, err := f.a.Server.Swap(f.cfg.Model, in.Candidate, next.model)
@@ -218,6 +219,20 @@ func (f *follower) watch(ctx context.Context, t Trial) error {
 			return nil
 		}
 	}
+}
+
+// proves judges what the golden vectors took on this device before anything serves. With too few calls for a percentile a model
+// is over budget when even the fastest thing that is known of it is.
+func (t Trial) proves(p state.Proof) error {
+	switch {
+	case t.Memory > 0 && p.Memory > t.Memory:
+		return fmt.Errorf("memory budget: %d bytes after the golden vectors, over %d", p.Memory, t.Memory)
+	case t.P50 > 0 && p.P50 > t.P50:
+		return fmt.Errorf("latency budget: p50 %s over %s in %d calls of golden vectors", p.P50, t.P50, p.Calls)
+	case t.P99 > 0 && p.P99 > t.P99 && (p.Calls >= earlyP99 || p.P50 > t.P99):
+		return fmt.Errorf("latency budget: p99 %s over %s in %d calls of golden vectors", p.P99, t.P99, p.Calls)
+	}
+	return nil
 }
 
 // How many requests it takes to fail a trial by a percentile before its end. Of fewer than 100, p99 is the slowest one, and one

@@ -45,8 +45,9 @@ type Runtime interface {
 
 // Model is a loaded artifact.
 type Model interface {
-	// Probe runs the golden vectors and compares bit for bit.
-	Probe(ctx context.Context) error
+	// Probe runs the golden vectors, compares bit for bit and tells what they took; with measure it repeats them until the figures
+	// say something. An error is a verdict on the artifact unless ctx ended.
+	Probe(ctx context.Context, measure bool) (state.Proof, error)
 	// Close frees it, after the calls that still run.
 	Close(ctx context.Context) error
 }
@@ -102,6 +103,7 @@ type Trial struct {
 	MaxErrorRate float64       // 0.01 is one in a hundred
 	P50          time.Duration // of model inference time; 0: no limit
 	P99          time.Duration // of model inference time; 0: no limit
+	Memory       uint64        // bytes of linear memory, mapped weights included, after the golden vectors; 0: no limit
 }
 
 // Channel is one channel that the device follows.

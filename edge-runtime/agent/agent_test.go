@@ -107,6 +107,8 @@ func TestAutomaticRollback(t *testing.T) {
 		"3.0 failing":    "error budget: 50 of 100",
 		"3.0 wrong":      "golden vectors",
 		"3.0 unloadable": "invalid module",
+		"3.0 sluggish":   "latency budget: p99 4s over 5ms in 100 calls of golden vectors",
+		"3.0 large":      "memory budget: 1073741824 bytes after the golden vectors, over 67108864",
 	} {
 		t.Run(text, func(t *testing.T) {
 			w, m := newWorld(t), newDeviceFS(t)

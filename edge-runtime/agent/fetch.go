@@ -199,7 +199,8 @@ func (f *follower) checkBlobs(ctx context.Context, s state.Slot) (*artifact.Mode
 }
 
 // load makes an artifact on disk ready to serve: its files hashed, its modules loaded, its golden vectors reproduced.
-func (f *follower) load(ctx context.Context, s state.Slot) (*loaded, error) {
+// With measure their figures are taken and judged by the budgets of the trial.
+func (f *follower) load(ctx context.Context, s state.Slot, measure bool) (*loaded, error) {
 	m, err := f.checkBlobs(ctx, s)
 	if err != nil {
 		return nil, err
@@ -211,8 +212,15 @@ func (f *follower) load(ctx context.Context, s state.Slot) (*loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", s.Digest.Short(), err)
 	}
-	if err := model.Probe(ctx); err != nil {
+	proof, err := model.Probe(ctx, measure)
+	if err == nil && measure {
+		err = f.cfg.Trial.proves(proof)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("golden vectors of %s: %w", s.Digest.Short(), err), model.Close(ctx))
+	}
+	if measure || s.Proof == nil {
+		s.Proof = &proof
 	}
 	return &loaded{slot: s, model: model}, nil
 }

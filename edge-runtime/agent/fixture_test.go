@@ -101,11 +101,21 @@ func (rt *fakeRuntime) Load(_ context.Context, b Bundle) (Model, error) {
 	return m, nil
 }
 
-func (m *fakeModel) Probe(context.Context) error {
+func (m *fakeModel) Probe(_ context.Context, measure bool) (state.Proof, error) {
 	if strings.Contains(m.text, "wrong") {
-		return errors.New("vector 3: output differs in 2 bits")
+		return state.Proof{}, errors.New("vector 3: output differs in 2 bits")
 	}
-	return nil
+	p := state.Proof{Vectors: 3, Calls: 3, First: 2 * time.Millisecond, P50: time.Millisecond, P99: 2 * time.Millisecond, Memory: 1 << 20}
+	if measure {
+		p.Calls = 100
+	}
+	switch {
+	case strings.Contains(m.text, "sluggish"):
+		p.P50, p.P99 = 3*time.Second, 4*time.Second
+	case strings.Contains(m.text, "large"):
+		p.Memory = 1 << 30
+	}
+	return p, nil
 }
 
 func (m *fakeModel) Close(context.Context) error {
@@ -364,7 +374,7 @@ func (w *world) boot(fsys fsx.FS, reg *registry, edit ...func(*Config)) (*device
 		TrustFile: w.Trust(), TrustVersion: ref.Version, TrustDigest: ref.Digest,
 		Channels: []Channel{{
 			Name: "prod", Env: "prod", Model: "churn", ResourceURI: "waybill:ml/churn", Interval: time.Minute,
-			Trial:   Trial{Duration: time.Minute, MinRequests: 10, MaxErrorRate: 0.01, P99: 5 * time.Millisecond},
+			Trial:   Trial{Duration: time.Minute, MinRequests: 10, MaxErrorRate: 0.01, P99: 5 * time.Millisecond, Memory: 64 << 20},
 			Carrier: reg, Reporter: d,
 		}},
 	}

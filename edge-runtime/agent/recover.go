@@ -98,9 +98,9 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		if s.Committed.IsZero() && !factory || f.a.Trust().IsDenied(s.Digest) && s.Digest != c.Current.Digest || s.Epoch < c.EpochFloor {
 			continue
 		}
-		l, err := f.load(ctx, s)
+		l, err := f.load(ctx, s, false)
 		for try := 1; try < 3 && err != nil && transient(err) && ctx.Err() == nil; try++ {
-			l, err = f.load(ctx, s) // one failed read is no reason to leave the committed artifact
+			l, err = f.load(ctx, s, false) // one failed read is no reason to leave the committed artifact
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
@@ -244,7 +244,7 @@ func (f *follower) rollTo(ctx context.Context, in *state.Intent) error {
 		e := f.about(KindFailed, in.Candidate, in.Seq, clip("rollback: "+err.Error()))
 		return errors.Join(err, f.change(func(c *state.Channel) error { c.Intent = nil; return nil }, e))
 	}
-	l, err := f.load(ctx, in.Candidate)
+	l, err := f.load(ctx, in.Candidate, false)
 	if err != nil {
 		return abort(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
@@ -172,4 +173,72 @@ func FuzzFromGolden(f *testing.F) {
 			t.Errorf("a value differs from itself: %s", d)
 		}
 	})
+}
+
+// moody is a model that is right at first and wrong from call number late on, or never ends from there.
+type moody struct {
+	doubler
+	calls, late int
+	hang        bool
+}
+
+func (m *moody) Run(ctx context.Context, ins []engine.Tensor) ([]engine.Tensor, error) {
+	m.calls++
+	if m.late > 0 && m.calls >= m.late {
+		if m.hang {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		m.doubler.bad = true
+	}
+	return m.doubler.Run(ctx, ins)
+}
+
+func (m *moody) PeakMemory() uint64 { return 12345 }
+
+// Repeating the vectors gives the figures, and finds a model that is right only once or that does not come to an end.
+func TestMeasure(t *testing.T) {
+	g := golden([]float32{1, 2}, []float32{3, 4}, []float32{5, 6})
+	m := &moody{}
+	rep, err := Measure(t.Context(), m, g, Effort{Calls: 100, Budget: time.Hour, Timeout: time.Minute})
+	if err != nil || rep.Err() != nil || rep.Calls != 100 || m.calls != 100 || rep.Vectors != 3 || rep.Passed != 3 || rep.PeakMemory != 12345 ||
+		rep.FirstNS == 0 || rep.P50NS > rep.P99NS || rep.P99NS > rep.MaxNS {
+		t.Errorf("report %+v, %v", rep, err)
+	}
+	m = &moody{}
+	if rep, err := Measure(t.Context(), m, g, Effort{Calls: 100, Budget: 1}); err != nil || rep.Calls != 3 || rep.Err() != nil {
+		t.Errorf("a spent budget: %+v, %v", rep, err)
+	}
+	rep, err = Measure(t.Context(), &moody{late: 50}, g, Effort{Calls: 100, Budget: time.Hour})
+	if err != nil || rep.OK() || !strings.Contains(rep.Err().Error(), "not at a later call: row, output y: element 1") {
+		t.Errorf("wrong at call 50: %+v, %v", rep, err)
+	}
+	for late := 1; late < 6; late += 2 {
+		m := &moody{late: late, hang: true}
+		rep, err = Measure(t.Context(), m, g, Effort{Calls: 100, Budget: time.Hour, Timeout: 2 * time.Millisecond})
+		if err != nil || rep.OK() || m.calls != late || !strings.Contains(rep.Err().Error(), "did not finish in time: 2ms") {
+			t.Errorf("endless from call %d on: %+v, %v", late, rep, err)
+		}
+	}
+	// The end of the caller's context is no verdict.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the agent stops"))
+	if _, err := Measure(ctx, &moody{late: 1, hang: true}, g, Effort{Timeout: time.Minute}); err == nil || !strings.Contains(err.Error(), "the agent stops") {
+		t.Errorf("a cancelled probe: %v", err)
+	}
+}
+
+// A NaN in place of a number, and a NaN with other bits in place of a NaN, are differences.
+func TestNaNBits(t *testing.T) {
+	quiet, other := math.Float32frombits(0x7fc00000), math.Float32frombits(0x7fc00001)
+	for name, c := range map[string]struct {
+		got, want float32
+		same      bool
+	}{"same": {quiet, quiet, true}, "payload": {other, quiet, false}, "sign": {math.Float32frombits(0xffc00000), quiet, false}, "number": {1, quiet, false}, "nan": {quiet, 1, false},
+		"minus zero": {float32(math.Copysign(0, -1)), 0, false}} {
+		d := Diff(engine.Of([]float32{c.got}), engine.Of([]float32{c.want}))
+		if (d == "") != c.same {
+			t.Errorf("%s: %q", name, d)
+		}
+	}
 }

@@ -4,6 +4,7 @@
 package state
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -88,6 +89,27 @@ type Slot struct {
 	Committed time.Time `json:"committed"`
 	// Since is when it last became current.
 	Since time.Time `json:"since"`
+	// Proof is what its golden vectors took on this device when it was last measured. It is never changed, only replaced.
+	Proof *Proof `json:"proof,omitempty"`
+}
+
+// Proof is what the golden vectors of an artifact took on this device: times in nanoseconds, memory in bytes of linear memory
+// with the weights that are mapped into it.
+type Proof struct {
+	Vectors int           `json:"vectors"`
+	Calls   int           `json:"calls"` // more than Vectors when they were repeated to tell times
+	First   time.Duration `json:"firstNs"`
+	P50     time.Duration `json:"p50Ns"`
+	P99     time.Duration `json:"p99Ns"`
+	Memory  uint64        `json:"memory"`
+}
+
+// String tells the figures for the journal; "" for none.
+func (p *Proof) String() string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("; %d golden vectors reproduced, %d calls: first %s, p50 %s, p99 %s, memory %d bytes", p.Vectors, p.Calls, p.First, p.P50, p.P99, p.Memory)
 }
 
 // Kind is the reason for an activation.
