@@ -130,6 +130,9 @@ func printStatus(w io.Writer, s agent.Status) error {
 		if c.Pinned {
 			notes = append(notes, fmt.Sprintf("rolled back here: %s stays until the channel passes seq %d", c.Channel, c.Seq))
 		}
+		if n := c.Frozen; n != nil {
+			notes = append(notes, fmt.Sprintf("FROZEN: %s since %s by seq %d, nothing new is activated: %s", c.Channel, n.Since.Format(time.DateTime), n.Seq, n.Reason))
+		}
 		if c.Stale {
 			notes = append(notes, fmt.Sprintf("STALE: the record of %s expired on %s; what runs goes on, nothing new is activated", c.Channel, c.Expires.Format(time.DateTime)))
 		}

@@ -67,6 +67,9 @@ func (f *follower) activate(ctx context.Context, r *channel.Record, target state
 	if err != nil {
 		return f.giveUp(ctx, r, &in, err)
 	}
+	if err := f.look(ctx, &in); err != nil {
+		return f.giveUp(ctx, r, &in, errors.Join(err, f.retire(next, nil)))
+	}
 	if err := f.onTrial(ctx, r, &in, next); err != nil {
 		return f.giveUp(ctx, r, &in, err)
 	}
@@ -167,7 +170,7 @@ func (f *follower) onTrial(ctx context.Context, r *channel.Record, in *state.Int
 	}
 	if trial.Duration > 0 {
 		f.report(ctx)
-		if err := f.watch(ctx, trial); err != nil {
+		if err := f.watch(ctx, trial, in); err != nil {
 			return back(err)
 		}
 	}
@@ -203,13 +206,16 @@ func (t Trial) String() string {
 }
 
 // watch judges the served candidate until its time is over: an error is the reason why it failed.
-func (f *follower) watch(ctx context.Context, t Trial) error {
+func (f *follower) watch(ctx context.Context, t Trial, in *state.Intent) error {
 	const looks = 50
 	every := max(t.Duration/looks, time.Millisecond)
 	end := f.a.Clock.Now().Add(t.Duration)
 	for {
 		if err := f.a.Clock.Sleep(ctx, every); err != nil {
 			return cause(ctx)
+		}
+		if err := f.look(ctx, in); err != nil {
+			return err
 		}
 		over := !f.a.Clock.Now().Before(end)
 		if err := t.judge(f.a.Server.Stats(f.cfg.Model), over); err != nil {
@@ -346,6 +352,8 @@ func (f *follower) giveUp(ctx context.Context, r *channel.Record, in *state.Inte
 	switch {
 	case failed != nil || errors.As(err, &failed):
 		return f.rolledBack(in, failed, err)
+	case isOvertaken(err):
+		return f.standDown(in, err)
 	case errors.As(err, &wait):
 		return f.postpone(r, in.Candidate, wait)
 	case transient(err):
@@ -402,7 +410,11 @@ func fail(c *state.Channel, in *state.Intent, reason string, now time.Time, hand
 	if c.Quarantine == nil {
 		c.Quarantine = map[string]state.Quarantine{}
 	}
-	c.Quarantine[string(in.Candidate.Digest)] = state.Quarantine{Generation: in.Generation, Seq: in.Seq, Reason: reason, At: now}
+	q := state.Quarantine{Generation: in.Generation, Seq: in.Seq, Reason: reason, At: now}
+	if c.Generation == q.Generation {
+		q.Seq = max(q.Seq, c.Seq) // the record may have been refreshed during the trial
+	}
+	c.Quarantine[string(in.Candidate.Digest)] = q
 	if hand {
 		return
 	}

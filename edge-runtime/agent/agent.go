@@ -209,8 +209,10 @@ type follower struct {
 	mu      sync.Mutex // held through an activation; whoever holds it may change what serves
 	live    *loaded    // what the server answers with; nil: nothing
 	tryTag  artifact.Digest
-	tries   int           // failed attempts at tryTag
-	retryAt time.Time     // not before this for tryTag
+	tries   int       // failed attempts at tryTag
+	retryAt time.Time // not before this for tryTag
+	looked  time.Time // when an activation last looked at the channel
+	lookTag artifact.Digest
 	unsent  bool          // a report waits to be made
 	sent    chan struct{} // closed once the newest report was handed over, or that failed
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.

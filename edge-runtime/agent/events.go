@@ -26,6 +26,8 @@ const (
 	KindTrust       = "trust"       // a newer trust document was accepted
 	KindHeld        = "held"        // too many rollbacks: waiting
 	KindPostponed   = "postponed"   // the device's own policy does not allow it now
+	KindFrozen      = "frozen"      // the channel tells its devices to keep what they run
+	KindThawed      = "thawed"      // no longer
 	maxOutbox       = 256           //
 	checkpointEvery = int64(64)     // entries between signed checkpoints, at most
 )

@@ -47,7 +47,7 @@ func (f *follower) poll(ctx context.Context) error {
 	if tag == f.tryTag && f.a.Clock.Now().Before(f.retryAt) {
 		return nil
 	}
-	err = f.take(ctx, tag)
+	tag, err = f.takeNewest(ctx, tag)
 	if p, ok := isPostponed(err); ok {
 		f.a.Log.Debug("postponed", "channel", f.cfg.Name, "action", p.action, "reason", p.why)
 		err = nil
@@ -164,11 +164,11 @@ func (f *follower) accept(ctx context.Context, raw []byte) (*channel.Record, err
 	if step.Kind == channel.Same {
 		return r, nil
 	}
-	return r, f.keepRecord(ctx, raw, r, step.Alarms)
+	return r, f.keepRecord(ctx, raw, r, step)
 }
 
 // keepRecord makes an accepted record durable.
-func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record, alarms []string) error {
+func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record, step channel.Step) error {
 	f.a.disk.Lock() // a sweep between storing the bytes and naming them would take them away
 	defer f.a.disk.Unlock()
 	digest, err := f.a.blobs.Put(ctx, raw)
@@ -180,8 +180,8 @@ func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record
 	if r.Rollback != nil {
 		e.From, e.Reason = r.Rollback.From, "the channel goes back: "+r.Rollback.Reason
 	}
-	events := []journal.Entry{e}
-	for _, a := range alarms {
+	events := append([]journal.Entry{e}, f.freezes(f.state().Frozen, r)...)
+	for _, a := range step.Alarms {
 		al := f.entry(KindAlarm)
 		al.Seq, al.Reason = r.Seq, a
 		events = append(events, al)
@@ -191,7 +191,8 @@ func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record
 		if r.Generation < c.Generation || r.Generation == c.Generation && r.Seq < c.Seq {
 			return fmt.Errorf("record seq %d of generation %d is below the floor", r.Seq, r.Generation)
 		}
-		c.Generation, c.Seq, c.Record, c.Expires = r.Generation, r.Seq, digest, r.Expires
+		stands(c, step.Kind, r)
+		c.Generation, c.Seq, c.Record, c.Expires, c.Frozen = r.Generation, r.Seq, digest, r.Expires, frozenBy(c.Frozen, r)
 		c.Crashes = 0
 		if c.Waiting != nil && c.Waiting.Slot.Digest != r.Target.Digest {
 			c.Waiting = nil
@@ -257,7 +258,7 @@ func (f *follower) catchUp(ctx context.Context, prev *channel.Head, next *channe
 		if err != nil {
 			return nil, fmt.Errorf("record seq %d: %w", seq, err)
 		}
-		if err := f.keepRecord(ctx, raw, r, step.Alarms); err != nil {
+		if err := f.keepRecord(ctx, raw, r, step); err != nil {
 			return nil, err
 		}
 		return head, nil
@@ -372,7 +373,13 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	device := channel.Device{ID: f.a.Signer.KeyID(), Class: f.a.cfg.Class, Labels: f.a.cfg.Labels, Floor: c.EpochFloor}
 	err := f.a.checks.admit(r, f.a.now(), device)
 	known, committed := c.Committed(target.Digest)
+	if errors.Is(err, channel.ErrFrozen) {
+		err = f.frozen(r, device, committed)
+	}
 	switch {
+	case errors.Is(err, channel.ErrFrozen):
+		f.a.Log.Info("keeping what runs", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
+		return done()
 	case errors.Is(err, channel.ErrAudience), errors.Is(err, channel.ErrRollout):
 		f.a.Log.Info("the record is not for this device", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
 		return done()

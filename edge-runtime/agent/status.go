@@ -50,6 +50,7 @@ type ChannelStatus struct {
 	Pinned       bool             `json:"pinned"` // rolled back here: stays until the channel moves on
 	// Waiting is the model that the device's own policy does not let it take now, with the newest reason.
 	Waiting *state.Waiting `json:"waiting,omitempty"`
+	Frozen  *state.Frozen  `json:"frozen,omitempty"` // the channel tells its devices to keep what they run
 }
 
 // QuarantineNote is a digest that is not activated again under the present record.
@@ -79,7 +80,7 @@ func StatusOf(d *state.Doc, now time.Time) Status {
 			Channel: name, Seq: c.Seq, Expires: c.Expires, Stale: c.Record != "" && !now.Before(c.Expires),
 			State: StateEmpty, Current: c.Current, Previous: c.Previous, Kept: c.Kept,
 			LastRollback: c.LastRollback, LastRefusal: c.LastRefusal, Quarantine: []QuarantineNote{}, Pinned: c.Pinned != nil,
-			Waiting: c.Waiting,
+			Waiting: c.Waiting, Frozen: c.Frozen,
 		}
 		if cs.Kept == nil {
 			cs.Kept = []state.Slot{}

@@ -68,6 +68,8 @@ type Channel struct {
 	Pinned *Pin `json:"pinned,omitempty"`
 	// Waiting is the target of the accepted record while the device's own policy does not allow it.
 	Waiting *Waiting `json:"waiting,omitempty"`
+	// Frozen is set while the accepted record freezes the channel.
+	Frozen *Frozen `json:"frozen,omitempty"`
 	// Crashes counts restarts that found an unfinished activation of the current record.
 	Crashes int `json:"crashes,omitempty"`
 	// Rollbacks are the times of automatic rollbacks, newest last, bounded.
@@ -160,6 +162,13 @@ type Waiting struct {
 	Reason     string    `json:"reason"` // when the waiting began
 }
 
+// Frozen is a freeze of the channel.
+type Frozen struct {
+	Since  time.Time `json:"since"` // when the record that began it was issued
+	Seq    int64     `json:"seq"`
+	Reason string    `json:"reason"`
+}
+
 // Blob is a digest with its size.
 type Blob struct {
 	Digest artifact.Digest `json:"digest"`
@@ -227,7 +236,7 @@ func (c *Channel) Clone() *Channel {
 	}
 	x.Quarantine = maps.Clone(c.Quarantine)
 	x.Rollbacks = slices.Clone(c.Rollbacks)
-	x.Pinned, x.Waiting = copyOf(c.Pinned), copyOf(c.Waiting)
+	x.Pinned, x.Waiting, x.Frozen = copyOf(c.Pinned), copyOf(c.Waiting), copyOf(c.Frozen)
 	x.LastRollback, x.LastRefusal = copyOf(c.LastRollback), copyOf(c.LastRefusal)
 	return &x
 }

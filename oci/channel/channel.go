@@ -29,7 +29,8 @@ type Record struct {
 	Rollback   *Rollback       `json:"rollback,omitempty"`
 	Trust      TrustRef        `json:"trust"`
 	Rollout    *Rollout        `json:"rollout,omitempty"`
-	Prev       artifact.Digest `json:"prev,omitempty"` // sha256 of the bundle of seq-1; empty for seq 1
+	Freeze     *Freeze         `json:"freeze,omitempty"` // no activation while it is there
+	Prev       artifact.Digest `json:"prev,omitempty"`   // sha256 of the bundle of seq-1; empty for seq 1
 }
 
 // Audience selects devices; empty lists select all.
@@ -68,7 +69,7 @@ type TrustRef struct {
 	Digest  artifact.Digest `json:"digest"`
 }
 
-// Rollout is a phase: devices with Bucket(ID, device) < Percent*100 take the target.
+// Rollout is a phase: devices with Bucket(ID, device) < Reach() take the target. Percent has two decimals.
 type Rollout struct {
 	ID      string  `json:"id"`
 	Percent float64 `json:"percent"`

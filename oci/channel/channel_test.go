@@ -76,6 +76,25 @@ func TestFollowsAttacks(t *testing.T) {
 		{"refresher shortens", "refresher", channel.ErrRefresher, h1, edited(w, h1, func(r *channel.Record) {
 			r.Seq, r.Prev, r.Expires = 2, h1.Bundle, r.Expires.Add(-time.Hour)
 		}), true},
+		{"refresher freezes", "refresher", channel.ErrRefresher, h1, frozen(t, w, h1), true},
+		{"refresher takes a freeze away", "refresher", channel.ErrRefresher, frozen(t, w, h1), edited(w, h1, func(r *channel.Record) {
+			r.Seq, r.Prev, r.Expires = 3, frozen(t, w, h1).Bundle, r.Expires.Add(time.Hour)
+		}), true},
+		{"refresher gives the freeze another reason", "refresher", channel.ErrRefresher, frozen(t, w, h1), edited(w, frozen(t, w, h1), func(r *channel.Record) {
+			r.Seq, r.Prev, r.Expires, r.Freeze = 3, frozen(t, w, h1).Bundle, r.Expires.Add(time.Hour), &channel.Freeze{Reason: "y"}
+		}), true},
+		{"record from before a freeze replayed", "stale", channel.ErrStale, frozen(t, w, h1), h1, false},
+		{"fork that leaves the freeze out", "fork", channel.ErrFork, frozen(t, w, h1), edited(w, frozen(t, w, h1), func(r *channel.Record) { r.Freeze = nil }), false},
+		{"earlier phase replayed", "stale", channel.ErrStale, phase(t, w, phase(t, w, h1, 10), 50), phase(t, w, h1, 10), false},
+		{"refresher lowers the percentage", "refresher", channel.ErrRefresher, phase(t, w, h1, 10), edited(w, phase(t, w, h1, 10), func(r *channel.Record) {
+			r.Seq, r.Prev, r.Expires, r.Rollout = 3, phase(t, w, h1, 10).Bundle, r.Expires.Add(time.Hour), &channel.Rollout{ID: "p", Percent: 5}
+		}), true},
+		{"refresher gives the rollout another name", "refresher", channel.ErrRefresher, phase(t, w, h1, 10), edited(w, phase(t, w, h1, 10), func(r *channel.Record) {
+			r.Seq, r.Prev, r.Expires, r.Rollout = 3, phase(t, w, h1, 10).Bundle, r.Expires.Add(time.Hour), &channel.Rollout{ID: "q", Percent: 10}
+		}), true},
+		{"a frozen rollback that repeats another one", "rollback", channel.ErrRollback, h2, edited(w, h3, func(r *channel.Record) {
+			r.Rollback, r.Freeze = &channel.Rollback{From: digestA, Reason: "x"}, &channel.Freeze{Reason: "x"}
+		}), false},
 		{"rollback from something else", "rollback", channel.ErrRollback, h2, edited(w, h3, func(r *channel.Record) {
 			r.Target, r.Rollback = h1.Record.Target, &channel.Rollback{From: digestC, Reason: "x"}
 		}), false},
@@ -92,6 +111,29 @@ func TestFollowsAttacks(t *testing.T) {
 			}
 		})
 	}
+}
+
+func frozen(t *testing.T, w *verifytest.World, h *channel.Head) *channel.Head {
+	t.Helper()
+	r, err := channel.Halt(h, "x", w.Now.Add(time.Minute), w.Now.Add(7*24*time.Hour), w.TrustRef())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := w.SignRecord(trust.RoleDeployer, r)
+	return out
+}
+
+// phase sends B to percent of the devices after h.
+func phase(t *testing.T, w *verifytest.World, h *channel.Head, percent float64) *channel.Head {
+	t.Helper()
+	c := w.Change(verifytest.Target("2.0", digestB))
+	c.Rollout = &channel.Rollout{ID: "p", Percent: percent}
+	r, err := channel.Next(h, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := w.SignRecord(trust.RoleDeployer, r)
+	return out
 }
 
 func TestFollowsAccepts(t *testing.T) {
@@ -184,6 +226,7 @@ func TestAdmit(t *testing.T) {
 		{"other class", "audience", channel.ErrAudience, w.Now, func(r *channel.Record) { r.Audience.Classes = []string{"edge-l"} }, nil},
 		{"other label", "audience", channel.ErrAudience, w.Now, func(r *channel.Record) { r.Audience.Labels = map[string]string{"site": "south"} }, nil},
 		{"missing label", "audience", channel.ErrAudience, w.Now, func(r *channel.Record) { r.Audience.Labels = map[string]string{"ring": ""} }, nil},
+		{"frozen", "freeze", channel.ErrFrozen, w.Now, func(r *channel.Record) { r.Freeze = &channel.Freeze{Reason: "x"} }, nil},
 		{"not yet", "rollout", channel.ErrRollout, w.Now, func(r *channel.Record) { r.Rollout = &channel.Rollout{ID: "r"} }, nil},
 		{"below the device's floor", "epoch", channel.ErrEpoch, w.Now, nil, func(d *channel.Device) { d.Floor = 1 }},
 	} {
@@ -259,6 +302,8 @@ func TestValidate(t *testing.T) {
 		"rollback to self":  func(r *channel.Record) { r.Rollback = &channel.Rollback{From: digestB, Reason: "x"} },
 		"rollback reason":   func(r *channel.Record) { r.Rollback = &channel.Rollback{From: digestA, Reason: " "} },
 		"percent":           func(r *channel.Record) { r.Rollout = &channel.Rollout{ID: "x", Percent: 101} },
+		"freeze reason":     func(r *channel.Record) { r.Freeze = &channel.Freeze{Reason: "\n"} },
+		"freeze text":       func(r *channel.Record) { r.Freeze = &channel.Freeze{Reason: strings.Repeat("x", channel.MaxReason+1)} },
 		"trust version":     func(r *channel.Record) { r.Trust.Version = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {

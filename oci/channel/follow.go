@@ -3,6 +3,7 @@ package channel
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -22,6 +23,8 @@ type Kind int
 const (
 	Same    Kind = iota // the same bytes again: nothing to do
 	Refresh             // the same content, valid for longer
+	Halts               // the same content, frozen
+	Lifts               // the same content, no longer frozen; the evidence may be newer
 	Update              // something else: activate its target
 )
 
@@ -87,14 +90,20 @@ func (u rules) follows(prev, next *Head, byRefresher bool) (Step, error) {
 			return Step{}, err
 		}
 	}
-	if u.on("rollback") && chained && n.Rollback != nil && !SameContent(p, n) {
+	if u.on("rollback") && chained && n.Rollback != nil && !SameContent(p, n) && !repeats(p, n) {
 		if err := rollsBack(p, n); err != nil {
 			return Step{}, err
 		}
 	}
-	s.Kind = Update
-	if SameContent(p, n) {
+	switch {
+	case SameContent(p, n):
 		s.Kind = Refresh
+	case halts(p, n):
+		s.Kind = Halts
+	case lifts(p, n):
+		s.Kind = Lifts
+	default:
+		s.Kind = Update
 	}
 	return s, nil
 }
@@ -103,10 +112,12 @@ func (u rules) follows(prev, next *Head, byRefresher bool) (Step, error) {
 func SameContent(a, b *Record) bool {
 	eqPtr := func(x, y *Rollout) bool { return x == y || x != nil && y != nil && *x == *y }
 	eqBack := func(x, y *Rollback) bool { return x == y || x != nil && y != nil && *x == *y }
+	eqFreeze := func(x, y *Freeze) bool { return x == y || x != nil && y != nil && *x == *y }
 	return a.Schema == b.Schema && a.Channel == b.Channel && a.Generation == b.Generation && a.Env == b.Env &&
 		slices.Equal(a.Audience.Classes, b.Audience.Classes) && maps.Equal(a.Audience.Labels, b.Audience.Labels) &&
 		a.Target == b.Target && slices.Equal(a.Evidence, b.Evidence) && a.EpochFloor == b.EpochFloor &&
-		slices.Equal(a.Keep, b.Keep) && eqBack(a.Rollback, b.Rollback) && a.Trust == b.Trust && eqPtr(a.Rollout, b.Rollout)
+		slices.Equal(a.Keep, b.Keep) && eqBack(a.Rollback, b.Rollback) && a.Trust == b.Trust && eqPtr(a.Rollout, b.Rollout) &&
+		eqFreeze(a.Freeze, b.Freeze)
 }
 
 // refreshes holds a refresher to its job. Its window may not be longer than the one it extends: a stolen refresher key
@@ -147,6 +158,7 @@ type Change struct {
 	Trust      TrustRef
 	Rollout    *Rollout
 	Rollback   *Rollback // set by RollBack only
+	Freeze     *Freeze   // the channel stays frozen; nil ends a freeze
 	KeepMax    int       // how many former targets to keep; 0 means 3
 }
 
@@ -157,7 +169,7 @@ func Next(prev *Head, c Change) (*Record, error) {
 		Schema: Schema, Channel: c.Channel, Generation: c.Generation, Seq: 1, Env: c.Env,
 		Issued: c.Issued.UTC().Truncate(time.Millisecond), Expires: c.Expires.UTC().Truncate(time.Second),
 		Audience: c.Audience, Target: c.Target, Evidence: c.Evidence, EpochFloor: c.EpochFloor, Keep: []Target{},
-		Rollback: c.Rollback, Trust: c.Trust, Rollout: c.Rollout,
+		Rollback: c.Rollback, Trust: c.Trust, Rollout: c.Rollout, Freeze: c.Freeze,
 	}
 	if r.Audience.Classes == nil {
 		r.Audience.Classes = []string{}
@@ -201,6 +213,9 @@ func Extend(prev *Head, issued, expires time.Time) (*Record, error) {
 func finish(prev *Head, r *Record) error {
 	if err := r.Validate(); err != nil {
 		return err
+	}
+	if o := r.Rollout; o != nil && math.Abs(o.Percent*(Buckets/100)-float64(o.Reach())) > 1e-6 {
+		return fmt.Errorf("rollout.percent %v has more than two decimals", o.Percent)
 	}
 	_, err := Follows(prev, &Head{Record: r}, false)
 	return err

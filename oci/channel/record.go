@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -127,9 +128,12 @@ func (r *Record) Validate() error {
 		if b.From == r.Target.Digest {
 			return fail("rollback.from is the target itself")
 		}
-		if strings.TrimSpace(b.Reason) == "" {
+		if blank(b.Reason) {
 			return fail("rollback.reason is empty")
 		}
+	}
+	if err := r.Freeze.validate(); err != nil {
+		return fail("%w", err)
 	}
 	if o := r.Rollout; o != nil {
 		if o.ID == "" || strings.ContainsRune(o.ID, 0) {
@@ -223,9 +227,20 @@ func Bucket(id, device string) int {
 	return n
 }
 
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
+
+// Reach is how many of the Buckets the phase takes in. A nil rollout reaches all. Percentages are rounded to two decimals:
+// 0.28 * 100 is a little more than 28 in binary, and would reach one bucket too many.
+func (o *Rollout) Reach() int {
+	if o == nil {
+		return Buckets
+	}
+	return int(math.Round(o.Percent * (Buckets / 100)))
+}
+
 // Includes tells whether the phase has reached the device. A nil rollout includes every device.
 func (o *Rollout) Includes(device string) bool {
-	return o == nil || float64(Bucket(o.ID, device)) < o.Percent*(Buckets/100)
+	return o == nil || Bucket(o.ID, device) < o.Reach()
 }
 
 // Device is what Admit needs to know of a device.
@@ -262,6 +277,8 @@ func (u rules) on(name string) bool { return u.skip != name }
 
 func (u rules) admit(r *Record, now time.Time, d Device) error {
 	switch {
+	case u.on("freeze") && r.Freeze != nil:
+		return fmt.Errorf("%w: %s", ErrFrozen, r.Freeze.Reason)
 	case u.on("audience") && !r.Audience.Matches(d.Class, d.Labels):
 		return ErrAudience
 	case u.on("rollout") && !r.Rollout.Includes(d.ID):

@@ -60,6 +60,9 @@ func fixtures(t testing.TB, w *verifytest.World) []fixture {
 	h4 := head(t, w, trust.RoleDeployer, func() (*channel.Record, error) {
 		return channel.RollBack(h3, former, "p99 over budget", w.Change(channel.Target{Digest: former}))
 	})
+	h5 := head(t, w, trust.RoleDeployer, func() (*channel.Record, error) {
+		return channel.Halt(h4, "labels under investigation", now.Add(2*time.Hour), now.Add(7*24*time.Hour+2*time.Hour), w.TrustRef())
+	})
 	on := func(name, typ string, r trust.Role, p any) fixture { return fixture{name, typ, r, model, "churn", p} }
 	rec := func(name string, r trust.Role, h *channel.Head) fixture {
 		return fixture{name, evidence.TypeChannel, r, h.Record.Target.Digest, "channel:prod", h.Record}
@@ -101,6 +104,7 @@ func fixtures(t testing.TB, w *verifytest.World) []fixture {
 		rec("channel-2", trust.RoleDeployer, h2),
 		rec("channel-3-refresh", trust.RoleRefresher, h3),
 		rec("channel-4-rollback", trust.RoleDeployer, h4),
+		rec("channel-5-freeze", trust.RoleDeployer, h5),
 	}
 }
 
