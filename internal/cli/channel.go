@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -23,7 +22,7 @@ func channelCommand() Command {
 rollback, is a new record with a higher seq.`,
 		Sub: []Command{
 			channelPublishCommand(), channelShowCommand(), channelHistoryCommand(), channelRollbackCommand(),
-			channelRefreshCommand(), channelVerifyCommand(),
+			channelFreezeCommand(), channelUnfreezeCommand(), channelRefreshCommand(), channelVerifyCommand(),
 		},
 	}
 }
@@ -41,6 +40,8 @@ type recordJSON struct {
 	KeyName   string          `json:"keyName"`
 	Role      trust.Role      `json:"role"`
 	Expired   bool            `json:"expired"`
+	Frozen    bool            `json:"frozen"`
+	Reach     int             `json:"reach"`     // of 10,000 buckets of devices, how many take the target
 	Published bool            `json:"published"` // the channel's tag names it
 	Record    *channel.Record `json:"record"`
 }
@@ -48,37 +49,9 @@ type recordJSON struct {
 func (c *Call) recordJSON(ref registry.Ref, e *publish.Entry) recordJSON {
 	return recordJSON{
 		Ref: ref.WithDigest(e.Record.Target.Digest).String(), Bundle: e.Bundle, Manifest: e.Manifest.Digest, KeyID: e.KeyID,
-		KeyName: e.KeyName, Role: e.Role, Expired: e.Record.Expired(c.Env.Now()), Published: true, Record: e.Record,
+		KeyName: e.KeyName, Role: e.Role, Expired: e.Record.Expired(c.Env.Now()), Frozen: e.Record.Freeze != nil,
+		Reach: e.Record.Rollout.Reach(), Published: true, Record: e.Record,
 	}
-}
-
-// printRecord shows one record; the target's reference is the last line on stdout.
-func (c *Call) printRecord(verb string, j recordJSON) error {
-	if c.UI.JSON {
-		j.Schema = schemaBase + "channel-" + verb + "/v1"
-		return c.UI.PrintJSON(j)
-	}
-	r := j.Record
-	c.UI.Field("channel", "%s seq %d, environment %s", r.Channel, r.Seq, r.Env)
-	c.UI.Field("target", "%s %s", r.Target.Name, r.Target.Version)
-	if r.Rollback != nil {
-		c.UI.Field("rollback", "from %s: %s", r.Rollback.From.Short(), r.Rollback.Reason)
-	}
-	if r.Rollout != nil {
-		c.UI.Field("rollout", "%s at %v %%", r.Rollout.ID, r.Rollout.Percent)
-	}
-	for _, t := range r.Keep {
-		c.UI.Field("keeps", "%s %s %s", t.Name, t.Version, t.Digest)
-	}
-	c.UI.Field("signed by", "%s (%s key %s)", j.KeyName, j.Role, j.KeyID[:12])
-	state := "valid until "
-	if j.Expired {
-		state = "EXPIRED on "
-	}
-	c.UI.Field("time", "issued %s, %s%s", r.Issued.Format(time.RFC3339), state, r.Expires.Format(time.RFC3339))
-	c.UI.Field("record", "%s", j.Bundle)
-	c.UI.Data("%s", j.Ref)
-	return nil
 }
 
 // channelState opens REPO and reads the channel there.
@@ -99,36 +72,6 @@ func (c *Call) channelState(ctx context.Context, name, repo string, doc *trust.D
 		return ref, nil, nil, err
 	}
 	return ref, p, st, nil
-}
-
-func channelShowCommand() Command {
-	return Command{
-		Name: "show", Summary: "print what a channel tells devices now",
-		Args: "CHANNEL REPO", Min: 2, Max: 2,
-		Long:     "Reads and verifies the newest record of the channel in the model's repository. A tag on REPO is ignored.",
-		Examples: []string{"waybill channel show prod reg.example/ml/churn", "waybill channel show prod reg.example/ml/churn --output json"},
-		Flags:    trustFlags(),
-		Exits:    []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
-		See:      []string{"channel history", "channel publish"},
-		Run:      runChannelShow,
-	}
-}
-
-func runChannelShow(ctx context.Context, c *Call) error {
-	doc, _, err := c.trustFile()
-	if err != nil {
-		return err
-	}
-	ref, p, st, err := c.channelState(ctx, c.Args[0], c.Args[1], doc)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	j := c.recordJSON(ref, st.Head)
-	if j.Published = st.Head.Manifest.Digest == st.Tag; !j.Published {
-		c.UI.Warn("seq %d stands in the repository, but the channel's tag was not moved to it; the next publication does that", st.Head.Record.Seq)
-	}
-	return c.printRecord("show", j)
 }
 
 func channelHistoryCommand() Command {
@@ -177,15 +120,12 @@ func runChannelList(ctx context.Context, c *Call, verb string, most int) error {
 	for i := range entries {
 		e := &entries[i]
 		out.Records = append(out.Records, c.recordJSON(ref, e))
-		what := "publish"
-		switch {
-		case e.Role == trust.RoleRefresher || i+1 < len(entries) && channel.SameContent(entries[i+1].Record, e.Record):
-			what = "refresh"
-		case e.Record.Rollback != nil:
-			what = "rollback: " + e.Record.Rollback.Reason
+		var before *channel.Record
+		if i+1 < len(entries) {
+			before = entries[i+1].Record
 		}
 		rows = append(rows, []string{ui.Count(e.Record.Seq), e.Record.Issued.Format("2006-01-02 15:04"), e.Record.Expires.Format("2006-01-02 15:04"),
-			e.Record.Target.Digest.Short(), e.Record.Target.Version, what, e.KeyName})
+			e.Record.Target.Digest.Short(), e.Record.Target.Version, deed(before, e.Record), e.KeyName})
 	}
 	if c.UI.JSON {
 		if err := c.UI.PrintJSON(out); err != nil {

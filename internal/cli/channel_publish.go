@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"math"
 	"strings"
 	"time"
 
@@ -49,9 +50,10 @@ back, the channel's tag moves last.`,
 			&ucli.Int64Flag{Name: "epoch", Usage: "security epoch of the target; default: that of the target before"},
 			&ucli.Int64Flag{Name: "epoch-floor", Usage: "no device may go below this epoch again; default: as before"},
 			&ucli.IntFlag{Name: "keep", Value: 3, Usage: "how `MANY` former targets devices keep"},
+			unfreezeFlag(),
 		),
 		Exits: []diag.Code{diag.Verification, diag.Denied, diag.Registry, diag.NotFound},
-		See:   []string{"gate", "channel rollback", "channel show"},
+		See:   []string{"gate", "channel rollback", "channel freeze", "channel show"},
 		Run:   runChannelPublish,
 	}
 }
@@ -76,6 +78,9 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	}
 	if completed && st.Head.Record.Target.Digest == s.Desc.Digest {
 		return c.printRecord("publish", c.recordJSON(s.Ref, st.Head)) // this very publication was interrupted
+	}
+	if _, err := x.frozen(c, st, true); err != nil {
+		return err
 	}
 	if st.Head == nil && st.Past != nil {
 		c.UI.Field("generation", "%d begins after seq %d of generation %d; nothing of that one is kept", x.doc.Generation, st.Past.Seq, st.Past.Generation)
@@ -114,6 +119,9 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	rec, err := channel.Next(st.Prev(), ch)
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "channel publish")
+	}
+	if st.Head != nil {
+		c.phaseWarnings(st.Head.Record, rec)
 	}
 	return x.write(ctx, c, "publish", s.Ref, s.Place, st, rec, proof.Raw)
 }
@@ -155,13 +163,13 @@ func (c *Call) change(ctx context.Context, env string, roles ...trust.Role) (*ch
 
 // fill gives a change what stays as it was or comes from flags.
 func (x *change) fill(c *Call, st *publish.State) (channel.Change, error) {
-	d, err := x.doc.Digest()
+	pin, err := x.trustRef()
 	if err != nil {
 		return channel.Change{}, err
 	}
 	ch := channel.Change{
 		Channel: x.env.Channel, Env: x.name, Generation: x.doc.Generation, Issued: x.now, Expires: x.now.Add(x.life),
-		Trust: channel.TrustRef{Version: x.doc.Version, Digest: d}, KeepMax: c.Int("keep"),
+		Trust: pin, KeepMax: c.Int("keep"),
 		Audience: channel.Audience{Classes: c.Strings("class"), Labels: map[string]string{}},
 	}
 	for _, l := range c.Strings("label") {
@@ -179,6 +187,9 @@ func (x *change) fill(c *Call, st *publish.State) (channel.Change, error) {
 			return ch, diag.New(diag.Usage, "--epoch-floor %d is below the channel's floor of %d", c.Int64("epoch-floor"), ch.EpochFloor)
 		}
 		ch.EpochFloor = c.Int64("epoch-floor")
+	}
+	if p := c.Float("percent"); c.IsSet("percent") && (!(p >= 0 && p <= 100) || math.Abs(p*100-math.Round(p*100)) > 1e-6) {
+		return ch, diag.New(diag.Usage, "--percent %v: not a number from 0 to 100 with at most two decimals", p)
 	}
 	if id := c.String("rollout"); id != "" {
 		ch.Rollout = &channel.Rollout{ID: id, Percent: c.Float("percent")}
@@ -214,6 +225,7 @@ func (x *change) write(ctx context.Context, c *Call, verb string, ref registry.R
 		c.UI.Say("dry run: nothing was written")
 		return c.printRecord(verb, recordJSON{
 			Ref: ref.WithDigest(rec.Target.Digest).String(), KeyID: x.key.KeyID(), Role: trust.RoleDeployer, Record: rec,
+			Frozen: rec.Freeze != nil, Reach: rec.Rollout.Reach(),
 		})
 	}
 	if err := x.pushTrust(ctx, c, p); err != nil {
@@ -275,6 +287,7 @@ a download. The target needs its release and a verdict for this environment from
 			&ucli.StringSliceFlag{Name: "class", Usage: "only devices of this `CLASS`; may be repeated"},
 			&ucli.StringSliceFlag{Name: "label", Usage: "only devices with this label `NAME=VALUE`; may be repeated"},
 			&ucli.IntFlag{Name: "keep", Value: 3, Usage: "how `MANY` former targets devices keep"},
+			unfreezeFlag(),
 		),
 		Exits: []diag.Code{diag.Verification, diag.Denied, diag.Registry, diag.NotFound},
 		See:   []string{"rollback", "channel show", "channel history"},
@@ -340,6 +353,9 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 		return err
 	}
 	ch.Evidence = proof.Refs
+	if ch.Freeze, err = x.frozen(c, st, false); err != nil {
+		return err
+	}
 	rec, err := channel.RollBack(&st.Head.Head, to, c.String("reason"), ch)
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "channel rollback")

@@ -205,6 +205,7 @@ func dryRuns() map[string][]string {
 		"env init":         {"env init dev --out dev.yaml"},
 		"env sign":         {"env sign environments.yaml --key root.key --out again.signed"},
 		"channel publish":  {"channel publish prod {NOW} --key deployer.key"},
+		"channel freeze":   {"channel freeze prod " + remote + " --reason wrong --key deployer.key"},
 		"channel refresh":  {"channel refresh prod " + remote + " --key deployer.key"},
 		"channel rollback": {"channel rollback prod " + remote + " --to {BEFORE} --reason worse --key deployer.key"},
 		"audit show":       {"audit show " + v1 + " --html page.html"},
@@ -317,7 +318,7 @@ func TestDryRun(t *testing.T) {
 }
 
 // untried are commands with --dry-run that need a service that is not here; the tests of that service try the flag.
-func untried() []string { return []string{"keys register"} }
+func untried() []string { return []string{"keys register", "channel unfreeze"} }
 
 // refer puts an artifact into the trial's store whose only layer is a file elsewhere.
 func refer(t *testing.T, x *trial, path string) {
