@@ -67,7 +67,7 @@ func (f *follower) activate(ctx context.Context, r *channel.Record, target state
 	if err != nil {
 		return f.giveUp(ctx, r, &in, err)
 	}
-	if err := f.look(ctx, &in); err != nil {
+	if err := f.lookAgain(ctx, &in); err != nil {
 		return f.giveUp(ctx, r, &in, errors.Join(err, f.retire(next, nil)))
 	}
 	if err := f.onTrial(ctx, r, &in, next); err != nil {
@@ -214,7 +214,7 @@ func (f *follower) watch(ctx context.Context, t Trial, in *state.Intent) error {
 		if err := f.a.Clock.Sleep(ctx, every); err != nil {
 			return cause(ctx)
 		}
-		if err := f.look(ctx, in); err != nil {
+		if err := f.lookAgain(ctx, in); err != nil {
 			return err
 		}
 		over := !f.a.Clock.Now().Before(end)

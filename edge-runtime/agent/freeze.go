@@ -86,9 +86,9 @@ func (f *follower) frozen(r *channel.Record, device channel.Device, committed bo
 	return err
 }
 
-// look asks, in the middle of an activation and at most once in a polling interval, whether the channel has moved on: frozen,
+// lookAgain asks, in the middle of an activation and at most once in a polling interval, whether the channel has moved on: frozen,
 // or on to another target. A channel that can't be reached changes nothing.
-func (f *follower) look(ctx context.Context, in *state.Intent) error {
+func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 	now := f.a.Clock.Now()
 	if now.Before(f.looked.Add(f.cfg.Interval)) {
 		return nil
