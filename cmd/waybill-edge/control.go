@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -19,7 +20,9 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -73,8 +76,22 @@ type answer struct {
 	Hints []string  `json:"hints,omitempty"`
 }
 
-// serveControl answers the commands of this device until ctx ends. Only the user of the socket's directory gets here.
-func serveControl(ctx context.Context, l net.Listener, a *agent.Agent) error {
+// versionHeader carries the version of command and agent, which need not be the same one.
+const versionHeader = "Waybill-Version"
+
+// maxOrder bounds the header of what a command sends.
+const maxOrder = 16 << 10
+
+// controlled is what the commands of a device ask of the agent.
+type controlled interface {
+	Status() agent.Status
+	History(n int) ([]journal.Entry, error)
+	Poll(ctx context.Context) error
+	Rollback(ctx context.Context, channel string, to artifact.Digest) (agent.RollbackResult, error)
+}
+
+// controlHandler answers the commands of this device. status completes what the agent tells of itself.
+func controlHandler(a controlled, status func() agent.Status) http.Handler {
 	mux := http.NewServeMux()
 	reply := func(w http.ResponseWriter, v any, err error) {
 		w.Header().Set("Content-Type", "application/json")
@@ -84,9 +101,9 @@ func serveControl(ctx context.Context, l net.Listener, a *agent.Agent) error {
 		}
 		_ = json.NewEncoder(w).Encode(v) // the client is gone then
 	}
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, a.Status(), nil) })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, status(), nil) })
 	mux.HandleFunc("GET /history", func(w http.ResponseWriter, r *http.Request) {
-		n, err := strconv.Atoi(r.FormValue("n"))
+		n, err := strconv.Atoi(r.URL.Query().Get("n"))
 		if err != nil {
 			n = 0
 		}
@@ -95,13 +112,45 @@ func serveControl(ctx context.Context, l net.Listener, a *agent.Agent) error {
 	})
 	mux.HandleFunc("POST /poll", func(w http.ResponseWriter, r *http.Request) {
 		err := a.Poll(r.Context())
-		reply(w, a.Status(), err)
+		reply(w, status(), err)
 	})
 	mux.HandleFunc("POST /rollback", func(w http.ResponseWriter, r *http.Request) {
-		res, err := a.Rollback(context.WithoutCancel(r.Context()), r.FormValue("channel"), artifact.Digest(r.FormValue("to")))
+		q := r.URL.Query()
+		to := artifact.Digest(q.Get("to"))
+		if to != "" {
+			if _, err := artifact.ParseDigest(string(to)); err != nil {
+				reply(w, nil, diag.Wrap(diag.Usage, err, "to"))
+				return
+			}
+		}
+		res, err := a.Rollback(context.WithoutCancel(r.Context()), q.Get("channel"), to)
 		reply(w, res, err)
 	})
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(answer{
+			Error: fmt.Sprintf("the running agent is version %s and does not know %s %s; the command is version %s", version.Number, r.Method, r.URL.Path, first(r.Header.Get(versionHeader), "unknown")),
+			Code:  diag.Failure, Hints: []string{"restart the agent after an upgrade: systemctl restart waybill-edge"},
+		})
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(versionHeader, version.Number)
+		if r.ContentLength != 0 { // orders are in the address; a body that trickles in would keep the connection
+			w.Header().Set("Connection", "close")
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// serveControl answers on l until ctx ends. The guard of l lets only this user and root in.
+func serveControl(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second, MaxHeaderBytes: maxOrder,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: log.New(io.Discard, "", 0),
+	}
 	stopped := context.AfterFunc(ctx, func() {
 		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
@@ -137,39 +186,68 @@ func hintsOf(err error) []string {
 	return nil
 }
 
-// errDown says that no agent listens on the socket.
-var errDown = errors.New("the agent is not running")
+// errDown says that no agent listens on the socket; errSilent that one does and does not answer.
+var (
+	errDown   = errors.New("the agent is not running")
+	errSilent = errors.New("the agent does not answer")
+)
 
-// ask sends a command to the running agent.
-func ask(ctx context.Context, socket, method, target string, into any) error {
+// patience is how long a command that only looks waits for the agent.
+const patience = 10 * time.Second
+
+// maxAnswer bounds what an agent may answer.
+const maxAnswer = 64 << 20
+
+// ask sends a command to the running agent. A GET that is not answered in time gives errSilent.
+func ask(ctx context.Context, cfg *config, method, target string, into any) error {
+	return askWithin(ctx, cfg, patience, method, target, into)
+}
+
+func askWithin(ctx context.Context, cfg *config, wait time.Duration, method, target string, into any) error {
+	outer := ctx
+	if method == http.MethodGet {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
+		conn, err := d.DialContext(ctx, "unix", cfg.Control)
+		if err != nil {
+			return nil, err
+		}
+		if err := sameAgent(conn, cfg.State); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return conn, nil
 	}}}
 	req, err := http.NewRequestWithContext(ctx, method, "http://waybill-edge"+target, http.NoBody)
 	if err != nil {
 		return err
 	}
+	req.Header.Set(versionHeader, version.Number)
 	resp, err := c.Do(req)
 	if err != nil && method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
 		resp, err = c.Do(req) // the agent ended while it was asked: a second try finds its successor, or nobody
 	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || os.PathSeparator == '\\') {
-		return errDown
-	}
 	if err != nil {
-		return diag.Wrap(diag.Failure, err, "ask the agent")
+		return askFailed(outer, cfg, err)
 	}
 	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return diag.Wrap(diag.Failure, err, "ask the agent")
+		return askFailed(outer, cfg, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var a answer
 		if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&a); err != nil || a.Error == "" {
-			return diag.New(diag.Failure, "ask the agent: it answered %s", resp.Status)
+			e := diag.New(diag.Failure, "ask the agent: it answered %s", resp.Status)
+			if v := resp.Header.Get(versionHeader); v != version.Number {
+				e.Line("the agent is version %s, this command %s", first(v, "unknown"), version.Number)
+				e.Hint("systemctl restart waybill-edge")
+			}
+			return e
 		}
 		e := diag.New(a.Code, "%s", a.Error)
 		e.Hints = a.Hints
@@ -179,4 +257,34 @@ func ask(ctx context.Context, socket, method, target string, into any) error {
 		return diag.Wrap(diag.Failure, err, "ask the agent")
 	}
 	return nil
+}
+
+// askFailed tells why the agent could not be asked.
+func askFailed(ctx context.Context, cfg *config, err error) error {
+	if ctx.Err() != nil {
+		return diag.Wrap(diag.Interrupted, context.Cause(ctx), "ask the agent")
+	}
+	var op *net.OpError
+	dial := errors.As(err, &op) && op.Op == "dial"
+	switch {
+	case errors.Is(err, errStranger):
+		return diag.Wrap(diag.Failure, errStranger, "ask the agent at %s", cfg.Control).Hint("waybill-edge doctor")
+	case dial && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || os.PathSeparator == '\\'):
+		return errDown
+	case errors.Is(err, fs.ErrPermission):
+		return notOurs(err, "ask the agent", cfg.Control)
+	case errors.Is(err, context.DeadlineExceeded):
+		return errSilent
+	}
+	return diag.Wrap(diag.Failure, err, "ask the agent").Hint("waybill-edge doctor")
+}
+
+// notOurs is the error for what belongs to another user, who can be asked.
+func notOurs(err error, what, path string) error {
+	e := diag.Wrap(diag.Failure, err, "%s", what)
+	if who := ownerName(path); who != "" {
+		e.Line("the device belongs to user %s", who)
+		e.Hint("sudo -u %s waybill-edge ...", who)
+	}
+	return e
 }

@@ -99,7 +99,7 @@ func TestDevicePolicy(t *testing.T) {
 	waits := func(why string) {
 		t.Helper()
 		out, err := d.do("poll")
-		if err != nil || !strings.Contains(out, "waiting: prod v2") || !strings.Contains(out, why) {
+		if err != nil || !strings.Contains(out, "waiting: prod v2") || !strings.Contains(strings.Join(strings.Fields(out), " "), why) {
 			t.Fatalf("poll: %v\n%s\n%s", err, out, d.log)
 		}
 		if _, reason, ok := strings.Cut(why, ": "); ok {

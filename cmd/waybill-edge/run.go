@@ -32,15 +32,16 @@ const grace = 10 * time.Second
 
 // device is everything of one process, wired.
 type device struct {
-	cfg    *config
-	key    *devicekey.Key
-	agent  *agent.Agent
-	server *serve.Server
-	engine *engine.Engine
-	local  *local // nil without a policy of the device's own
-	log    *journal.Journal
-	logs   *slog.Logger // with the device's id
-	unlock func() error
+	cfg     *config
+	key     *devicekey.Key
+	agent   *agent.Agent
+	server  *serve.Server
+	engine  *engine.Engine
+	local   *local // nil without a policy of the device's own
+	log     *journal.Journal
+	damaged error        // what was wrong with the journal that was put aside at the start
+	logs    *slog.Logger // with the device's id
+	unlock  func() error
 }
 
 // open takes the state directory and wires the parts. Nothing serves yet.
@@ -74,13 +75,12 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	if err := store.Clean(func(string) bool { return true }); err != nil {
 		log.Warn("clean the state directory", "error", err)
 	}
-	var damaged error
-	d.log, damaged, err = journal.Open(fsys, filepath.Join(cfg.State, "journal.log"), store.Doc().Journal, journalKey{d.key}, time.Now())
+	d.log, d.damaged, err = journal.Open(fsys, filepath.Join(cfg.State, "journal.log"), store.Doc().Journal, journalKey{d.key}, time.Now())
 	if err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "open the journal")
 	}
-	if damaged != nil {
-		log.Error("journal", "error", damaged)
+	if d.damaged != nil {
+		log.Error("a damaged journal was put aside", "error", d.damaged)
 	}
 	if d.engine, err = newEngine(ctx, cfg, log); err != nil {
 		return nil, err
@@ -202,6 +202,12 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		_ = listener.Close()
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	self := &self{device: d, started: time.Now()}
+	self.phase.Store(phaseStarting)
+	done := make(chan error, 3)
+	go func() { done <- serveControl(ctx, guard(control, log), controlHandler(d.agent, self.status)) }()
 	// Nothing served is a state that status shows; the agent stays and follows its channels out of it.
 	if err := d.agent.Start(ctx); err != nil {
 		log.Error("start", "error", err)
@@ -216,14 +222,10 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		}
 	}()
 
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	done := make(chan error, 3)
 	go func() { done <- d.agent.Run(ctx) }()
-	go func() { done <- serveControl(ctx, control, d.agent) }()
 	go func() {
 		for {
 			select {
@@ -237,6 +239,9 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		}
 	}()
 	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
+	self.phase.Store(phaseRunning)
+	stopping := context.AfterFunc(ctx, func() { self.phase.Store(phaseStopping) })
+	defer stopping()
 	serveErr := d.server.Serve(ctx, listener, grace)
 	stop()
 	err = errors.Join(<-done, <-done)

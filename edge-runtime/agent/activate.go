@@ -210,6 +210,8 @@ func (f *follower) watch(ctx context.Context, t Trial, in *state.Intent) error {
 	const looks = 50
 	every := max(t.Duration/looks, time.Millisecond)
 	end := f.a.Clock.Now().Add(t.Duration)
+	f.trialEnd.Store(end.UnixNano())
+	defer f.trialEnd.Store(0)
 	for {
 		if err := f.a.Clock.Sleep(ctx, every); err != nil {
 			return cause(ctx)

@@ -216,7 +216,8 @@ type follower struct {
 	unsent  bool          // a report waits to be made
 	sent    chan struct{} // closed once the newest report was handed over, or that failed
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
-	waitWhy atomic.Pointer[string]
+	waitWhy  atomic.Pointer[string]
+	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
 	// sendFailed is set by the goroutine that hands reports over.
 	sendFailed atomic.Bool
 

@@ -29,16 +29,31 @@ type Status struct {
 	Journal  journal.Head    `json:"journal"`
 	Free     uint64          `json:"freeBytes"`
 	Channels []ChannelStatus `json:"channels"`
+	// AgentState is running, starting or stopping as the agent itself says; from the state on disk it is down, silent (it holds
+	// the socket and does not answer) or busy (another process has the state directory).
+	AgentState string    `json:"agentState,omitempty"`
+	PID        int       `json:"pid,omitempty"` // of the agent, or of what has the state directory
+	Started    time.Time `json:"started,omitzero"`
+	// ClockFloor is the latest signed time seen; the clock is never taken to be before it.
+	ClockFloor time.Time `json:"clockFloor,omitzero"`
+	// JournalState is verified, or what is wrong with the journal; "" when nobody looked.
+	JournalState string `json:"journalState,omitempty"`
+	// WatchdogSeconds is the time after which the service manager restarts an agent that hangs; 0: it does not.
+	WatchdogSeconds float64 `json:"watchdogSeconds,omitempty"`
 }
 
 // ChannelStatus is one line of it.
 type ChannelStatus struct {
-	Channel      string           `json:"channel"`
-	Model        string           `json:"model"`
-	Seq          int64            `json:"seq"`
-	Expires      time.Time        `json:"expires"`
-	Stale        bool             `json:"stale"` // the record has expired: no new activation until it is refreshed
-	State        string           `json:"state"` // empty, committed, fetching ... trial
+	Channel string    `json:"channel"`
+	Model   string    `json:"model"`
+	Seq     int64     `json:"seq"`
+	Expires time.Time `json:"expires"`
+	Stale   bool      `json:"stale"` // the record has expired: no new activation until it is refreshed
+	State   string    `json:"state"` // empty, committed, fetching ... trial
+	// Serving is the digest that answers requests; absent when none does, or when the agent is down.
+	Serving artifact.Digest `json:"serving,omitempty"`
+	// TrialEnds is when the candidate will have passed, unless it fails before.
+	TrialEnds    time.Time        `json:"trialEnds,omitzero"`
 	Current      *state.Slot      `json:"current,omitempty"`
 	Candidate    *state.Slot      `json:"candidate,omitempty"`
 	Previous     *state.Slot      `json:"previous,omitempty"`
@@ -69,7 +84,7 @@ const (
 func StatusOf(d *state.Doc, now time.Time) Status {
 	s := Status{
 		Schema: StatusSchema, Device: d.Device, At: now.UTC(), Trust: d.Trust.Version,
-		ClockOK: !now.Before(d.TimeFloor), Journal: d.Journal, Channels: []ChannelStatus{},
+		ClockOK: !now.Before(d.TimeFloor), ClockFloor: d.TimeFloor, Journal: d.Journal, Channels: []ChannelStatus{},
 	}
 	if now.Before(d.TimeFloor) {
 		now = d.TimeFloor
@@ -118,6 +133,9 @@ func (a *Agent) Status() Status {
 		s.Channels[i].Model = f.cfg.Model
 		if w, why := s.Channels[i].Waiting, f.waitWhy.Load(); w != nil && why != nil {
 			w.Reason = *why
+		}
+		if end := f.trialEnd.Load(); end != 0 && s.Channels[i].State == string(state.Trial) {
+			s.Channels[i].TrialEnds = time.Unix(0, end).UTC()
 		}
 		if s.Channels[i].State != StateEmpty {
 			st := a.Server.Stats(f.cfg.Model)

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/agent"
+)
+
+// Phases of a running agent, in the words of agent.Status.AgentState.
+const (
+	phaseStarting = "starting"
+	phaseRunning  = "running"
+	phaseStopping = "stopping"
+)
+
+// What the state on disk says of an agent that was not asked.
+const (
+	agentDown   = "down"
+	agentSilent = "silent"
+	agentBusy   = "busy"
+)
+
+// self is what a running process knows of itself beside its agent.
+type self struct {
+	*device
+	started time.Time
+	phase   atomic.Value // string
+}
+
+// status is that of the agent, completed.
+func (s *self) status() agent.Status {
+	st := s.agent.Status()
+	st.AgentState, _ = s.phase.Load().(string)
+	st.PID, st.Started = os.Getpid(), s.started.UTC()
+	st.JournalState = journalVerified // Open checked the chain, and everything since was appended to it
+	if s.damaged != nil {
+		st.JournalState = "a damaged journal was put aside: " + s.damaged.Error()
+	}
+	for i := range st.Channels {
+		st.Channels[i].Serving = s.server.Active(st.Channels[i].Model)
+	}
+	return st
+}
+
+const journalVerified = "verified"
