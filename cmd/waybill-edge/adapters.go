@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/probe"
 	"github.com/waybill-ml/waybill/edge-runtime/serve"
+	"github.com/waybill-ml/waybill/edge-runtime/shadow"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/internal/version"
@@ -60,6 +62,7 @@ type runtime struct{ engine *engine.Engine }
 type model struct {
 	*engine.Model
 	golden *artifact.Golden
+	tap    atomic.Pointer[shadow.Run] // that sees copies of the requests answered, nil without one
 }
 
 // Load implements agent.Runtime.
@@ -144,6 +147,21 @@ const (
 // lease is what the server gets: it hands the model back instead of closing it, since the agent may need it again.
 type lease struct{ *model }
 
+// Run implements serve.Runner.
+func (l lease) Run(ctx context.Context, ins []engine.Tensor) ([]engine.Tensor, error) {
+	outs, _, err := l.RunTimed(ctx, ins)
+	return outs, err
+}
+
+// RunTimed is the model's, and hands copies of what was answered to a shadow run.
+func (l lease) RunTimed(ctx context.Context, ins []engine.Tensor) ([]engine.Tensor, time.Duration, error) {
+	outs, took, err := l.model.RunTimed(ctx, ins)
+	if run := l.tap.Load(); run != nil && err == nil {
+		run.Offer(ctx, ins, outs, took)
+	}
+	return outs, took, err
+}
+
 // Close ends the lease; the agent closes the model.
 func (lease) Close(context.Context) error { return nil }
 
@@ -162,6 +180,33 @@ func (s server) Swap(name string, slot state.Slot, m agent.Model) (<-chan struct
 	}
 	_, released := s.Server.Swap(name, serve.Model{Digest: slot.Digest, Runner: lease{x}})
 	return released, nil
+}
+
+// Shadow implements agent.Shadower.
+func (s server) Shadow(live, candidate agent.Model, cfg agent.Shadow) (agent.ShadowRun, error) {
+	l, c := live.(*model), candidate.(*model)
+	timeout := callTimeout
+	if ms := c.Interface().Limits.TimeoutMS; ms > 0 {
+		timeout = min(timeout, time.Duration(ms)*time.Millisecond)
+	}
+	run, err := shadow.Start(c.Model, l.Interface(), shadow.Config{Sample: cfg.Sample, RTol: cfg.RTol, ATol: cfg.ATol, Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	l.tap.Store(run)
+	return &tapped{run, l}, nil
+}
+
+// tapped is a shadow run that takes its tap along when it stops.
+type tapped struct {
+	*shadow.Run
+	live *model
+}
+
+// Stop implements agent.ShadowRun.
+func (t *tapped) Stop() {
+	t.live.tap.CompareAndSwap(t.Run, nil)
+	t.Run.Stop()
 }
 
 // Stats implements agent.Server.

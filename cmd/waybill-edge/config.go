@@ -77,6 +77,8 @@ type channelConfig struct {
 	Interval    duration    `json:"interval"`
 	Trial       trialConfig `json:"trial"`
 	NoReports   bool        `json:"no_reports,omitempty"` // keep status reports on the device
+
+	Shadow *shadowConfig `json:"shadow,omitempty"`
 }
 
 type trialConfig struct {
@@ -313,6 +315,9 @@ func checkChannels(cs []channelConfig) error {
 		}
 		if r := c.Trial.MaxErrorRate; r < 0 || r > 1 {
 			return fmt.Errorf("%s.trial.max_error_rate: %v is not between 0 and 1", at, r)
+		}
+		if err := c.Shadow.check(); err != nil {
+			return fmt.Errorf("%s.shadow: %w", at, err)
 		}
 		if c.Trial.MinRequests < 0 {
 			return fmt.Errorf("%s.trial.min_requests is negative", at)

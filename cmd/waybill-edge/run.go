@@ -105,6 +105,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 				Memory: uint64(c.Trial.Memory),
 			},
 		}
+		ch.Shadow = c.Shadow.shadow()
 		if !c.NoReports {
 			ch.Reporter = reporter{repo}
 		}
@@ -112,7 +113,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	}
 	d.agent, err = agent.New(ctx, ac, agent.Deps{
 		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
-		Certificates: certificates(), Local: asLocal(d.local),
+		Certificates: certificates(), Local: asLocal(d.local), Shadows: server{d.server}, Memory: freeMemory,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)

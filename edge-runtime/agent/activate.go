@@ -67,6 +67,9 @@ func (f *follower) activate(ctx context.Context, r *channel.Record, target state
 	if err != nil {
 		return f.giveUp(ctx, r, &in, err)
 	}
+	if err := f.inShadow(ctx, &in, next); err != nil {
+		return f.giveUp(ctx, r, &in, errors.Join(err, f.retire(next, nil)))
+	}
 	if err := f.lookAgain(ctx, &in); err != nil {
 		return f.giveUp(ctx, r, &in, errors.Join(err, f.retire(next, nil)))
 	}
@@ -121,6 +124,11 @@ func (f *follower) prepare(ctx context.Context, r *channel.Record, in *state.Int
 		if err := f.permitted(ctx, deviceinput.Activate, in.Candidate, m); err != nil {
 			return nil, err
 		}
+	}
+	if m, err := f.manifest(in.Candidate); err != nil {
+		return nil, err
+	} else if err := f.fits(m); err != nil {
+		return nil, err
 	}
 	if err := f.step(in, state.Staged); err != nil {
 		return nil, err

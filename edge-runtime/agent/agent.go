@@ -114,6 +114,7 @@ type Channel struct {
 	ResourceURI string // that verdicts must name
 	Interval    time.Duration
 	Trial       Trial
+	Shadow      Shadow
 	Carrier     Carrier
 	Reporter    Reporter // may be nil
 }
@@ -150,6 +151,9 @@ type Deps struct {
 	Log     *slog.Logger
 	// Local is the device's own policy; nil: a model that was admitted is taken at once.
 	Local Local
+	// Shadows runs shadow runs; it may be nil when no channel has one. Memory tells how many bytes of main memory are free, if known.
+	Shadows Shadower
+	Memory  func() (free uint64, known bool)
 	// Certificates verifies releases and verdicts that were signed without a key; nil: pinned keys only.
 	Certificates verify.Certificates
 }
@@ -218,6 +222,8 @@ type follower struct {
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
 	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
+	// shadowed is the shadow run under way.
+	shadowed atomic.Pointer[ShadowRun]
 	// sendFailed is set by the goroutine that hands reports over.
 	sendFailed atomic.Bool
 
@@ -258,6 +264,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 			return nil, fmt.Errorf("channel %q or model %q is given twice", c.Name, c.Model)
 		}
 		names[c.Name], names["model "+c.Model] = true, true
+		if c.Shadow.Requests > 0 && deps.Shadows == nil {
+			return nil, fmt.Errorf("channel %s: %w", c.Name, errNoShadower)
+		}
 		a.followers = append(a.followers, &follower{a: a, cfg: c, wake: make(chan chan error)})
 	}
 	if doc := a.Store.Doc(); doc.Device != "" && doc.Device != deps.Signer.KeyID() {

@@ -16,6 +16,7 @@ const (
 	KindAlarm       = "alarm"       // something is accepted that a person should look at
 	KindRefused     = "refused"     // a record or what it names was not accepted
 	KindFetched     = "fetched"     // everything is here, every digest right
+	KindShadow      = "shadow"      // it is compared with what serves, or was
 	KindTrial       = "trial"       // it serves on probation
 	KindCommitted   = "committed"   // it passed
 	KindRolledBack  = "rolled-back" // it did not, or a person went back

@@ -217,6 +217,8 @@ type world struct {
 	reg  *registry
 	head *channel.Head
 	key  *devicekey.Key
+
+	shadows Shadower
 }
 
 func newWorld(t testing.TB) *world {
@@ -231,9 +233,20 @@ func newWorld(t testing.TB) *world {
 // model pushes an artifact whose module holds text.
 func (w *world) model(text string) channel.Target {
 	w.t.Helper()
+	iface := []byte(`{"name":"churn"}`)
+	if strings.Contains(text, "hungry") {
+		var err error
+		iface, err = artifact.Canonical(artifact.Interface{
+			Name: "churn", Inputs: []artifact.Port{}, Outputs: []artifact.Port{}, State: []artifact.StateVar{}, Steps: []artifact.Step{}, Nodes: []string{},
+			Memory: artifact.Memory{Heap: 1000000, Arena: 65536},
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	files := map[string][]byte{
 		"model.wasm":     []byte(text),
-		"interface.json": []byte(`{"name":"churn"}`),
+		"interface.json": iface,
 		"golden.json":    []byte(`{"vectors":[]}`),
 		"model.onnx":     []byte("source of " + text), // not for devices
 	}
@@ -382,7 +395,7 @@ func (w *world) boot(fsys fsx.FS, reg *registry, edit ...func(*Config)) (*device
 		e(&cfg)
 	}
 	d.Agent, err = New(context.Background(), cfg, Deps{
-		FS: fsys, Store: store, Journal: j, Runtime: d.runtime, Server: d.server, Signer: w.key, Clock: d.clock, Log: log,
+		FS: fsys, Store: store, Journal: j, Runtime: d.runtime, Server: d.server, Signer: w.key, Clock: d.clock, Log: log, Shadows: w.shadows,
 	})
 	if err != nil {
 		return nil, err

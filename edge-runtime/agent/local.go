@@ -91,13 +91,22 @@ func (f *follower) ask(action deviceinput.Action, target state.Slot, m *artifact
 
 // need reads from the interface document how much memory the model asks for; what cannot be read is not known.
 func (f *follower) need(l artifact.Layer) deviceinput.Need {
-	var iface artifact.Interface
-	raw, err := f.a.blobs.Read(l.Digest, min(l.Size, artifact.MaxInterface))
-	if err != nil || strictjson.DecodeOpen(raw, &iface) != nil || iface.Memory.Max == 0 || iface.Memory.Max > 1<<52 {
+	iface, err := f.iface(l)
+	if err != nil || iface.Memory.Max == 0 || iface.Memory.Max > 1<<52 {
 		return deviceinput.Need{}
 	}
 	most := int64(iface.Memory.Max)
 	return deviceinput.Need{Known: true, Bytes: &most}
+}
+
+// iface reads the interface document in l.
+func (f *follower) iface(l artifact.Layer) (*artifact.Interface, error) {
+	var iface artifact.Interface
+	raw, err := f.a.blobs.Read(l.Digest, min(l.Size, artifact.MaxInterface))
+	if err == nil {
+		err = strictjson.DecodeOpen(raw, &iface)
+	}
+	return &iface, err
 }
 
 // waits asks about a target whose manifest is here already, before anything is written down: a device that waits for its

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/shadow"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -59,6 +60,7 @@ type ChannelStatus struct {
 	Previous     *state.Slot      `json:"previous,omitempty"`
 	Kept         []state.Slot     `json:"kept"`
 	Health       *Stats           `json:"health,omitempty"` // of what serves now; absent when the agent is down
+	Shadow       *shadow.Result   `json:"shadow,omitempty"` // of the comparison under way
 	LastRollback *state.Note      `json:"lastRollback,omitempty"`
 	LastRefusal  *state.Note      `json:"lastRefusal,omitempty"`
 	Quarantine   []QuarantineNote `json:"quarantine"`
@@ -136,6 +138,10 @@ func (a *Agent) Status() Status {
 		}
 		if end := f.trialEnd.Load(); end != 0 && s.Channels[i].State == string(state.Trial) {
 			s.Channels[i].TrialEnds = time.Unix(0, end).UTC()
+		}
+		if run := f.shadowed.Load(); run != nil {
+			res := (*run).Result()
+			s.Channels[i].Shadow = &res
 		}
 		if s.Channels[i].State != StateEmpty {
 			st := a.Server.Stats(f.cfg.Model)

@@ -30,7 +30,7 @@ type Source struct {
 
 // Read fills in the readings of d.
 func (s Source) Read(d *deviceinput.Device) {
-	d.Memory = s.memory()
+	d.Memory = s.Memory()
 	d.Storage = s.storage()
 	d.Battery, d.Power = s.supplies()
 	var iface string
@@ -63,7 +63,8 @@ func (s Source) number(name string) (int64, error) {
 	return strconv.ParseInt(t, 10, 64)
 }
 
-func (s Source) memory() deviceinput.Memory {
+// Memory reads the main memory.
+func (s Source) Memory() deviceinput.Memory {
 	text, err := s.file("proc/meminfo")
 	if err != nil {
 		return deviceinput.Memory{}

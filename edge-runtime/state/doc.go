@@ -133,6 +133,7 @@ const (
 	Verified Step = "verified"
 	Admitted Step = "admitted"
 	Staged   Step = "staged"
+	Shadow   Step = "shadow" // only where the channel has a shadow run
 	Trial    Step = "trial"
 )
 
