@@ -86,6 +86,9 @@ func (f *follower) frozen(r *channel.Record, device channel.Device, committed bo
 	return err
 }
 
+// lookTime bounds one look.
+const lookTime = 10 * time.Second
+
 // lookAgain asks, in the middle of an activation and at most once in a polling interval, whether the channel has moved on: frozen,
 // or on to another target. A channel that can't be reached changes nothing.
 func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
@@ -94,6 +97,8 @@ func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 		return nil
 	}
 	f.looked = now
+	ctx, cancel := context.WithTimeout(ctx, lookTime) // what is on trial is not judged meanwhile
+	defer cancel()
 	tag, err := f.cfg.Carrier.Resolve(ctx, channel.Tag(f.cfg.Name))
 	if err != nil || tag == in.Tag || tag == f.lookTag {
 		return nil

@@ -52,7 +52,7 @@ func (f *follower) inShadow(ctx context.Context, in *state.Intent, next *loaded)
 	}
 	f.shadowed.Store(&run)
 	defer f.shadowed.Store(nil)
-	err = f.watchShadow(ctx, s, run)
+	err = f.watchShadow(ctx, s, run, in)
 	run.Stop()
 	if err != nil {
 		return err
@@ -60,13 +60,16 @@ func (f *follower) inShadow(ctx context.Context, in *state.Intent, next *loaded)
 	return f.change(func(*state.Channel) error { return nil }, f.about(KindShadow, in.Candidate, in.Seq, "passed: "+tell(run.Result())))
 }
 
-func (f *follower) watchShadow(ctx context.Context, s Shadow, run ShadowRun) error {
+func (f *follower) watchShadow(ctx context.Context, s Shadow, run ShadowRun, in *state.Intent) error {
 	const looks = 200
 	every := min(max(s.Duration/looks, time.Millisecond), time.Second)
 	end := f.a.Clock.Now().Add(s.Duration)
 	for {
 		if err := f.a.Clock.Sleep(ctx, every); err != nil {
 			return cause(ctx)
+		}
+		if err := f.lookAgain(ctx, in); err != nil {
+			return err
 		}
 		res := run.Result()
 		over := res.Compared >= s.Requests || !f.a.Clock.Now().Before(end)
