@@ -335,7 +335,7 @@ func socketDir(t testing.TB) string {
 }
 
 // controlServer serves a fake agent on a socket; edit may change its guard.
-func controlServer(t testing.TB, edit func(*guarded)) (cfg *config, a *fakeAgent) {
+func controlServer(t testing.TB, edit func(*door)) (cfg *config, a *fakeAgent) {
 	t.Helper()
 	dir := socketDir(t)
 	cfg, a = &config{State: dir, Control: filepath.Join(dir, "s")}, &fakeAgent{}
@@ -343,7 +343,7 @@ func controlServer(t testing.TB, edit func(*guarded)) (cfg *config, a *fakeAgent
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := guard(l, slog.New(slog.DiscardHandler))
+	g := watchDoor(l, slog.New(slog.DiscardHandler))
 	if edit != nil {
 		edit(g)
 	}
@@ -387,13 +387,13 @@ func TestControlSocket(t *testing.T) {
 // Only this user and root get through, whatever the file's mode says.
 func TestControlGuard(t *testing.T) {
 	stranger := func(net.Conn) (int, int, bool) { return 12345, 1, true }
-	cfg, a := controlServer(t, func(g *guarded) { g.peer = stranger })
+	cfg, a := controlServer(t, func(g *door) { g.peer = stranger })
 	var s agent.Status
 	if err := askWithin(t.Context(), cfg, time.Minute, http.MethodPost, "/poll", &s); err == nil || a.polls.Load() != 0 {
 		t.Errorf("a stranger's order: %v, %d polls", err, a.polls.Load())
 	}
 	// Without the check the order is carried out.
-	cfg, a = controlServer(t, func(g *guarded) { g.peer, g.allowed = stranger, append(g.allowed, 12345) })
+	cfg, a = controlServer(t, func(g *door) { g.peer, g.allowed = stranger, append(g.allowed, 12345) })
 	if err := ask(t.Context(), cfg, http.MethodPost, "/poll", &s); err != nil || a.polls.Load() != 1 {
 		t.Errorf("without the check: %v, %d polls", err, a.polls.Load())
 	}

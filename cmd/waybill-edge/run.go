@@ -208,7 +208,7 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	self := &self{device: d, started: time.Now()}
 	self.phase.Store(phaseStarting)
 	done := make(chan error, 3)
-	go func() { done <- serveControl(ctx, guard(control, log), controlHandler(d.agent, self.status)) }()
+	go func() { done <- serveControl(ctx, watchDoor(control, log), controlHandler(d.agent, self.status)) }()
 	// Nothing served is a state that status shows; the agent stays and follows its channels out of it.
 	if err := d.agent.Start(ctx); err != nil {
 		log.Error("start", "error", err)

@@ -14,9 +14,9 @@ import (
 // maxControlConns bounds the connections to the control socket at a time.
 const maxControlConns = 16
 
-// guarded hands on only connections of users who may give orders to this agent, and only so many at a time. The socket's
+// door hands on only connections of users who may give orders to this agent, and only so many at a time. The socket's
 // mode says the same; a directory that somebody opened up does not.
-type guarded struct {
+type door struct {
 	net.Listener
 	allowed []int // user ids
 	peer    func(net.Conn) (uid, pid int, ok bool)
@@ -24,12 +24,12 @@ type guarded struct {
 	open    atomic.Int32
 }
 
-func guard(l net.Listener, log *slog.Logger) *guarded {
-	return &guarded{Listener: l, allowed: []int{os.Getuid(), 0}, peer: peerUID, log: log}
+func watchDoor(l net.Listener, log *slog.Logger) *door {
+	return &door{Listener: l, allowed: []int{os.Getuid(), 0}, peer: peerUID, log: log}
 }
 
 // Accept implements net.Listener.
-func (g *guarded) Accept() (net.Conn, error) {
+func (g *door) Accept() (net.Conn, error) {
 	for {
 		c, err := g.Listener.Accept()
 		if err != nil {
