@@ -4,402 +4,282 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
-	"github.com/waybill-ml/waybill/edge-runtime/journal"
-	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
-	"github.com/waybill-ml/waybill/oci/artifact"
-	"github.com/waybill-ml/waybill/oci/channel"
-	"github.com/waybill-ml/waybill/oci/trust"
-	"github.com/waybill-ml/waybill/oci/verify/verifytest"
 )
 
-// scenario is one thing that a device does, starting from a durable state, with what may come out of it.
-type scenario struct {
-	name  string
-	base  *fsx.Mem  // durable state before
-	reg   *registry // what the carrier holds
-	world *world
-	act   func(d *device) error
-	old   artifact.Digest // what serves before
-	next  artifact.Digest // what serves when act returned nil; old when it never succeeds
-	maxed int             // operations of a run without faults
-	seq   int64           // floor before
+// The fault harness. One run is: a scenario from its durable start, one operation of the file system that goes wrong, perhaps
+// some more work in the same process, a power cut, perhaps another fault in the middle of the recovery, a restart, and
+// then every invariant of faults_check_test.go. What a run does follows from its faultRun alone, so each can be repeated.
+
+// faultRun is one run. Its String is what WAYBILL_FAULT_ONLY takes.
+type faultRun struct {
+	scenario string
+	at       int       // number of the operation, from 1; 0: none
+	kind     fsx.Fault //
+	cut      fsx.Cut   // what the power cut leaves
+	again    int       // number of the operation during the recovery that fails too; 0: none
+	stay     int       // polls in the process that met the fault, before the power cut
+	seed     uint64
 }
 
-// scenarios prepares the states once; each run works on copies.
-func scenarios(t *testing.T) []*scenario {
-	t.Helper()
-	var out []*scenario
-	add := func(name string, committed []string, next string, act func(w *world, d *device) error) {
-		w, m := newWorld(t), newDeviceFS(t)
-		s := &scenario{name: name, world: w}
-		var last channel.Target
-		var digests []artifact.Digest
-		if len(committed) > 0 {
-			d := w.mustBoot(m)
-			for _, v := range committed {
-				last = w.model(v)
-				w.publish(w.change(last))
-				if err := d.pollOnce(); err != nil {
-					t.Fatal(err)
-				}
-				digests = append(digests, last.Digest)
-			}
-			s.old, s.seq = last.Digest, w.head.Record.Seq
-		}
-		s.next = s.old
-		if next != "" {
-			target := w.model(next)
-			if r := w.head; r != nil && target.Digest == digests[0] && len(digests) > 1 {
-				rec, err := channel.RollBack(r, target.Digest, "recall fell", w.change(target))
-				if err != nil {
-					t.Fatal(err)
-				}
-				w.push(trust.RoleDeployer, rec)
-			} else {
-				c := w.change(target)
-				c.EpochFloor, c.Target.Epoch = 1, 1
-				w.publish(c)
-			}
-			if next != "9.0 slow" {
-				s.next = target.Digest
-			}
-		}
-		if name == "rollback on the device" {
-			s.next = digests[len(digests)-2]
-		}
-		s.base, s.reg = m, w.reg
-		s.act = func(d *device) error { return act(w, d) }
-		out = append(out, s)
+func (r faultRun) String() string {
+	how := strconv.Itoa(r.cut.Percent)
+	if r.cut.InOrder {
+		how += "o"
 	}
-	poll := func(_ *world, d *device) error { return d.pollOnce() }
-	add("first install", nil, "1.0 good", poll)
-	add("update", []string{"1.0 good"}, "2.0 good", poll)
-	add("update with sweep", []string{"1.0 a", "2.0 a", "3.0 a", "4.0 a", "5.0 a", "6.0 a", "7.0 a"}, "8.0 good", poll)
-	add("automatic rollback", []string{"1.0 good"}, "9.0 slow", poll)
-	add("rollback by record", []string{"1.0 good", "2.0 good"}, "1.0 good", poll)
-	add("rollback on the device", []string{"1.0 good", "2.0 good"}, "", func(_ *world, d *device) error {
-		_, err := d.Rollback(context.Background(), "prod", "")
-		return err
-	})
-	add("update that waited", []string{"1.0 good"}, "2.0 good", func(_ *world, d *device) error {
-		for _, no := range []deviceinput.Action{deviceinput.Download, deviceinput.Activate, ""} {
-			d.Agent.Local = &fakeLocal{digest: verifytest.Policy, decide: func(ask *deviceinput.Document) (bool, string) { return ask.Action != no, "not now" }}
-			if err := d.pollOnce(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return out
+	if r.cut.Zeros {
+		how += "z"
+	}
+	if r.cut.Sector > 512 {
+		how += "k"
+	}
+	return fmt.Sprintf("%s/%d/%s/%s/%d/%d/%d", r.scenario, r.at, r.kind, how, r.again, r.stay, r.seed)
 }
 
-// run performs the scenario with one fault, cuts the power, restarts, and returns what is wrong then.
-func (s *scenario) run(at int, kind fsx.Fault, again, percent int, lazy bool, rng *rand.Rand) (violations []string, fired string) {
-	bad := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
-	mem := s.base.CrashClone(100, rng)
-	mem.IgnoreSyncs(lazy)
-	f := fsx.NewFaulty(mem)
-	f.Arm(at, kind)
-	acked, ok := false, false
-	head := journal.Head{}
-	d, err := s.world.boot(f, s.reg)
-	if err == nil {
-		ok = s.act(d) == nil
-		acked = ok && d.channel().Current != nil && !f.Dead()
-		head = d.Journal.Head()
-		// I1, in the living process: whatever happened, what serves is a digest that is allowed to.
-		if cur := d.server.current(); cur != s.old && cur != s.next || cur == "" && s.old != "" {
-			bad("I1 after the fault %q serves", cur.Short())
-		}
-	} else if d != nil && s.old != "" && !f.Dead() && d.server.current() != s.old {
-		bad("I1 start failed and nothing serves: %v", err)
+// parseFaultRun reads scenario/at/kind/percent[/again[/stay[/seed]]].
+func parseFaultRun(s string) (r faultRun, err error) {
+	p := strings.Split(s, "/")
+	if len(p) < 4 {
+		return r, fmt.Errorf("%q is not scenario/at/kind/percent", s)
 	}
-	fired = f.Fired()
-	before := state.Channel{}
-	if d != nil {
-		before = *d.channel()
-	}
-	crashed := mem.CrashClone(percent, rng)
-	if again > 0 {
-		// A second fault, while recovering from the first.
-		f2 := fsx.NewFaulty(crashed)
-		f2.Arm(again, kind)
-		if d2, err := s.world.boot(f2, s.reg); err == nil {
-			_ = d2.pollOnce()
-		}
-		crashed = crashed.CrashClone(percent, rng)
-	}
-	d3, err := s.world.boot(crashed, s.reg)
-	if err != nil {
-		bad("I1 no start after the fault: %v", err)
-		return violations, fired
-	}
-	c := d3.channel()
-	// I1 and I2: exactly one artifact serves, the old or the new one, and it is the one the document names.
-	switch cur := d3.server.current(); {
-	case cur != s.old && cur != s.next:
-		bad("I2 %s serves", cur.Short())
-	case s.old != "" && cur == "":
-		bad("I1 nothing serves")
-	case c.Current != nil && c.Current.Digest != cur:
-		bad("I2 %s serves, the document says %s", cur.Short(), c.Current.Digest.Short())
-	}
-	// I3: what was acknowledged is there.
-	if acked && again == 0 && (c.Current == nil || c.Current.Digest != s.next) {
-		bad("I3 acknowledged %s, found %+v", s.next.Short(), c.Current)
-	}
-	// I4: floors never fall below what an acknowledged save had, nor below the start.
-	if c.Seq < s.seq || ok && again == 0 && (c.Seq < before.Seq || c.EpochFloor < before.EpochFloor) {
-		bad("I4 seq %d epoch %d, before %d %d", c.Seq, c.EpochFloor, before.Seq, before.EpochFloor)
-	}
-	// I5: every artifact that a rollback may go to is whole.
-	for _, slot := range c.Slots() {
-		if slot.Committed.IsZero() {
-			continue
-		}
-		if _, err := d3.followers[0].checkBlobs(context.Background(), slot); err != nil {
-			bad("I5 %s: %v", slot.Version, err)
+	r.scenario, r.seed = p[0], 1
+	for _, k := range append(fsx.Faults(), fsx.NoFault) {
+		if k.String() == p[2] {
+			r.kind = k
 		}
 	}
-	// I6: the journal verifies, and what it had acknowledged is a prefix of it.
-	known := d3.Store.Doc().Journal
-	if again == 0 && !lazy && head.Entries > known.Entries {
-		known = head
+	if r.kind.String() != p[2] {
+		return r, fmt.Errorf("no fault is called %q", p[2])
 	}
-	if _, err := journal.Verify(crashed, stateDir+"/journal.log", known, journalSigner{s.world.key}); err != nil {
-		bad("I6 %v", err)
+	how := strings.TrimRight(p[3], "ozk")
+	r.cut.InOrder, r.cut.Zeros = strings.Contains(p[3], "o"), strings.Contains(p[3], "z")
+	if strings.Contains(p[3], "k") {
+		r.cut.Sector = 4096
 	}
-	if c.Intent != nil {
-		bad("half state after a restart: intent %s at %s", c.Intent.Kind, c.Intent.Step)
+	num := func(s string, to *int) {
+		if n, nerr := strconv.Atoi(s); nerr == nil {
+			*to = n
+		} else {
+			err = errors.Join(err, nerr)
+		}
 	}
-	// I7: it ends, within a few polls, in the state that the channel asks for, or in the old one for good reason.
-	for range 4 {
-		_ = d3.pollOnce()
+	num(p[1], &r.at)
+	num(how, &r.cut.Percent)
+	if len(p) > 4 {
+		num(p[4], &r.again)
 	}
-	c = d3.channel()
-	_, barred := c.Quarantine[string(s.next)]
-	if cur := d3.server.current(); cur != s.next && !barred && c.Pinned == nil && s.name != "rollback on the device" {
-		bad("I7 %s serves after four polls", cur.Short())
+	if len(p) > 5 {
+		num(p[5], &r.stay)
 	}
-	return violations, fired
+	if len(p) > 6 {
+		n, nerr := strconv.ParseUint(p[6], 10, 64)
+		r.seed, err = n, errors.Join(err, nerr)
+	}
+	return r, err
 }
 
-func faultRuns(t *testing.T) int {
-	if v := os.Getenv("WAYBILL_FAULT_RUNS"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil {
-			t.Fatalf("WAYBILL_FAULT_RUNS: %v", err)
-		}
-		return n
-	}
-	if testing.Short() {
-		return 500
-	}
-	return 1000
+// plan spreads n runs over scenarios, operations and kinds. Four of five are single faults, in an order that visits every
+// (scenario, operation, kind) before one comes twice; the fifth has a second fault during the recovery.
+type plan struct {
+	scenarios []*scenario
+	seed      uint64
+	points    int // of all scenarios and kinds
 }
 
-// TestFaults fails every file system operation of every scenario in turn, kills the process there, cuts the power with 0, 50
-// and 100 % of the unsynced data surviving, sometimes a second time during the recovery, and checks the invariants after the
-// restart. WAYBILL_FAULT_RUNS sets the number of runs.
-func TestFaults(t *testing.T) {
-	budget := faultRuns(t)
-	kindsOf := []fsx.Fault{fsx.Kill, fsx.EIO, fsx.ENOSPC, fsx.ShortWrite, fsx.KillAfter}
-	ss := scenarios(t)
-	total := 0
+func newPlan(ss []*scenario, seed uint64) plan {
+	p := plan{scenarios: ss, seed: seed}
 	for _, s := range ss {
-		rng := rand.New(rand.NewPCG(1, 1))
-		f := fsx.NewFaulty(s.base.CrashClone(100, rng))
-		d, err := s.world.boot(f, s.reg)
+		p.points += s.ops * len(fsx.Faults())
+	}
+	return p
+}
+
+func (p plan) run(i int) (*scenario, faultRun) {
+	seed := p.seed<<32 + uint64(i)
+	rng := rand.New(rand.NewPCG(seed, 11))
+	double := i%5 == 4
+	n := i / 5 * 4
+	if !double {
+		n += i % 5
+	}
+	if double {
+		n = rng.IntN(p.points)
+	} else {
+		n = int(uint64(n) * 1_000_003 % uint64(p.points)) // a prime: it reaches every point
+	}
+	kinds := fsx.Faults()
+	var s *scenario
+	for _, s = range p.scenarios {
+		if n < s.ops*len(kinds) {
+			break
+		}
+		n -= s.ops * len(kinds)
+	}
+	r := faultRun{scenario: s.name, at: n/len(kinds) + 1, kind: kinds[n%len(kinds)], seed: seed}
+	if double {
+		r.again = rng.IntN(80) + 1
+	}
+	if rng.IntN(3) == 0 {
+		r.stay = rng.IntN(3) + 1
+	}
+	switch rng.IntN(7) {
+	case 0, 1:
+		r.cut.Percent = 0
+	case 2:
+		r.cut.Percent = 100
+	case 3:
+		r.cut = fsx.Cut{Percent: 50, Sector: 4096}
+	case 4:
+		r.cut = fsx.Cut{Percent: 50, InOrder: true}
+	case 5:
+		r.cut = fsx.Cut{Percent: 50, Zeros: true}
+	default:
+		r.cut.Percent = rng.IntN(101)
+	}
+	return s, r
+}
+
+// measures are figures over many runs.
+type measures struct {
+	kinds, scenarios map[string]int
+	points           map[string]bool
+	found            map[string]int // violations by invariant
+	fetched          []int64        // bytes that came twice because of the fault, of each run that fetched something large
+	boots            []time.Duration
+}
+
+func newMeasures() *measures {
+	return &measures{kinds: map[string]int{}, scenarios: map[string]int{}, points: map[string]bool{}, found: map[string]int{}}
+}
+
+func faultEnv(t *testing.T, name string, or int) int {
+	v := os.Getenv(name)
+	if v == "" {
+		return or
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is not a number above 0", name, v)
+	}
+	return n
+}
+
+// TestFaults lets every operation of the file system go wrong in every scenario and checks the invariants.
+// WAYBILL_FAULT_RUNS is the number of runs, WAYBILL_FAULT_SEED another choice of them, WAYBILL_FAULT_ONLY one run by the
+// name that a violation is printed with.
+func TestFaults(t *testing.T) {
+	or := 400
+	if testing.Short() {
+		or = 100
+	}
+	runs, seed := faultEnv(t, "WAYBILL_FAULT_RUNS", or), faultEnv(t, "WAYBILL_FAULT_SEED", 1)
+	ss := scenarios(t)
+	p := newPlan(ss, uint64(seed))
+	if only := os.Getenv("WAYBILL_FAULT_ONLY"); only != "" {
+		r, err := parseFaultRun(only)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("WAYBILL_FAULT_ONLY: %v", err)
 		}
-		if err := s.act(d); (err == nil) != (s.next != s.old) {
-			t.Fatalf("%s without faults: %v", s.name, err)
+		i := slices.IndexFunc(ss, func(s *scenario) bool { return s.name == r.scenario })
+		if i < 0 {
+			t.Fatalf("WAYBILL_FAULT_ONLY: no scenario is called %q", r.scenario)
 		}
-		s.maxed = f.Count()
-		total += s.maxed
+		out := ss[i].run(t.Context(), r, mutant{})
+		t.Logf("%s: failed operation: %s", r, out.fired)
+		for _, v := range out.violations {
+			t.Error(v)
+		}
+		faultLine(1, len(out.violations))
+		return
 	}
-	runs, violations := 0, 0
-	seed := uint64(0)
-	// First each operation once per kind as far as the budget goes, then random double faults.
-	for pass := 0; runs < budget; pass++ {
-		for _, s := range ss {
-			share := max(budget*s.maxed/total, s.maxed/2)
-			for i := 0; i < share && runs < budget; i++ {
-				seed++
-				rng := rand.New(rand.NewPCG(seed, uint64(pass)))
-				at := i%s.maxed + 1
-				kind := kindsOf[(i/s.maxed+pass+at)%len(kindsOf)]
-				again := 0
-				if pass > 0 || i >= 5*s.maxed {
-					at, kind = rng.IntN(s.maxed)+1, kindsOf[rng.IntN(len(kindsOf))]
-					if rng.IntN(2) == 0 {
-						again = rng.IntN(60) + 1
-					}
-				}
-				percent := []int{0, 50, 100}[rng.IntN(3)]
-				vs, fired := s.run(at, kind, again, percent, false, rng)
-				runs++
-				for _, v := range vs {
-					violations++
-					if violations <= 20 {
-						t.Errorf("%s: %v at operation %d (%s), again %d, %d %% kept, seed %d: %s", s.name, kind, at, fired, again, percent, seed, v)
-					}
-				}
+	m := newMeasures()
+	violations := 0
+	began := time.Now()
+	for i := range runs {
+		s, r := p.run(i)
+		out := s.run(t.Context(), r, mutant{})
+		m.kinds[r.kind.String()]++
+		m.scenarios[r.scenario]++
+		m.points[fmt.Sprint(r.scenario, r.at, r.kind)] = true
+		m.boots = append(m.boots, out.boot)
+		if out.large {
+			m.fetched = append(m.fetched, out.again)
+		}
+		for _, v := range out.violations {
+			violations++
+			m.found[v[:2]]++
+			if violations <= 20 {
+				t.Errorf("%s (%s)\n    repeat with WAYBILL_FAULT_ONLY='%s'", v, out.fired, r)
 			}
 		}
 	}
-	fmt.Printf("faults: %d runs, %d violations\n", runs, violations)
-}
-
-// TestFaultsCatchMissingFsync runs the same checks on a file system whose Sync does nothing: they must find it.
-func TestFaultsCatchMissingFsync(t *testing.T) {
-	caught := map[string]bool{}
-	for _, s := range scenarios(t) {
-		for seed := range uint64(12) {
-			rng := rand.New(rand.NewPCG(seed, 7))
-			vs, _ := s.run(1<<30, fsx.NoFault, 0, int(seed%2)*50, true, rng)
-			for _, v := range vs {
-				caught[v[:2]] = true
-			}
+	t.Logf("seed %d: %d scenarios, %d of %d points (an operation and a kind of fault), %s", seed, len(ss), len(m.points), p.points, time.Since(began).Round(time.Second))
+	for _, name := range []struct {
+		what string
+		n    map[string]int
+	}{{"scenario", m.scenarios}, {"fault", m.kinds}, {"violations of", m.found}} {
+		for _, k := range slices.Sorted(maps.Keys(name.n)) {
+			t.Logf("%s %s: %d", name.what, k, name.n[k])
 		}
 	}
-	if len(caught) == 0 {
-		t.Fatal("the mutant without fsync was not caught")
+	slices.Sort(m.boots)
+	t.Logf("restart to serving, in memory: p50 %s, p99 %s", m.boots[len(m.boots)/2].Round(time.Microsecond), m.boots[len(m.boots)*99/100].Round(time.Microsecond))
+	if slices.Sort(m.fetched); len(m.fetched) > 0 {
+		t.Logf("bytes fetched twice of 1 MiB: p50 %d, p99 %d, most %d in %d runs", m.fetched[len(m.fetched)/2], m.fetched[len(m.fetched)*99/100], m.fetched[len(m.fetched)-1], len(m.fetched))
 	}
-	t.Logf("caught by %v", caught)
+	faultLine(runs, violations)
 }
 
-// A restart at each step of a trial: the digest counts as failed, and is not tried again.
-func TestCrashInTrialCountsAsFailed(t *testing.T) {
-	w, m := newWorld(t), newDeviceFS(t)
-	d := w.mustBoot(m)
-	v1, v2 := w.model("1.0 good"), w.model("2.0 good")
-	w.publish(w.change(v1))
-	if err := d.pollOnce(); err != nil {
-		t.Fatal(err)
+// faultTotal is what the last line of the test run says.
+var faultTotal struct{ runs, violations int }
+
+func faultLine(runs, violations int) {
+	faultTotal.runs += runs
+	faultTotal.violations += violations
+}
+
+// TestMain prints the sum of the fault runs last.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("WAYBILL_POWER_CHILD"); dir != "" {
+		os.Exit(powerChild(context.Background(), dir))
 	}
-	w.publish(w.change(v2))
-	var crashed *fsx.Mem
-	d.clock.onSleep = func() {
-		if crashed == nil {
-			crashed = m.CrashClone(0, rand.New(rand.NewPCG(1, 1)))
+	code := m.Run()
+	if faultTotal.runs > 0 {
+		fmt.Printf("faults: %d runs, %d violations\n", faultTotal.runs, faultTotal.violations)
+	}
+	os.Exit(code)
+}
+
+// Each run can be repeated by its name, and the plan covers every point once before any twice.
+func TestFaultPlan(t *testing.T) {
+	ss := []*scenario{{name: "a", ops: 7}, {name: "b-c", ops: 4}}
+	p := newPlan(ss, 3)
+	seen := map[string]int{}
+	for i := range p.points * 5 / 4 {
+		_, r := p.run(i)
+		back, err := parseFaultRun(r.String())
+		if err != nil || back != r {
+			t.Fatalf("%s reads back as %s, %v", r, back, err)
+		}
+		if r.again == 0 {
+			seen[fmt.Sprint(r.scenario, r.at, r.kind)]++
 		}
 	}
-	if err := d.pollOnce(); err != nil {
-		t.Fatal(err)
+	if len(seen) != p.points {
+		t.Errorf("%d of %d points", len(seen), p.points)
 	}
-	again := w.mustBoot(crashed)
-	if err := again.pollOnce(); err != nil || again.server.current() != v1.Digest {
-		t.Fatalf("after a crash in the trial: %v", err)
-	}
-	if n := again.channel().LastRollback; n == nil || n.Reason != "the device restarted during the trial" {
-		t.Errorf("note %+v", n)
-	}
-	if got := again.channel().Barred(v2.Digest, 1, 2); got == "" {
-		t.Error("not in quarantine")
-	}
-}
-
-// A digest that brings the device down while it is staged is given up after a few restarts: no boot loop.
-func TestCrashLoopEnds(t *testing.T) {
-	w, m := newWorld(t), newDeviceFS(t)
-	d := w.mustBoot(m)
-	v1, v2 := w.model("1.0 good"), w.model("2.0 good")
-	w.publish(w.change(v1))
-	if err := d.pollOnce(); err != nil {
-		t.Fatal(err)
-	}
-	w.publish(w.change(v2))
-	stores := d.Store.Doc().Serial
-	for range 10 {
-		d := w.mustBoot(m)
-		d.Agent.Runtime = crashing{}
-		func() {
-			defer func() { _ = recover() }()
-			_ = d.pollOnce()
-		}()
-	}
-	d = w.mustBoot(m)
-	if err := d.pollOnce(); err != nil || d.server.current() != v1.Digest {
-		t.Fatalf("after the loop: %v", err)
-	}
-	if n := d.channel().LastRollback; n == nil || d.channel().Barred(v2.Digest, 1, 2) == "" {
-		t.Errorf("not given up: %+v", n)
-	}
-	if n := d.Store.Doc().Serial - stores; n > 80 {
-		t.Errorf("%d documents written", n)
-	}
-}
-
-type crashing struct{}
-
-func (crashing) Load(context.Context, Bundle) (Model, error) { panic("the process dies here") }
-
-// A full disk in the middle of an update leaves the old artifact, a rollback still works, and space heals it.
-func TestFullDisk(t *testing.T) {
-	w, m := newWorld(t), newDeviceFS(t)
-	d := w.mustBoot(m)
-	var ts []channel.Target
-	for _, v := range []string{"1.0 good", "2.0 good"} {
-		ts = append(ts, w.model(v))
-		w.publish(w.change(ts[len(ts)-1]))
-		if err := d.pollOnce(); err != nil {
-			t.Fatal(err)
+	for _, bad := range []string{"", "a/1/EIO", "a/x/EIO/0", "a/1/nothing/0", "a/1/EIO/0/0/0/x"} {
+		if _, err := parseFaultRun(bad); err == nil {
+			t.Errorf("%q was read", bad)
 		}
-	}
-	v3 := w.model("3.0 good")
-	w.publish(w.change(v3))
-	m.SetCapacity(m.Used())
-	if err := d.pollOnce(); err == nil {
-		t.Error("an update on a full disk")
-	}
-	if _, err := d.Rollback(context.Background(), "", ""); err != nil || d.server.current() != ts[0].Digest {
-		t.Fatalf("rollback on a full disk: %v", err)
-	}
-	verifyJournal(t, w, m, d)
-	again := w.mustBoot(m)
-	if again.server.current() != ts[0].Digest {
-		t.Error("a restart on a full disk serves something else")
-	}
-	m.SetCapacity(0)
-	w.publish(w.change(v3))
-	if err := again.pollOnce(); err != nil || again.server.current() != v3.Digest {
-		t.Errorf("with space again: %v", err)
-	}
-}
-
-// A committed artifact whose file rotted is replaced by the one before, and fetched again.
-func TestFallback(t *testing.T) {
-	w, m := newWorld(t), newDeviceFS(t)
-	d := w.mustBoot(m)
-	v1, v2 := w.model("1.0 good"), w.model("2.0 good")
-	for _, v := range []channel.Target{v1, v2} {
-		w.publish(w.change(v))
-		if err := d.pollOnce(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := fsx.WriteFileAtomic(m, d.blobs.Path(artifact.DigestOf([]byte("2.0 good"))), []byte("2.0 g00d"), 0o400); err != nil {
-		t.Fatal(err)
-	}
-	again := w.mustBoot(m)
-	if again.server.current() != v1.Digest {
-		t.Fatal("no fallback")
-	}
-	again.clock.advance(time.Minute)
-	if err := again.pollOnce(); err != nil || again.server.current() != v2.Digest {
-		t.Errorf("not fetched again: %v", err)
-	}
-	if err := errors.Join(again.Close(context.Background())); err != nil {
-		t.Error(err)
 	}
 }
