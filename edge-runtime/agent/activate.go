@@ -135,6 +135,9 @@ func (f *follower) prepare(ctx context.Context, r *channel.Record, in *state.Int
 	}
 	next, err := f.load(ctx, in.Candidate, in.Candidate.Committed.IsZero())
 	if err != nil {
+		if errors.Is(err, state.ErrDigest) {
+			err = errors.Join(ErrTransient, err) // it had its digest when it was fetched: this disk's fault, not the artifact's
+		}
 		if transient(err) || ctx.Err() != nil {
 			return nil, err
 		}

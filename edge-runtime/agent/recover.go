@@ -98,10 +98,7 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		if s.Committed.IsZero() && !factory || f.a.Trust().IsDenied(s.Digest) && s.Digest != c.Current.Digest || s.Epoch < c.EpochFloor {
 			continue
 		}
-		l, err := f.load(ctx, s, false)
-		for try := 1; try < 3 && err != nil && transient(err) && ctx.Err() == nil; try++ {
-			l, err = f.load(ctx, s, false) // one failed read is no reason to leave the committed artifact
-		}
+		l, err := f.loadCommitted(ctx, s)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
 			f.a.Log.Error("a committed artifact can't be served", "channel", f.cfg.Name, "digest", string(s.Digest), "error", err)
@@ -134,6 +131,17 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("channel %s: nothing on this device can be served: %w", f.cfg.Name, errors.Join(errs...))
+}
+
+// loadCommitted is load for what passed here before: one read that failed, or gave a wrong byte, is no reason to leave it.
+func (f *follower) loadCommitted(ctx context.Context, s state.Slot) (l *loaded, err error) {
+	for range 3 {
+		l, err = f.load(ctx, s, false)
+		if err == nil || !transient(err) && !errors.Is(err, state.ErrDigest) || ctx.Err() != nil {
+			break
+		}
+	}
+	return l, err
 }
 
 // serve makes l live and closes what was.
@@ -244,7 +252,7 @@ func (f *follower) rollTo(ctx context.Context, in *state.Intent) error {
 		e := f.about(KindFailed, in.Candidate, in.Seq, clip("rollback: "+err.Error()))
 		return errors.Join(err, f.change(func(c *state.Channel) error { c.Intent = nil; return nil }, e))
 	}
-	l, err := f.load(ctx, in.Candidate, false)
+	l, err := f.loadCommitted(ctx, in.Candidate)
 	if err != nil {
 		return abort(err)
 	}

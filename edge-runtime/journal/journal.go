@@ -113,13 +113,21 @@ type Journal struct {
 // then tells what was wrong. signer may be nil, then Checkpoint fails.
 func Open(fsys fsx.FS, path string, known Head, signer Signer, now time.Time) (j *Journal, damaged error, err error) {
 	j = &Journal{fs: fsys, path: path, signer: signer}
-	scan, err := scanFile(fsys, path)
+	var scan scanned
+	for try := range 3 { // a read may fail, or give a wrong byte, once
+		if scan, err = scanFile(fsys, path); err == nil {
+			damaged = scan.damage
+			if damaged == nil {
+				damaged = scan.holds(known)
+			}
+			// Cutting a torn tail off is for good too, so it must be seen twice.
+			if damaged == nil && (!scan.tail || try > 0) {
+				break
+			}
+		}
+	}
 	if err != nil {
 		return nil, nil, err
-	}
-	damaged = scan.damage
-	if damaged == nil {
-		damaged = scan.holds(known)
 	}
 	if damaged != nil {
 		aside, err := j.moveAside()

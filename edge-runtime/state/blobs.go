@@ -102,6 +102,10 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 		return fmt.Errorf("%w: expected %s, the %d bytes received have %s", ErrDigest, d, size, got)
 	}
 	if err := f.Sync(); err != nil {
+		// Its pages may count as clean now and be lost: a later sync of the same file would succeed and prove nothing.
+		_ = f.Close()
+		f = nil
+		_ = b.fs.Remove(partial)
 		return fmt.Errorf("store %s: %w", d.Short(), err)
 	}
 	err = f.Close()

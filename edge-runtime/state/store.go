@@ -22,6 +22,7 @@ const (
 	docPrefix = "state."
 	maxDoc    = 8 << 20
 	keepDocs  = 2 // the newest and the one before it
+	readTries = 3 // before a document counts as damaged
 )
 
 // ErrDamaged says that a state document exists and none can be read.
@@ -183,6 +184,9 @@ func (s *Store) load() error {
 	for _, n := range slices.Backward(serials) {
 		s.last = max(s.last, n)
 		doc, err := readDoc(s.fs, s.file(n), n)
+		for try := 1; try < readTries && err != nil; try++ {
+			doc, err = readDoc(s.fs, s.file(n), n) // passing one over lowers floors: not for a read that failed once
+		}
 		if err == nil {
 			s.doc = doc
 			return nil
