@@ -407,11 +407,17 @@ func (f *follower) rolledBack(in *state.Intent, failed *failedTrial, err error) 
 	}
 	q := f.about(KindQuarantined, in.Candidate, in.Seq, reason)
 	f.unsent = true
-	cerr := f.change(func(c *state.Channel) error {
-		fail(c, in, reason, now, failed.hand)
-		c.LastRollback = &note
-		return nil
-	}, e, q)
+	write := func() error {
+		return f.change(func(c *state.Channel) error {
+			fail(c, in, reason, now, failed.hand)
+			c.LastRollback = &note
+			return nil
+		}, e, q)
+	}
+	cerr := write()
+	if cerr != nil {
+		f.owed = write
+	}
 	f.tidy()
 	return errors.Join(err, cerr)
 }

@@ -218,6 +218,8 @@ type follower struct {
 	looked  time.Time // when an activation last looked at the channel
 	lookTag artifact.Digest
 	unsent  bool          // a report waits to be made
+	// owed writes down how the intent in the document ended, which failed before; nil: nothing is owed.
+	owed func() error
 	sent    chan struct{} // closed once the newest report was handed over, or that failed
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]

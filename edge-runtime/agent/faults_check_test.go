@@ -250,7 +250,7 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 		low.learn(d2, f2.Dead())
 		crashed = crashed.Crash(r.cut, rng)
 	}
-	if r.kind == fsx.FullDisk || r.kind == fsx.ReadOnly {
+	if (r.kind == fsx.FullDisk || r.kind == fsx.ReadOnly) && s.old[s.models[0]] != "" {
 		f3 := fsx.NewFaulty(crashed.CrashClone(100, rng))
 		f3.Arm(1, r.kind)
 		var none int64

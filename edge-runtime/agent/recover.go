@@ -32,6 +32,7 @@ func (f *follower) recover(ctx context.Context) error {
 		if err := f.interrupted(in); err != nil {
 			// It can't be written down now (the disk is full); what is committed serves all the same.
 			f.a.Log.Error("an interrupted activation can't be settled yet", "channel", f.cfg.Name, "error", err)
+			f.owed = func() error { return f.interrupted(in) }
 		}
 	}
 	return f.serveCommitted(ctx)
@@ -72,6 +73,14 @@ func (f *follower) converge(ctx context.Context) error {
 		}
 	}
 	c := f.state()
+	if c.Intent != nil && f.owed != nil {
+		// How it ended must not be forgotten: a digest that failed is not tried again.
+		if err := f.owed(); err != nil {
+			return err
+		}
+		c = f.state()
+	}
+	f.owed = nil
 	if c.Intent != nil {
 		// No activation is under way here, or the lock would be held: this one could not be ended.
 		e := f.about(KindInterrupted, c.Intent.Candidate, c.Intent.Seq, "it could not be written down before how it ended")
