@@ -166,6 +166,8 @@ type Agent struct {
 	checks checks
 
 	doc sync.Mutex // orders updates of the document with what they put into the journal
+	// unsigned entries wait for a checkpoint that failed, or that a restart prevented; doc guards it.
+	unsigned bool
 	// disk is held while blobs are swept and while the document or the claims begin to name some, so that a sweep never takes
 	// what another channel just fetched.
 	disk   sync.Mutex
@@ -217,10 +219,10 @@ type follower struct {
 	retryAt time.Time // not before this for tryTag
 	looked  time.Time // when an activation last looked at the channel
 	lookTag artifact.Digest
-	unsent  bool          // a report waits to be made
+	unsent  bool // a report waits to be made
 	// owed writes down how the intent in the document ended, which failed before; nil: nothing is owed.
 	owed func() error
-	sent    chan struct{} // closed once the newest report was handed over, or that failed
+	sent chan struct{} // closed once the newest report was handed over, or that failed
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
 	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
@@ -274,6 +276,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 	if doc := a.Store.Doc(); doc.Device != "" && doc.Device != deps.Signer.KeyID() {
 		return nil, fmt.Errorf("the state belongs to device %.12s, the key is that of device %.12s", doc.Device, deps.Signer.KeyID())
 	}
+	a.unsigned = deps.Journal.Unsigned() > 0
 	if err := a.loadTrust(ctx); err != nil {
 		return nil, err
 	}

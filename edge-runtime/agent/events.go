@@ -86,7 +86,7 @@ func (a *Agent) update(fn func(*state.Doc) error, events ...journal.Entry) error
 // serves never depends on its log.
 func (a *Agent) flush() {
 	written := a.Journal.Serial()
-	sign := false
+	sign := a.unsigned
 	for _, e := range a.Store.Doc().Outbox {
 		if e.Serial <= written {
 			continue
@@ -97,12 +97,14 @@ func (a *Agent) flush() {
 		}
 		if err != nil {
 			a.Log.Error("the journal can't be written", "error", err)
+			a.unsigned = sign
 			return
 		}
 		sign = sign || final(e.Kind) || head.Entries%checkpointEvery == 0
 	}
 	if sign {
-		if _, err := a.Journal.Checkpoint(a.Clock.Now()); err != nil {
+		_, err := a.Journal.Checkpoint(a.Clock.Now())
+		if a.unsigned = err != nil; a.unsigned { // the next flush tries again
 			a.Log.Error("the journal can't be signed", "error", err)
 		}
 	}

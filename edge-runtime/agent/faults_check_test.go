@@ -31,8 +31,9 @@ import (
 //	I7  a few polls lead to the end state
 //	I8  after a restart there is no half state: no intent, no temporary file
 //	I9  no file is left that nothing names
-//	IA  what was on trial when the process died is not tried again
+//	IA  what failed its trial, or was on trial when the process died, is not tried again
 //	IB  a rollback by hand works, and survives another power cut
+//	IC  every decision is in the journal, and the last final one is signed
 
 // faultServer serves several models and remembers what it ever served.
 type faultServer struct {
@@ -73,6 +74,19 @@ func (s *faultServer) serving(name string) (artifact.Digest, string) {
 		return "", ""
 	}
 	return one.live.digest, one.live.text
+}
+
+// times is how often a digest was put into service as name.
+func (s *faultServer) times(name string, d artifact.Digest) (n int) {
+	one := s.of(name)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	for _, seen := range one.seen {
+		if seen == d {
+			n++
+		}
+	}
+	return n
 }
 
 // faultDevice is a process under test.
@@ -231,6 +245,11 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 		s.serves(d, "in the process that met the fault", !f.Dead() && !d.Store.Unsure() && !r.kind.Lasts(), bad)
 		for dig := range d.server.seen {
 			tried[dig] = f.Dead()
+		}
+		for model, failed := range s.trial {
+			if n := d.server.times(model, failed); n > 1 {
+				bad("IA %s failed and went on trial %d times in one process", failed.Short(), n)
+			}
 		}
 	} else if d != nil && !f.Dead() && s.old[s.models[0]] != "" && !r.kind.Lasts() {
 		bad("I1 started, and nothing serves: %v", err)
@@ -404,11 +423,26 @@ func (s *scenario) finish(ctx context.Context, d *faultDevice, disk *fsx.Mem, mu
 			}
 		}
 	}
-	rep, err := journal.Verify(disk, filepath.Join(stateDir, "journal.log"), d.Journal.Head(), journalSigner{s.world.key})
+	path := filepath.Join(stateDir, "journal.log")
+	rep, err := journal.Verify(disk, path, d.Journal.Head(), journalSigner{s.world.key})
 	if err != nil {
 		bad("I6 at the end: %v", err)
-	} else if unsigned := rep.Head.Entries - rep.Signed; unsigned > checkpointEvery {
-		bad("I6 %d entries at the end of the journal are not signed", unsigned)
+	}
+	entries, err := journal.Read(disk, path, 0)
+	if err != nil {
+		bad("I6 at the end: %v", err)
+	}
+	noted := map[uint64]bool{}
+	for _, e := range entries {
+		noted[e.Serial] = true
+		if final(e.Kind) && e.N > rep.Signed && e.Serial > 0 {
+			bad("IC entry %d (%s) is not signed, %d are", e.N, e.Kind, rep.Signed)
+		}
+	}
+	for n := uint64(1); n <= d.Store.Doc().Events; n++ {
+		if !noted[n] {
+			bad("IC decision %d is not in the journal", n)
+		}
 	}
 	s.leftovers(d, disk, bad)
 }

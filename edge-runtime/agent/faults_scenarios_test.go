@@ -186,7 +186,22 @@ func (s *setup) cutWhen(act func(d *faultDevice), want func(doc *state.Doc, disk
 	s.t.Fatalf("%s: no operation leaves the state that it begins with", s.name)
 }
 
-// scenarios prepares the states once; each run works on copies.
+var prepared struct {
+	sync.Mutex
+	all []*scenario
+}
+
+// allScenarios prepares the states once for all tests; each run works on copies.
+func allScenarios(t testing.TB) []*scenario {
+	t.Helper()
+	prepared.Lock()
+	defer prepared.Unlock()
+	if prepared.all == nil {
+		prepared.all = scenarios(t)
+	}
+	return prepared.all
+}
+
 func scenarios(t testing.TB) []*scenario {
 	t.Helper()
 	var out []*scenario
@@ -436,9 +451,27 @@ func scenarios(t testing.TB) []*scenario {
 	}
 
 	for _, second := range []string{"2.0 good m2", "9.0 slow m2"} {
-		s = twoChannels(t, second)
-		add(s)
+		add(twoChannels(t, second))
 	}
+
+	// The second channel commits and sweeps while the first is on trial.
+	s = twoChannels(t, "2.0 good m2")
+	s.name = "two-channels-at-once"
+	s.act = func(ctx context.Context, d *faultDevice) error {
+		first, second := d.followers[0], d.followers[1]
+		var other error
+		busy := false
+		d.clock.onSleep = func() {
+			if !busy {
+				busy = true // its own trial sleeps too
+				other = second.look(ctx, true)
+			}
+		}
+		err := first.look(ctx, true)
+		d.clock.onSleep = nil
+		return errors.Join(err, other)
+	}
+	add(s)
 	return out
 }
 

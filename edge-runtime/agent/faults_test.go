@@ -7,9 +7,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -148,6 +150,33 @@ func (p plan) run(i int) (*scenario, faultRun) {
 	return s, r
 }
 
+// each does runs 0 to n-1, several at once, and calls done with each, one at a time and in no order, until it returns false.
+func (p plan) each(ctx context.Context, n int, mu mutant, done func(i int, r faultRun, out outcome) bool) {
+	var wg sync.WaitGroup
+	var lock sync.Mutex
+	next, stop := 0, false
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				lock.Lock()
+				i := next
+				next++
+				if stop || i >= n {
+					lock.Unlock()
+					return
+				}
+				lock.Unlock()
+				s, r := p.run(i)
+				out := s.run(ctx, r, mu)
+				lock.Lock()
+				stop = stop || !done(i, r, out)
+				lock.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // measures are figures over many runs.
 type measures struct {
 	kinds, scenarios map[string]int
@@ -182,7 +211,7 @@ func TestFaults(t *testing.T) {
 		or = 100
 	}
 	runs, seed := faultEnv(t, "WAYBILL_FAULT_RUNS", or), faultEnv(t, "WAYBILL_FAULT_SEED", 1)
-	ss := scenarios(t)
+	ss := allScenarios(t)
 	p := newPlan(ss, uint64(seed))
 	if only := os.Getenv("WAYBILL_FAULT_ONLY"); only != "" {
 		r, err := parseFaultRun(only)
@@ -204,9 +233,7 @@ func TestFaults(t *testing.T) {
 	m := newMeasures()
 	violations := 0
 	began := time.Now()
-	for i := range runs {
-		s, r := p.run(i)
-		out := s.run(t.Context(), r, mutant{})
+	p.each(t.Context(), runs, mutant{}, func(_ int, r faultRun, out outcome) bool {
 		m.kinds[r.kind.String()]++
 		m.scenarios[r.scenario]++
 		m.points[fmt.Sprint(r.scenario, r.at, r.kind)] = true
@@ -221,7 +248,8 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%s (%s)\n    repeat with WAYBILL_FAULT_ONLY='%s'", v, out.fired, r)
 			}
 		}
-	}
+		return true
+	})
 	t.Logf("seed %d: %d scenarios, %d of %d points (an operation and a kind of fault), %s", seed, len(ss), len(m.points), p.points, time.Since(began).Round(time.Second))
 	for _, name := range []struct {
 		what string

@@ -105,6 +105,7 @@ type Journal struct {
 	serial uint64 // highest Entry.Serial
 	torn   bool   // the file may hold bytes past size
 	named  bool   // the file's name is durable
+	signed int64  // number of the newest checkpoint
 }
 
 // Open opens or creates the journal at path and recovers a torn tail: an entry that was being appended when the power
@@ -143,7 +144,7 @@ func Open(fsys fsx.FS, path string, known Head, signer Signer, now time.Time) (j
 		}
 		return j, damaged, nil
 	}
-	j.head, j.size, j.serial, j.torn = scan.head, scan.good, scan.serial, scan.tail
+	j.head, j.size, j.serial, j.torn, j.signed = scan.head, scan.good, scan.serial, scan.tail, scan.signed
 	return j, nil, nil
 }
 
@@ -174,6 +175,13 @@ func (j *Journal) Serial() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.serial
+}
+
+// Unsigned is the number of entries after the newest checkpoint.
+func (j *Journal) Unsigned() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.head.Entries - j.signed
 }
 
 // Append numbers e, chains it and makes it durable. After an error the entry is not part of the journal; the next
@@ -209,6 +217,9 @@ func (j *Journal) append(e Entry) (Head, error) {
 	j.size += int64(len(line))
 	j.head = Head{Entries: e.N, Hash: hash}
 	j.serial = e.Serial
+	if e.Kind == KindCheckpoint {
+		j.signed = e.N
+	}
 	return j.head, nil
 }
 
@@ -357,6 +368,7 @@ type scanned struct {
 	head   Head
 	good   int64 // bytes up to and with the last good entry
 	serial uint64
+	signed int64 // number of the newest checkpoint
 	tail   bool  // bytes past good that are an unfinished last entry
 	damage error // altered before the tail
 	hashes func(n int64) (string, bool)
@@ -418,6 +430,9 @@ func scanWith(fsys fsx.FS, path string, visit func(Entry, Head) error) (scanned,
 			s.head = Head{Entries: want, Hash: l.hash}
 			s.good += l.size
 			s.serial = max(s.serial, l.entry.Serial)
+			if l.entry.Kind == KindCheckpoint {
+				s.signed = want
+			}
 			hashes = append(hashes, l.hash)
 			if visit != nil {
 				if err := visit(l.entry, s.head); err != nil {
