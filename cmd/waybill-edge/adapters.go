@@ -227,7 +227,7 @@ const journalPurpose = "journal"
 func (k journalKey) ID() string { return k.key.KeyID() }
 
 // Sign implements journal.Signer.
-func (k journalKey) Sign(m []byte) ([]byte, error) { return k.key.SignRaw(journalPurpose, m), nil }
+func (k journalKey) Sign(m []byte) ([]byte, error) { return k.key.SignRaw(journalPurpose, m) }
 
 // Check implements journal.Checker.
 func (k journalKey) Check(device string, message, signature []byte) error {

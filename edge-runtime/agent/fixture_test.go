@@ -342,7 +342,7 @@ type journalSigner struct{ key *devicekey.Key }
 
 func (s journalSigner) ID() string { return s.key.KeyID() }
 func (s journalSigner) Sign(m []byte) ([]byte, error) {
-	return s.key.SignRaw("journal", m), nil
+	return s.key.SignRaw("journal", m)
 }
 
 func (s journalSigner) Check(device string, m, sig []byte) error {

@@ -1,12 +1,18 @@
-// Package devicekey makes and uses the key of a device: Ed25519, made on the device, kept unencrypted in a file that only
-// its owner can read. A process that may read the file is the device; the threat model says so. Light: no cosign.
+// Package devicekey makes and uses the key of a device. The usual one is made on the device as Ed25519 and kept unencrypted
+// in a file that only its owner can read: a process that may read the file is the device, and the threat model says so. A key
+// may also lie on a PKCS #11 token, where it never leaves the hardware; those are often ECDSA P-256. Light: no cosign.
 package devicekey
 
 import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,13 +24,21 @@ import (
 // roleHeader is the PEM header that carries the role, as in key files of oci/sign.
 const roleHeader = "Waybill-Role"
 
-// Key signs as the device. It is safe for concurrent use.
-type Key struct {
-	priv ed25519.PrivateKey
-	id   string
+// Signer holds a private key somewhere: in memory, on a token. Sign gives a pure Ed25519 signature, or an ECDSA one in ASN.1
+// over the SHA-256 of message. It is safe for concurrent use.
+type Signer interface {
+	Public() crypto.PublicKey
+	Sign(message []byte) ([]byte, error)
 }
 
-// Generate makes a new key. random nil means the system's source.
+// Key signs as the device. It is safe for concurrent use.
+type Key struct {
+	signer Signer
+	public crypto.PublicKey
+	id     string
+}
+
+// Generate makes a new Ed25519 key. random nil means the system's source.
 func Generate(random io.Reader) (*Key, error) {
 	if random == nil {
 		random = rand.Reader
@@ -33,7 +47,30 @@ func Generate(random io.Reader) (*Key, error) {
 	if _, err := io.ReadFull(random, seed); err != nil {
 		return nil, fmt.Errorf("make device key: %w", err)
 	}
-	return fromPrivate(ed25519.NewKeyFromSeed(seed))
+	return New(software{ed25519.NewKeyFromSeed(seed)})
+}
+
+// New makes the device of a private key that is held elsewhere. Keys are ECDSA P-256 or Ed25519.
+func New(s Signer) (*Key, error) {
+	pub := s.Public()
+	id, err := trust.KeyID(pub)
+	if err != nil {
+		return nil, fmt.Errorf("device key: %w", err)
+	}
+	return &Key{s, pub, id}, nil
+}
+
+// software is a private key in memory.
+type software struct{ priv crypto.Signer }
+
+func (s software) Public() crypto.PublicKey { return s.priv.Public() }
+
+func (s software) Sign(message []byte) ([]byte, error) {
+	if _, ok := s.priv.(ed25519.PrivateKey); ok {
+		return s.priv.Sign(nil, message, crypto.Hash(0))
+	}
+	h := sha256.Sum256(message)
+	return s.priv.Sign(rand.Reader, h[:], crypto.SHA256)
 }
 
 // Parse reads what Encode wrote; a key of another role or kind is refused.
@@ -49,24 +86,20 @@ func Parse(pemBytes []byte) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device key: %w", err)
 	}
-	priv, ok := k.(ed25519.PrivateKey)
+	priv, ok := k.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("device key: a key of type %T, not Ed25519", k)
+		return nil, fmt.Errorf("device key: a key of type %T does not sign", k)
 	}
-	return fromPrivate(priv)
+	return New(software{priv})
 }
 
-func fromPrivate(priv ed25519.PrivateKey) (*Key, error) {
-	id, err := trust.KeyID(priv.Public())
-	if err != nil {
-		return nil, err
-	}
-	return &Key{priv, id}, nil
-}
-
-// Encode gives the private PEM file; the caller writes it with mode 0600 and makes it durable.
+// Encode gives the private PEM file of a key in memory; the caller writes it with mode 0600 and makes it durable.
 func (k *Key) Encode() ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(k.priv)
+	s, ok := k.signer.(software)
+	if !ok {
+		return nil, errors.New("encode device key: it lies on a token, which does not give it away")
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(s.priv)
 	if err != nil {
 		return nil, fmt.Errorf("encode device key: %w", err)
 	}
@@ -82,12 +115,35 @@ func (k *Key) KeyID() string { return k.id }
 func (k *Key) Role() trust.Role { return trust.RoleDevice }
 
 // Public gives the public key as PEM SubjectPublicKeyInfo, for the trust document.
-func (k *Key) Public() ([]byte, error) { return trust.EncodePublic(k.priv.Public()) }
+func (k *Key) Public() ([]byte, error) { return trust.EncodePublic(k.public) }
 
 // SignRaw signs bytes as they are, with a purpose in front so that a signature for one purpose never serves another and
-// none is ever a DSSE signature. VerifyRaw is its counterpart. Journal checkpoints and state files use it.
-func (k *Key) SignRaw(purpose string, data []byte) []byte {
-	return ed25519.Sign(k.priv, rawMessage(purpose, data))
+// none is ever a DSSE signature. VerifyRaw is its counterpart. Journal checkpoints and enrolment requests use it.
+func (k *Key) SignRaw(purpose string, data []byte) ([]byte, error) {
+	return k.sign(rawMessage(purpose, data))
+}
+
+// sign signs and looks at the result: a token whose key was exchanged behind the name must not sign as this device.
+func (k *Key) sign(message []byte) ([]byte, error) {
+	sig, err := k.signer.Sign(message)
+	if err != nil {
+		return nil, fmt.Errorf("sign with the device key: %w", err)
+	}
+	if !check(k.public, message, sig) {
+		return nil, fmt.Errorf("sign with the device key: the signature is not by key %s: the key was exchanged", k.id[:12])
+	}
+	return sig, nil
+}
+
+func check(pub crypto.PublicKey, message, sig []byte) bool {
+	switch p := pub.(type) {
+	case ed25519.PublicKey:
+		return ed25519.Verify(p, message, sig)
+	case *ecdsa.PublicKey:
+		h := sha256.Sum256(message)
+		return ecdsa.VerifyASN1(p, h[:], sig)
+	}
+	return false
 }
 
 // VerifyRaw checks a signature of SignRaw against a PEM public key.
@@ -96,15 +152,14 @@ func VerifyRaw(publicPEM []byte, purpose string, data, sig []byte) error {
 	if err != nil {
 		return err
 	}
-	e, ok := pub.(ed25519.PublicKey)
-	if !ok || !ed25519.Verify(e, rawMessage(purpose, data), sig) {
+	if !check(pub, rawMessage(purpose, data), sig) {
 		return fmt.Errorf("signature of device %s for %s does not fit", id[:12], purpose)
 	}
 	return nil
 }
 
 func rawMessage(purpose string, data []byte) []byte {
-	return append([]byte("waybill/"+purpose+"\x00"), data...)
+	return bytes.Join([][]byte{[]byte("waybill/" + purpose), data}, []byte{0})
 }
 
 // Sign signs a statement and gives the sigstore bundle. Only predicate types of the device role are signed.
@@ -115,7 +170,11 @@ func (k *Key) Sign(s *evidence.Statement) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			return evidence.EncodeBundle(k.id, payload, ed25519.Sign(k.priv, evidence.PAE(evidence.PayloadType, payload)))
+			sig, err := k.sign(evidence.PAE(evidence.PayloadType, payload))
+			if err != nil {
+				return nil, err
+			}
+			return evidence.EncodeBundle(k.id, payload, sig)
 		}
 	}
 	return nil, fmt.Errorf("a device key can't sign a %s statement", evidence.NameOf(s.PredicateType))

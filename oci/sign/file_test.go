@@ -23,6 +23,7 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/pkcs11"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify"
 )
@@ -284,7 +285,7 @@ func FuzzKeyFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !in.Role.Valid() || in.URI != "" && (in.ID == "" || hasPIN(in.URI)) {
+		if !in.Role.Valid() || in.URI != "" && (in.ID == "" || pkcs11.HasPIN(in.URI)) {
 			t.Errorf("%+v", in)
 		}
 	})

@@ -6,11 +6,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
-	"slices"
 	"strings"
 
+	"github.com/sigstore/sigstore/pkg/signature"
+
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/pkcs11"
 	"github.com/waybill-ml/waybill/oci/trust"
 )
 
@@ -19,7 +22,7 @@ const referenceType = "WAYBILL KEY REFERENCE"
 
 // IsURI tells a key in a service ("awskms:///alias/release", "pkcs11:token=a;object=b") from the path of a file.
 func IsURI(s string) bool {
-	return strings.HasPrefix(s, pkcs11Scheme) || strings.Contains(s, "://")
+	return strings.HasPrefix(s, pkcs11.Scheme) || strings.Contains(s, "://")
 }
 
 // Secrets are where the PIN of a token comes from. Clouds and Vault take their credentials as their own tools do.
@@ -72,12 +75,12 @@ func CheckURI(uri string) error {
 	if !IsURI(uri) || strings.ContainsAny(uri, "\r\n") {
 		return diag.New(diag.Usage, "%q is not the URI of a key", uri).Hint("waybill keys register awskms:///alias/release --role publisher")
 	}
-	if hasPIN(uri) {
+	if pkcs11.HasPIN(uri) {
 		return diag.New(diag.Usage, "the URI holds a PIN, which does not belong in a file").
 			Hint("leave pin-value out and set WAYBILL_PKCS11_PIN, or use pin-source=file:PATH")
 	}
-	if strings.HasPrefix(uri, pkcs11Scheme) {
-		if _, err := parseToken(uri); err != nil {
+	if strings.HasPrefix(uri, pkcs11.Scheme) {
+		if _, err := pkcs11.Parse(uri); err != nil {
 			return diag.Wrap(diag.Usage, err, "%s", uri).Hint("waybill keys register 'pkcs11:token=T;object=K?module-path=/usr/lib/softhsm/libsofthsm2.so' --role publisher")
 		}
 	}
@@ -95,7 +98,7 @@ func inspectReference(b *pem.Block) (Info, error) {
 		return Info{}, errors.New("the key reference carries no role")
 	case !IsURI(in.URI):
 		return Info{}, errors.New("the key reference names no URI")
-	case hasPIN(in.URI):
+	case pkcs11.HasPIN(in.URI):
 		return Info{}, errors.New("the key reference holds a PIN")
 	}
 	return in, nil
@@ -166,32 +169,31 @@ func open(ctx context.Context, in Info, sec Secrets) (*Key, error) {
 }
 
 func dial(ctx context.Context, uri string, sec Secrets) (*remote, error) {
-	if strings.HasPrefix(uri, pkcs11Scheme) {
-		return dialToken(ctx, uri, sec)
+	if strings.HasPrefix(uri, pkcs11.Scheme) {
+		t, err := pkcs11.Open(ctx, uri, pkcs11.Secrets{Getenv: sec.Getenv, Ask: sec.Ask})
+		if err != nil {
+			return nil, err
+		}
+		return &remote{public: t.Public(), signer: tokenSigner{t}}, nil
 	}
 	return dialKMS(ctx, uri)
 }
 
-const pkcs11Scheme = "pkcs11:"
+// tokenSigner is a key on a token, in sigstore's form.
+type tokenSigner struct{ *pkcs11.Token }
 
-func hasPIN(uri string) bool {
-	return strings.HasPrefix(uri, pkcs11Scheme) && slices.ContainsFunc(attributes(uri), func(a string) bool { return strings.HasPrefix(a, "pin-value=") })
-}
-
-// attributes splits a PKCS #11 URI (RFC 7512) into its name=value parts.
-func attributes(uri string) []string {
-	return strings.FieldsFunc(strings.TrimPrefix(uri, pkcs11Scheme), func(r rune) bool { return r == ';' || r == '?' || r == '&' })
+// SignMessage implements messageSigner.
+func (t tokenSigner) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byte, error) {
+	msg, err := io.ReadAll(message)
+	if err != nil {
+		return nil, err
+	}
+	return t.Sign(msg)
 }
 
 // Redact writes a URI without the secrets that may stand in it, for messages.
 func Redact(uri string) string {
-	if hasPIN(uri) {
-		for _, a := range attributes(uri) {
-			if strings.HasPrefix(a, "pin-value=") {
-				uri = strings.Replace(uri, a, "pin-value=...", 1)
-			}
-		}
-	}
+	uri = pkcs11.Redact(uri)
 	if u, err := url.Parse(uri); err == nil && u.User != nil {
 		return u.Redacted()
 	}

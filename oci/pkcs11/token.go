@@ -1,6 +1,6 @@
 //go:build pkcs11key && cgo
 
-package sign
+package pkcs11
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -20,7 +19,6 @@ import (
 	"sync"
 
 	"github.com/miekg/pkcs11"
-	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 )
@@ -31,18 +29,20 @@ const (
 	ckmEdDSA   = 0x1057
 )
 
-// token signs with one key on a token. Each use opens a session of its own and logs in; nothing stays logged in between.
-type token struct {
+// Token signs with one key on a token. Each use opens a session of its own and logs in; nothing stays logged in between.
+type Token struct {
 	mu     sync.Mutex // vendors' libraries differ in what they allow at once
 	module *pkcs11.Ctx
 	slot   uint
-	uri    *tokenURI
+	uri    *URI
 	pin    string // empty: the token wants none
 	public crypto.PublicKey
 }
 
-func dialToken(ctx context.Context, uri string, sec Secrets) (*remote, error) {
-	u, err := parseToken(uri)
+// Open finds the key that the URI names and reads its public half. The library of the token's vendor is not interrupted
+// when ctx ends, only not waited for.
+func Open(ctx context.Context, uri string, sec Secrets) (*Token, error) {
+	u, err := Parse(uri)
 	if err != nil {
 		return nil, diag.Wrap(diag.Usage, err, "%s", Redact(uri))
 	}
@@ -50,7 +50,7 @@ func dialToken(ctx context.Context, uri string, sec Secrets) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &token{uri: u, module: pkcs11.New(path)}
+	t := &Token{uri: u, module: pkcs11.New(path)}
 	if t.module == nil {
 		return nil, diag.New(diag.Usage, "%s is not a PKCS #11 library", path)
 	}
@@ -60,8 +60,9 @@ func dialToken(ctx context.Context, uri string, sec Secrets) (*remote, error) {
 	if err := t.choose(sec); err != nil {
 		return nil, err
 	}
-	_, err = waitFor(ctx, func() (struct{}, error) {
-		return struct{}{}, t.session(func(s pkcs11.SessionHandle) error {
+	done := make(chan error, 1)
+	go func() {
+		done <- t.session(func(s pkcs11.SessionHandle) error {
 			key, err := t.find(s, pkcs11.CKO_PRIVATE_KEY)
 			if err != nil {
 				return err
@@ -69,15 +70,20 @@ func dialToken(ctx context.Context, uri string, sec Secrets) (*remote, error) {
 			t.public, err = t.readPublic(s, key)
 			return err
 		})
-	})
+	}()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &remote{public: t.public, signer: t}, nil
+	return t, nil
 }
 
 // choose finds the one token that the URI names, and its PIN.
-func (t *token) choose(sec Secrets) error {
+func (t *Token) choose(sec Secrets) error {
 	slots, err := t.module.GetSlotList(true)
 	if err != nil {
 		return diag.Wrap(diag.Failure, err, "list the tokens")
@@ -117,7 +123,7 @@ func (t *token) choose(sec Secrets) error {
 }
 
 // session runs f logged in. A PIN is given once: tokens count the wrong ones, and lock.
-func (t *token) session(f func(pkcs11.SessionHandle) error) error {
+func (t *Token) session(f func(pkcs11.SessionHandle) error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, err := t.module.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION)
@@ -146,7 +152,7 @@ func (t *token) session(f func(pkcs11.SessionHandle) error) error {
 }
 
 // find gives the one object of a class that the URI names.
-func (t *token) find(s pkcs11.SessionHandle, class uint) (pkcs11.ObjectHandle, error) {
+func (t *Token) find(s pkcs11.SessionHandle, class uint) (pkcs11.ObjectHandle, error) {
 	tmpl := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}
 	if t.uri.object != "" {
 		tmpl = append(tmpl, pkcs11.NewAttribute(pkcs11.CKA_LABEL, t.uri.object))
@@ -166,7 +172,7 @@ func (t *token) find(s pkcs11.SessionHandle, class uint) (pkcs11.ObjectHandle, e
 	return hits[0], nil
 }
 
-func (t *token) list(s pkcs11.SessionHandle, tmpl []*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
+func (t *Token) list(s pkcs11.SessionHandle, tmpl []*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	if err := t.module.FindObjectsInit(s, tmpl); err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "look for the key")
 	}
@@ -181,7 +187,7 @@ func (t *token) list(s pkcs11.SessionHandle, tmpl []*pkcs11.Attribute) ([]pkcs11
 }
 
 // readPublic reads the public half of a private key: the public key object with the same id.
-func (t *token) readPublic(s pkcs11.SessionHandle, private pkcs11.ObjectHandle) (crypto.PublicKey, error) {
+func (t *Token) readPublic(s pkcs11.SessionHandle, private pkcs11.ObjectHandle) (crypto.PublicKey, error) {
 	attrs, err := t.module.GetAttributeValue(s, private, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_ID, nil), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, nil),
 	})
@@ -241,19 +247,19 @@ func decodePoint(kind uint, point, params []byte) (crypto.PublicKey, error) {
 	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw)
 }
 
-// SignMessage signs with the key that the URI names at this moment; the caller compares the result with the public key.
-func (t *token) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byte, error) {
-	msg, err := io.ReadAll(message)
-	if err != nil {
-		return nil, err
-	}
+// Public is the public half of the key, ECDSA P-256 or Ed25519, as it was when the key was opened.
+func (t *Token) Public() crypto.PublicKey { return t.public }
+
+// Sign signs with the key that the URI names at this moment; the caller compares the result with the public key. ECDSA
+// signatures are ASN.1 over the SHA-256 of msg.
+func (t *Token) Sign(msg []byte) ([]byte, error) {
 	mechanism, input := uint(ckmEdDSA), msg
 	if _, ok := t.public.(*ecdsa.PublicKey); ok {
 		h := sha256.Sum256(msg)
 		mechanism, input = pkcs11.CKM_ECDSA, h[:]
 	}
 	var sig []byte
-	err = t.session(func(s pkcs11.SessionHandle) error {
+	err := t.session(func(s pkcs11.SessionHandle) error {
 		key, err := t.find(s, pkcs11.CKO_PRIVATE_KEY)
 		if err != nil {
 			return err
@@ -274,7 +280,7 @@ func (t *token) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byt
 }
 
 // modulePath is the vendor's library: module-path, else what cosign's variable says.
-func (u *tokenURI) modulePath(getenv func(string) string) (string, error) {
+func (u *URI) modulePath(getenv func(string) string) (string, error) {
 	p := u.module
 	if p == "" {
 		p = getenv("COSIGN_PKCS11_MODULE_PATH")
@@ -290,9 +296,9 @@ func (u *tokenURI) modulePath(getenv func(string) string) (string, error) {
 }
 
 // readPIN finds the PIN: the URI's, else its file's, else WAYBILL_PKCS11_PIN, else COSIGN_PKCS11_PIN, else ask.
-func (u *tokenURI) readPIN(sec Secrets) (string, error) {
-	if u.pin != "" {
-		return u.pin, nil
+func (u *URI) readPIN(sec Secrets) (string, error) {
+	if u.PIN != "" {
+		return u.PIN, nil
 	}
 	if u.pinSource != "" {
 		b, err := os.ReadFile(u.pinSource)
