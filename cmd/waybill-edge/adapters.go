@@ -20,7 +20,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
-	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"golang.org/x/mod/semver"
 )
@@ -43,16 +42,6 @@ func (c carrier) Open(ctx context.Context, d artifact.Descriptor, offset int64) 
 		return io.NopCloser(bytes.NewReader(raw[min(offset, int64(len(raw))):])), nil
 	}
 	return c.repo.BlobFrom(ctx, d, offset) // the agent hashes what it stores
-}
-
-// reporter attaches status bundles to the digest that runs.
-type reporter struct{ repo *registry.Remote }
-
-// Report implements agent.Reporter.
-func (r reporter) Report(ctx context.Context, slot state.Slot, bundle []byte) error {
-	subject := artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: slot.Digest, Size: slot.Size, ArtifactType: artifact.ArtifactType}
-	_, err := r.repo.Attach(ctx, subject, bundle, evidence.TypeStatus)
-	return err
 }
 
 // runtime loads artifacts with the engine.

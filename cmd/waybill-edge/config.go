@@ -20,6 +20,8 @@ import (
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/devicekey"
+	"github.com/waybill-ml/waybill/oci/fleet"
 	"github.com/waybill-ml/waybill/oci/registry"
 )
 
@@ -27,7 +29,6 @@ import (
 const (
 	schemaConfig       = "waybill.dev/edge-config/v1"
 	schemaProvisioning = "waybill.dev/edge-provisioning/v1"
-	schemaRequest      = "waybill.dev/edge-request/v1"
 )
 
 const maxConfig = 4 << 20
@@ -36,7 +37,7 @@ const maxConfig = 4 << 20
 type config struct {
 	Schema   string            `json:"schema,omitempty"`
 	State    string            `json:"state"`
-	Key      string            `json:"key"`
+	Key      string            `json:"key"` // a file, or pkcs11:...
 	Listen   string            `json:"listen"`
 	Control  string            `json:"control,omitempty"`
 	Trust    trustConfig       `json:"trust"`
@@ -49,6 +50,8 @@ type config struct {
 	DevicePolicy string       `json:"device_policy,omitempty"`
 	Sensors      sensorConfig `json:"sensors,omitzero"`
 	Log          logConfig    `json:"log,omitzero"`
+	// Reports say who gets the signed status; absent: the registry. [] keeps it on the device.
+	Reports []reportConfig `json:"reports,omitzero"`
 }
 
 // sensorConfig tells where the readings for the device's policy come from.
@@ -77,6 +80,7 @@ type channelConfig struct {
 	Interval    duration    `json:"interval"`
 	Trial       trialConfig `json:"trial"`
 	NoReports   bool        `json:"no_reports,omitempty"` // keep status reports on the device
+	Credential  string      `json:"credential,omitempty"` // file of registry credentials, mode 0600; "": what docker login left
 
 	Shadow *shadowConfig `json:"shadow,omitempty"`
 }
@@ -124,6 +128,13 @@ type provisioning struct {
 	// DevicePolicy is a file, relative to this one; enroll copies it to the device's folder.
 	DevicePolicy string       `json:"device_policy,omitempty"`
 	Sensors      sensorConfig `json:"sensors,omitzero"`
+	// Device, when it is given, is the one that this file is for.
+	Device string `json:"device,omitempty"`
+	// Key is the URI of a device key on a token; "": a file made on the device.
+	Key string `json:"key,omitempty"`
+	// Credentials go to a file of their own; absent: those that the device has stay, []: they are removed.
+	Credentials []fleet.Credential `json:"credentials,omitzero"`
+	Reports     []reportConfig     `json:"reports,omitzero"`
 }
 
 // provisionedTrust holds the signed trust document itself or names its file, relative to the provisioning file.
@@ -234,10 +245,16 @@ func loadConfig(file string) (*config, error) {
 	if err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "read %s", file)
 	}
-	paths := []*string{&c.State, &c.Key, &c.Control, &c.Trust.File, &c.DevicePolicy, &c.Sensors.Root}
+	paths := []*string{&c.State, &c.Control, &c.Trust.File, &c.DevicePolicy, &c.Sensors.Root}
 	for i := range c.Channels {
 		ch := &c.Channels[i]
-		paths = append(paths, &ch.CAFile, &ch.ClientCert, &ch.ClientKey)
+		paths = append(paths, &ch.CAFile, &ch.ClientCert, &ch.ClientKey, &ch.Credential)
+	}
+	if !devicekey.IsURI(c.Key) {
+		paths = append(paths, &c.Key)
+	}
+	for i := range c.Reports {
+		paths = append(paths, c.Reports[i].paths()...)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -278,15 +295,18 @@ func (c *config) check() error {
 	if err := c.Log.check(); err != nil {
 		return err
 	}
+	if err := checkReports(c.Reports); err != nil {
+		return err
+	}
 	return checkChannels(c.Channels)
 }
 
 // remote is the repository that carries the channel. Its certificates are read here.
 func (c *channelConfig) remote() (*registry.Remote, error) {
-	return registry.NewRemote(c.Registry, c.Repo, registry.RemoteOptions{
+	return registry.NewRemote(c.Registry, c.Repo, c.access(registry.RemoteOptions{
 		PlainHTTP: c.PlainHTTP, UserAgent: "waybill-edge/" + version.Number,
 		TLS: registry.TLSOptions{CAFile: c.CAFile, CertFile: c.ClientCert, KeyFile: c.ClientKey},
-	})
+	}))
 }
 
 func checkChannels(cs []channelConfig) error {

@@ -29,6 +29,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/fleet"
 	"github.com/waybill-ml/waybill/oci/registry"
 	ociserver "github.com/waybill-ml/waybill/oci/server"
 	"github.com/waybill-ml/waybill/oci/trust"
@@ -490,20 +491,19 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("a second agent on the same state: %v", err)
 	}
 
-	// The device's own word reached the registry.
-	refs, err := p.repo.Referrers(t.Context(), v2.Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reports := 0
-	for _, ref := range refs {
-		if ref.Annotations[artifact.AnnotationBundlePredicate] == evidence.TypeStatus {
-			reports++
+	// The device's own word reaches the registry.
+	eventually(t, "a status report is attached to v2", func() bool {
+		refs, err := p.repo.Referrers(t.Context(), v2.Digest)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if reports == 0 {
-		t.Error("no status report is attached to v2")
-	}
+		for _, ref := range refs {
+			if ref.Annotations[artifact.AnnotationBundlePredicate] == evidence.TypeStatus {
+				return true
+			}
+		}
+		return false
+	})
 
 	if err := d.stop(); err != nil {
 		t.Errorf("SIGTERM: %v\n%s", err, d.log)
@@ -818,7 +818,7 @@ func TestEnrollAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r request
+	var r fleet.Request
 	if err := json.Unmarshal(raw, &r); err != nil || r.Device != strings.TrimSpace(first) || r.Labels["site"] != "b" {
 		t.Errorf("request %+v, %v", r, err)
 	}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -16,19 +13,9 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
-	"github.com/waybill-ml/waybill/oci/devicekey"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/verify"
 )
-
-// request is what a device asks the operator with: who it is, and what it says of itself.
-type request struct {
-	Schema string            `json:"schema"`
-	Device string            `json:"device"` // hash of the public key
-	Public string            `json:"public"` // PEM
-	Class  string            `json:"class"`
-	Labels map[string]string `json:"labels"`
-}
 
 // labelFlag collects --label key=value.
 type labelFlag map[string]string
@@ -45,16 +32,21 @@ func (l labelFlag) Set(s string) error {
 }
 
 // enroll makes the device key, unless there is one, and the request for the operator; with a provisioning file also the
-// configuration. Running it again changes nothing that is there but what the provisioning file says anew.
-func enroll(args []string, stdout, stderr io.Writer) error {
+// configuration. Running it again changes nothing that is there but what the provisioning file and the flags say anew.
+func enroll(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f := newFlags("enroll", "enroll --out DIR --class CLASS [--label KEY=VALUE]... [--provision FILE | --trust FILE --trust-digest DIGEST --follow REGISTRY/REPO ...]", stderr)
 	out := f.String("out", "", "`DIR` for the key, the request and the configuration (made with mode 0700)")
 	class := f.String("class", "", "device `CLASS`, as gates and channels name it")
 	listen := f.String("listen", "", "`ADDR` to serve on (default 127.0.0.1:8080, or what the provisioning file says)")
 	devicePolicy := f.String("device-policy", "", "`FILE` of the device's own policy (waybill policy pack --device), copied to DIR")
 	provision := f.String("provision", "", "`FILE` from the operator: trust document, channels")
+	key := f.String("key", "", "`URI` of a device key on a token (pkcs11:...), in place of the file that is made in DIR")
+	var post postFlags
+	post.add(f)
 	var fo followFlags
 	fo.add(f)
+	var co credentialFlags
+	co.add(f)
 	labels := labelFlag{}
 	f.Var(labels, "label", "a `KEY=VALUE` of this device; may be given again")
 	if err := f.parse(args); err != nil {
@@ -63,91 +55,60 @@ func enroll(args []string, stdout, stderr io.Writer) error {
 	if *out == "" {
 		return diag.New(diag.Usage, "enroll: --out is missing").Hint("waybill-edge enroll --out DIR --class edge-s")
 	}
-	var p provisioning
-	var trustFile []byte
-	source := *provision
-	if fo.trust != "" || fo.follow != "" {
-		if *provision != "" {
-			return diag.New(diag.Usage, "enroll: --provision and --trust or --follow exclude each other")
-		}
-		source = "the flags"
-		var err error
-		if p, trustFile, err = fo.provisioning(); err != nil {
-			return err
-		}
-	}
-	if source != "" {
-		if *provision != "" {
-			var err error
-			if p, trustFile, err = readProvisioning(*provision); err != nil {
-				return err
-			}
-		}
-		if *class == "" {
-			*class = p.Class
-		}
-		merged := maps.Clone(p.Labels)
-		if merged == nil {
-			merged = map[string]string{}
-		}
-		maps.Copy(merged, labels)
-		labels = merged
-	}
-	if *class == "" {
-		return diag.New(diag.Usage, "enroll: --class is missing").Hint("waybill-edge enroll --out %s --class edge-s", *out)
-	}
-	fsys := fsx.OS{}
-	if err := fsys.MkdirAll(*out, 0o700); err != nil {
-		return diag.Wrap(diag.Failure, err, "enroll")
-	}
-	key, err := deviceKey(fsys, filepath.Join(*out, "device.key"))
-	if err != nil {
-		return err
-	}
-	public, err := key.Public()
-	if err != nil {
-		return diag.Wrap(diag.Failure, err, "enroll")
-	}
-	req := request{Schema: schemaRequest, Device: key.KeyID(), Public: string(public), Class: *class, Labels: labels}
-	type file struct {
-		name string
-		v    any
-	}
-	files := []file{{"device.pub", public}, {"request.json", req}}
-	if source != "" {
-		c := config{
-			Schema: schemaConfig, State: "state", Key: "device.key", Listen: first(*listen, p.Listen, "127.0.0.1:8080"),
-			Trust: trustConfig{File: "trust.jsonl", Version: p.Trust.Version, Digest: p.Trust.Digest},
-			Class: *class, Labels: labels, Channels: p.Channels, Sensors: p.Sensors,
-		}
-		policy, err := readDevicePolicy(first(*devicePolicy, p.DevicePolicy))
+	in := enrolment{class: *class, labels: labels, listen: *listen, key: *key}
+	host := ""
+	switch {
+	case (fo.trust != "" || fo.follow != "") && *provision != "":
+		return diag.New(diag.Usage, "enroll: --provision and --trust or --follow exclude each other")
+	case fo.trust != "" || fo.follow != "":
+		in.source = "the flags"
+		p, trustFile, err := fo.provisioning()
 		if err != nil {
 			return err
 		}
-		if policy != nil {
-			c.DevicePolicy = "device-policy.wasm"
-			files = append(files, file{c.DevicePolicy, policy})
+		in.given, in.trust, host = &p, trustFile, p.Channels[0].Registry
+	case *provision != "":
+		in.source = *provision
+		p, trustFile, err := readProvisioning(*provision)
+		if err != nil {
+			return err
 		}
-		if err := c.check(); err != nil {
-			return diag.Wrap(diag.Usage, err, "read %s", source)
-		}
-		files = append(files, file{"trust.jsonl", trustFile}, file{"config.json", c})
-	}
-	for _, file := range files {
-		b, ok := file.v.([]byte)
-		if !ok {
-			if b, err = artifact.Canonical(file.v); err != nil {
-				return diag.Wrap(diag.Failure, err, "enroll")
-			}
-		}
-		if err := fsx.WriteFileAtomic(fsys, filepath.Join(*out, file.name), b, 0o600); err != nil {
-			return diag.Wrap(diag.Failure, err, "enroll")
+		in.given, in.trust = &p, trustFile
+		if len(p.Credentials) > 0 && private(*provision, "") != nil {
+			fmt.Fprintf(stderr, "warning: %s holds a registry credential and may be read by others; remove it now, or: chmod 600 %s\n", *provision, *provision)
 		}
 	}
-	fmt.Fprintln(stdout, key.KeyID())
-	fmt.Fprintf(stderr, "device %s, class %s\n", key.KeyID()[:12], *class)
-	if source == "" {
-		fmt.Fprintf(stderr, "give %s to the operator, then: waybill-edge enroll --out %s --class %s --provision FILE\n", filepath.Join(*out, "request.json"), *out, *class)
+	var err error
+	if in.credentials, err = co.read(host); err != nil {
+		return err
+	}
+	if in.given != nil {
+		if in.policy, err = readDevicePolicy(first(*devicePolicy, in.given.DevicePolicy)); err != nil {
+			return err
+		}
+	}
+	poster, err := post.poster()
+	if err != nil {
+		return err
+	}
+	unlock, err := takeFolder(ctx, *out)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	res, err := in.install(ctx, fsx.OS{}, *out)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, res.request.Device)
+	fmt.Fprintf(stderr, "device %s, class %s\n", res.request.Device[:12], res.request.Class)
+	if poster != nil {
+		if err := poster.post(ctx, res.request); err != nil {
+			return err
+		}
+	}
+	if !res.configured {
+		fmt.Fprintf(stderr, "give %s to the operator, then: waybill-edge enroll --out %s --provision FILE\n", filepath.Join(*out, "request.json"), *out)
 	} else {
 		fmt.Fprintf(stderr, "next: waybill-edge run --config %s\n", filepath.Join(*out, "config.json"))
 	}
@@ -183,6 +144,9 @@ func readProvisioning(path string) (provisioning, []byte, error) {
 	if _, err := verify.TrustPinned(file, p.Trust.Version, p.Trust.Digest); err != nil {
 		return p, nil, fmt.Errorf("trust document in %s: %w", path, err)
 	}
+	if err := p.checkGiven(path); err != nil {
+		return p, nil, err
+	}
 	if p.DevicePolicy != "" && !filepath.IsAbs(p.DevicePolicy) {
 		p.DevicePolicy = filepath.Join(filepath.Dir(path), p.DevicePolicy)
 	}
@@ -195,43 +159,6 @@ func readDevicePolicy(path string) ([]byte, error) {
 		return nil, nil
 	}
 	return readFile(path, devicepolicy.MaxModule)
-}
-
-// deviceKey reads the key, or makes it when there is none.
-func deviceKey(fsys fsx.FS, path string) (*devicekey.Key, error) {
-	key, err := readKey(fsys, path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	if key, err = devicekey.Generate(nil); err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "make the device key")
-	}
-	pem, err := key.Encode()
-	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "make the device key")
-	}
-	if err := fsx.WriteFileAtomic(fsys, path, pem, 0o600); err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "make the device key")
-	}
-	return key, nil
-}
-
-func readKey(fsys fsx.FS, path string) (*devicekey.Key, error) {
-	raw, err := fsx.ReadFile(fsys, path, 64<<10)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, diag.Wrap(diag.NotFound, fs.ErrNotExist, "read the device key %s", path).Hint("waybill-edge enroll --out %s --class CLASS", filepath.Dir(path))
-	}
-	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "read the device key")
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
-		return nil, diag.New(diag.Failure, "the device key %s may be read by others (mode %04o)", path, info.Mode().Perm()).Hint("chmod 600 %s", path)
-	}
-	key, err := devicekey.Parse(raw)
-	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "read the device key %s", path)
-	}
-	return key, nil
 }
 
 func first(s ...string) string {

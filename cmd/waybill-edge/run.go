@@ -18,6 +18,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/monitor"
+	"github.com/waybill-ml/waybill/edge-runtime/report"
 	"github.com/waybill-ml/waybill/edge-runtime/serve"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -25,6 +26,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
+	"github.com/waybill-ml/waybill/oci/registry"
 )
 
 // grace is how long running requests may take once the process is asked to stop.
@@ -42,6 +44,8 @@ type device struct {
 	damaged error        // what was wrong with the journal that was put aside at the start
 	logs    *slog.Logger // with the device's id
 	unlock  func() error
+	// mute ends the sending of reports and waits for it; nil when nobody gets any.
+	mute func()
 }
 
 // open takes the state directory and wires the parts. Nothing serves yet.
@@ -53,7 +57,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 		}
 	}()
 	fsys := fsx.OS{}
-	if d.key, err = readKey(fsys, cfg.Key); err != nil {
+	if d.key, err = openKey(ctx, fsys, cfg.Key); err != nil {
 		return nil, err
 	}
 	log = log.With("service.node.name", d.key.KeyID())
@@ -93,11 +97,15 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 		Class: cfg.Class, Labels: cfg.Labels, Version: version.Number,
 		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
 	}
+	repos := map[string]*registry.Remote{}
 	for _, c := range cfg.Channels {
-		repo, err := c.remote()
-		if err != nil {
+		if repos[c.Name], err = c.remote(); err != nil {
 			return nil, err
 		}
+	}
+	spool, reporters := newSpool(cfg, d.key.KeyID(), repos, log)
+	for _, c := range cfg.Channels {
+		repo := repos[c.Name]
 		ch := agent.Channel{
 			Name: c.Name, Env: c.Env, Model: c.Model, ResourceURI: c.ResourceURI, Interval: time.Duration(c.Interval), Carrier: carrier{repo},
 			Trial: agent.Trial{
@@ -106,8 +114,8 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 			},
 		}
 		ch.Shadow = c.Shadow.shadow()
-		if !c.NoReports {
-			ch.Reporter = reporter{repo}
+		if r, ok := reporters[c.Name]; ok {
+			ch.Reporter = r
 		}
 		ac.Channels = append(ac.Channels, ch)
 	}
@@ -118,7 +126,24 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
+	if spool != nil {
+		d.mute = sendReports(ctx, spool)
+	}
 	return d, nil
+}
+
+// sendReports sends until the function that it returns is called.
+func sendReports(ctx context.Context, s *report.Spool) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 func newEngine(ctx context.Context, cfg *config, log *slog.Logger) (*engine.Engine, error) {
@@ -152,6 +177,9 @@ func (d *device) close(ctx context.Context) error {
 	var errs []error
 	if d.agent != nil {
 		errs = append(errs, d.agent.Close(ctx))
+	}
+	if d.mute != nil {
+		d.mute()
 	}
 	if d.server != nil {
 		errs = append(errs, d.server.Close(ctx))

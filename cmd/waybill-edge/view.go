@@ -344,12 +344,12 @@ func rollbackDown(ctx context.Context, cfg *config, channel string, to artifact.
 }
 
 // verifyJournal checks the journal against the state's head and the device key.
-func verifyJournal(_ context.Context, args []string, stdout, stderr io.Writer) error {
+func verifyJournal(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg, file, output, err := view("verify-journal", "verify-journal [--config FILE] [--output json]", args, stderr, nil)
 	if err != nil {
 		return err
 	}
-	key, err := readKey(fsx.OS{}, cfg.Key)
+	key, err := openKey(ctx, fsx.OS{}, cfg.Key)
 	if err != nil {
 		return err
 	}

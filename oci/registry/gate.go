@@ -30,7 +30,9 @@ type gate struct {
 	retry  RetryPolicy
 	agent  string
 	trusts []string // hosts of token servers besides the registry's own
-	rules  rules
+	// askAgain asks creds at every login instead of once.
+	askAgain bool
+	rules    rules
 
 	mu     sync.Mutex
 	base   *url.URL  // "https://host"; nil before the registry answered
@@ -301,7 +303,7 @@ func (g *gate) authorize(ctx context.Context, req *http.Request, scopes []string
 	if g.ask.scheme == "" {
 		return nil
 	}
-	if g.auth == nil {
+	if g.auth == nil || g.askAgain {
 		a, err := g.creds(ctx)
 		if err != nil {
 			return err

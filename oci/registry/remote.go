@@ -38,8 +38,11 @@ type RemoteOptions struct {
 	Connections int                // at a time for the ranges of blobs that are downloaded; zero: 4
 	Limit       *ratelimit.Limiter // shared by everything that is sent and received; nil: none
 	Transfers   *Transfers         // what is remembered between calls; nil: nothing
-	TokenHosts  []string           // token servers that may have the credentials though they are not under the registry's domain
-	Notify      func(Notice)       // hears of every repetition; called concurrently; nil: nobody does
+	// AskEachTime asks the Keychain at every login, so that a credential that was exchanged counts at once; otherwise once.
+	AskEachTime bool
+	LoginHint   string       // command for who is refused; "": docker login
+	TokenHosts  []string     // token servers that may have the credentials though they are not under the registry's domain
+	Notify      func(Notice) // hears of every repetition; called concurrently; nil: nobody does
 }
 
 // Remote is a repository in a registry.
@@ -50,6 +53,7 @@ type Remote struct {
 	http       *http.Client
 	retry      RetryPolicy
 	notify     func(Notice)
+	loginHint  string
 	slots      *fetch.Slots // connections for the ranges of blobs
 	transfers  *Transfers
 	noChunks   atomic.Bool // the registry refused a chunk
@@ -96,9 +100,9 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	}
 	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
 	once := &stallGuard{next: paced, limit: o.Stall}
-	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers, chunkMin: minChunked, chunkSize: chunkSize}
+	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, loginHint: o.LoginHint, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers, chunkMin: minChunked, chunkSize: chunkSize}
 	r.gate = &gate{
-		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, rules: strict(), tokens: map[string]token{},
+		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, askAgain: o.AskEachTime, rules: strict(), tokens: map[string]token{},
 		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,
 		creds: func(ctx context.Context) (authn.AuthConfig, error) {
 			return credentials(ctx, o.Keychain, reg.Repo(repo))
@@ -184,6 +188,10 @@ func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
 
 // fail makes the error that a user reads.
 func (r *Remote) fail(q request, err error) error {
+	return r.gate.conceal(r.explain(err))
+}
+
+func (r *Remote) explain(err error) error {
 	var de *diag.Error
 	if errors.As(err, &de) {
 		return err
@@ -208,7 +216,11 @@ func (r *Remote) fail(q request, err error) error {
 		}
 		return e.Hint("curl -sSf https://%s/v2/", r.host)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return diag.Wrap(diag.Registry, err, "%s: access refused", what).Hint("docker login %s", r.host)
+		e := diag.Wrap(diag.Registry, err, "%s: access refused", what)
+		if r.loginHint != "" {
+			return e.Hint("%s", r.loginHint)
+		}
+		return e.Hint("docker login %s", r.host)
 	case http.StatusNotFound:
 		return diag.Wrap(diag.NotFound, notFoundError{err}, "%s", what)
 	case http.StatusPreconditionFailed:

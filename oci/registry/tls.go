@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,6 +103,16 @@ func (o TLSOptions) transport(host string) (http.RoundTripper, error) {
 	own.TLSClientConfig = base.Clone()
 	own.TLSClientConfig.Certificates = client
 	return &introducer{host: host, own: own, others: others}, nil
+}
+
+// ForURL is a transport with these certificates for something else than a registry: the client certificate is shown to the
+// host of the URL and to no other.
+func (o TLSOptions) ForURL(s string) (http.RoundTripper, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, diag.New(diag.Usage, "not a web address")
+	}
+	return o.transport(u.Host)
 }
 
 // files lists the certificates in the first of the folders that has some for host.
