@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,6 +39,30 @@ func private(path, what string) error {
 		return diag.New(diag.Failure, "%s %s may be read by others (mode %04o)", what, path, info.Mode().Perm()).Hint("chmod 600 %s", path)
 	}
 	return nil
+}
+
+// secrets lists what is known when the process starts, for the last line of defence in logs. What cannot be read is
+// complained about by whoever needs it.
+func (c *config) secrets() []string {
+	var out []string
+	for _, ch := range c.Channels {
+		if ch.Credential == "" {
+			continue
+		}
+		if cs, err := readCredentials(ch.Credential); err == nil {
+			for _, x := range cs.Credentials {
+				out = append(out, string(x.Password), string(x.Token), base64.StdEncoding.EncodeToString([]byte(x.Username+":"+string(x.Password))))
+			}
+		}
+	}
+	for _, r := range c.Reports {
+		if r.TokenFile != "" {
+			if s, err := readSecret(r.TokenFile); err == nil {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
 }
 
 // fileKeychain reads the credential of a registry at each login, so that one that was exchanged counts from then on.

@@ -268,6 +268,7 @@ type edge struct {
 	dir  string
 	cfg  string
 	addr string
+	args []string // of run, besides the configuration
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
 	exit chan error
@@ -319,7 +320,7 @@ func (d *edge) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.cmd = exec.Command(exe, "run", "--config", d.cfg)
+	d.cmd = exec.Command(exe, append([]string{"run", "--config", d.cfg}, d.args...)...)
 	d.cmd.Env = append(os.Environ(), "WAYBILL_EDGE_TEST_MAIN=1")
 	d.log = &bytes.Buffer{}
 	d.cmd.Stderr = d.log

@@ -23,6 +23,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/internal/redact"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
@@ -209,7 +210,7 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	if err != nil {
 		return err
 	}
-	log := cfg.Log.logger(stderr, *verbose, nil)
+	log := cfg.Log.logger(stderr, *verbose, redact.New(cfg.secrets()...))
 	d, err := open(ctx, cfg, log)
 	if err != nil {
 		return err
