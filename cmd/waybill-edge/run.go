@@ -97,6 +97,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	ac := agent.Config{
 		Class: cfg.Class, Labels: cfg.Labels, Version: version.Number,
 		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
+		ReportEvery: cfg.reportEvery(),
 	}
 	repos := map[string]*registry.Remote{}
 	for _, c := range cfg.Channels {

@@ -21,8 +21,8 @@ import (
 	"github.com/waybill-ml/waybill/oci/fleet"
 )
 
-// guarded is a registry that wants a password, in front of a publisher's, and can be made to misbehave.
-type guarded struct {
+// closedRegistry is a registry that wants a password, in front of a publisher's, and can be made to misbehave.
+type closedRegistry struct {
 	host string
 
 	mu       sync.Mutex
@@ -33,9 +33,9 @@ type guarded struct {
 
 const deviceUser = "device"
 
-func guard(t *testing.T, p *publisher, password string) *guarded {
+func closeRegistry(t *testing.T, p *publisher, password string) *closedRegistry {
 	t.Helper()
-	g := &guarded{password: password}
+	g := &closedRegistry{password: password}
 	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: p.host})
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
@@ -61,14 +61,14 @@ func guard(t *testing.T, p *publisher, password string) *guarded {
 	return g
 }
 
-func (g *guarded) set(f func()) {
+func (g *closedRegistry) set(f func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f()
 }
 
-// provision writes a provisioning file for the guarded registry and gives its path.
-func (g *guarded) provision(t *testing.T, p *publisher, dir string, edit func(*provisioning)) string {
+// provision writes a provisioning file for the closedRegistry registry and gives its path.
+func (g *closedRegistry) provision(t *testing.T, p *publisher, dir string, edit func(*provisioning)) string {
 	t.Helper()
 	ref := p.TrustRef()
 	prov := provisioning{
@@ -97,7 +97,7 @@ func TestSecretsStaySecret(t *testing.T) {
 	p := newPublisher(t)
 	v1, v2 := p.pack("v1"), p.pack("v2")
 	const first, second, wrong = "first-S3cret-pw", "second-S3cret-pw", "wrong-S3cret-pw"
-	g := guard(t, p, first)
+	g := closeRegistry(t, p, first)
 	dir := t.TempDir()
 	out := filepath.Join(dir, "edge")
 	var said strings.Builder // everything that commands print
@@ -242,7 +242,7 @@ func TestSecretsStaySecret(t *testing.T) {
 // The ways to give a credential, what is refused, and that none of it tells the secret.
 func TestCredentialInput(t *testing.T) {
 	p := newPublisher(t)
-	g := guard(t, p, "x")
+	g := closeRegistry(t, p, "x")
 	dir := t.TempDir()
 	const secret = "S3cret-pw"
 	write := func(name, text string, mode fs.FileMode) string {

@@ -74,7 +74,7 @@ func deviceStatus(ctx context.Context, cfg *config, file string) (agent.Status, 
 		return s, err
 	}
 	silent := errors.Is(err, errSilent)
-	if s, err = statusFromDisk(cfg, time.Now()); err != nil {
+	if s, err = statusFromDisk(ctx, cfg, time.Now()); err != nil {
 		return s, noState(err, cfg, file)
 	}
 	s.AgentState = agentDown
@@ -88,7 +88,7 @@ func deviceStatus(ctx context.Context, cfg *config, file string) (agent.Status, 
 }
 
 // statusFromDisk reads the state of a device without owning it.
-func statusFromDisk(cfg *config, now time.Time) (agent.Status, error) {
+func statusFromDisk(ctx context.Context, cfg *config, now time.Time) (agent.Status, error) {
 	doc, _, err := state.Look(fsx.OS{}, cfg.State)
 	if err != nil {
 		return agent.Status{}, err
@@ -110,7 +110,7 @@ func statusFromDisk(cfg *config, now time.Time) (agent.Status, error) {
 	if free, ferr := (fsx.OS{}).FreeBytes(cfg.State); ferr == nil {
 		s.Free = free
 	}
-	key, err := readKey(fsx.OS{}, cfg.Key)
+	key, err := openKey(ctx, fsx.OS{}, cfg.Key)
 	if err != nil {
 		s.JournalState = "not verified: " + err.Error()
 		return s, nil

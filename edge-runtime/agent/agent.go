@@ -135,6 +135,8 @@ type Config struct {
 	// 0 means 5 in an hour.
 	MaxRollbacks   int
 	RollbackWindow time.Duration
+	// ReportEvery is how long a channel may be silent when nothing changes; looked at at each poll. 0: for ever.
+	ReportEvery time.Duration
 	// MaxCrashes restarts in the middle of activating one record put its target in quarantine; 0 means 3.
 	MaxCrashes int
 }
@@ -223,6 +225,8 @@ type follower struct {
 	// owed writes down how the intent in the document ended, which failed before; nil: nothing is owed.
 	owed func() error
 	sent chan struct{} // closed once the newest report was handed over, or that failed
+	// reported is when the newest report was made.
+	reported time.Time
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
 	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way

@@ -164,7 +164,7 @@ func (f *follower) report(ctx context.Context) {
 	if f.sendFailed.Swap(false) {
 		f.unsent = true
 	}
-	if f.unsent {
+	if f.unsent || f.silentTooLong() {
 		slot, bundle, err := f.statement()
 		if err == nil && bundle != nil {
 			err = fsx.WriteFileAtomic(f.a.FS, filepath.Join(f.a.Store.Dir(), "status-"+f.cfg.Name+".json"), bundle, 0o600)
@@ -174,9 +174,9 @@ func (f *follower) report(ctx context.Context) {
 			return
 		}
 		if bundle == nil {
-			return // nothing serves
+			return // nothing to tell yet
 		}
-		f.unsent = false
+		f.unsent, f.reported = false, f.a.Clock.Now()
 		f.send(ctx, slot, bundle)
 	}
 }
@@ -205,15 +205,19 @@ func (f *follower) send(ctx context.Context, slot state.Slot, bundle []byte) {
 	}()
 }
 
-// statement makes the signed status of this channel; none while nothing serves.
+// statement makes the signed status of this channel; none while nothing serves and nothing has happened.
 func (f *follower) statement() (state.Slot, []byte, error) {
-	if f.live == nil {
+	c := f.state()
+	var slot state.Slot
+	switch {
+	case f.live != nil:
+		slot = f.live.slot
+	case c.Record == "" && c.LastRefusal == nil:
 		return state.Slot{}, nil, nil
 	}
-	c := f.state()
 	s := evidence.Status{
 		Device: f.a.Signer.KeyID(), Class: f.a.cfg.Class, Labels: f.a.cfg.Labels, Channel: f.cfg.Name, Model: f.cfg.Model,
-		Seq: c.Seq, State: StateCommitted, Running: f.live.slot.Digest, At: f.a.now().Truncate(time.Second), Runtime: "waybill-edge " + f.a.cfg.Version,
+		Seq: c.Seq, State: StateCommitted, Running: slot.Digest, At: f.a.now().Truncate(time.Second), Runtime: "waybill-edge " + f.a.cfg.Version,
 		Events: []evidence.StatusEvent{}, Trust: f.a.Trust().Version,
 	}
 	head := f.a.Journal.Head()
@@ -232,6 +236,7 @@ func (f *follower) statement() (state.Slot, []byte, error) {
 	} else if r := c.LastRollback; r != nil && r.To == s.Running && c.Current != nil && !r.At.Before(c.Current.Since) {
 		s.State = KindRolledBack
 	}
+	f.describe(&s, c, slot)
 	entries, err := f.a.Journal.Tail(512)
 	if err != nil {
 		return state.Slot{}, nil, err
@@ -245,7 +250,7 @@ func (f *follower) statement() (state.Slot, []byte, error) {
 	if n := len(s.Events) - reportEvents; n > 0 {
 		s.Events = s.Events[n:]
 	}
-	st, err := evidence.NewStatement(evidence.TypeStatus, f.cfg.Model, s.Running, s)
+	st, err := evidence.NewStatement(evidence.TypeStatus, f.cfg.Model, s.Subject(), s)
 	if err != nil {
 		return state.Slot{}, nil, fmt.Errorf("status: %w", err)
 	}
@@ -256,7 +261,7 @@ func (f *follower) statement() (state.Slot, []byte, error) {
 	if len(bundle) > artifact.MaxBundle {
 		return state.Slot{}, nil, errors.New("the status is too large")
 	}
-	return f.live.slot, bundle, nil
+	return slot, bundle, nil
 }
 
 func reported(kind string) bool {

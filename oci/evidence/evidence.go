@@ -223,7 +223,8 @@ type Decision struct {
 	Policy   artifact.Digest `json:"policy"`
 }
 
-// Status is status/v1: what a device says of itself, signed by its key. Subject is the digest that runs.
+// Status is status/v1: what a device says of itself, signed by its key. Subject is the digest that runs, or, while nothing
+// does (state "empty"), the device's id.
 type Status struct {
 	Device   string            `json:"device"` // hash of its public key
 	Class    string            `json:"class"`
@@ -239,6 +240,69 @@ type Status struct {
 	Events   []StatusEvent     `json:"events"`  // newest last, bounded
 	Journal  JournalHead       `json:"journal"`
 	Trust    int               `json:"trustVersion"`
+
+	Version    string             `json:"version,omitempty"` // of what runs
+	Expires    *time.Time         `json:"expires,omitempty"` // of the newest record accepted
+	Stale      bool               `json:"stale,omitempty"`   // it has expired
+	Pinned     bool               `json:"pinned,omitempty"`  // rolled back by hand: it stays until the channel moves on
+	Clock      *StatusClock       `json:"clock,omitempty"`
+	Health     *StatusHealth      `json:"health,omitempty"`   // of what runs, since it serves
+	Rollback   *StatusNote        `json:"rollback,omitempty"` // the last one
+	Refusal    *StatusNote        `json:"refusal,omitempty"`  // the last one
+	Waiting    *StatusWaiting     `json:"waiting,omitempty"`  // what the device's own policy does not let it take now
+	Quarantine []StatusQuarantine `json:"quarantine,omitempty"`
+}
+
+// Subject is what a statement of s is about.
+func (s *Status) Subject() artifact.Digest {
+	if s.Running == "" {
+		return artifact.Digest("sha256:" + s.Device)
+	}
+	return s.Running
+}
+
+// StatusEmpty is the state of a device that runs nothing in the channel.
+const StatusEmpty = "empty"
+
+// StatusClock tells how far the times in a report can be believed.
+type StatusClock struct {
+	OK    bool      `json:"ok"`    // the device's clock is not behind the floor
+	Floor time.Time `json:"floor"` // the latest signed time that it has seen
+}
+
+// StatusHealth is what the running model has done.
+type StatusHealth struct {
+	Requests int64 `json:"requests"` // finished, errors included
+	Errors   int64 `json:"errors"`   // through the model's or the device's fault
+	P50      int64 `json:"p50Ns"`    // of inference time
+	P99      int64 `json:"p99Ns"`
+}
+
+// StatusNote is why something does not run.
+type StatusNote struct {
+	At     time.Time       `json:"at"`
+	From   artifact.Digest `json:"from,omitempty"`
+	To     artifact.Digest `json:"to,omitempty"`
+	Seq    int64           `json:"seq,omitempty"`
+	Record artifact.Digest `json:"record,omitempty"` // that was refused
+	Reason string          `json:"reason"`
+}
+
+// StatusWaiting is a model that the device's own policy holds back.
+type StatusWaiting struct {
+	Digest  artifact.Digest `json:"digest"`
+	Version string          `json:"version,omitempty"`
+	Action  string          `json:"action"` // that was not allowed: download or activate
+	Since   time.Time       `json:"since"`
+	Reason  string          `json:"reason"`
+}
+
+// StatusQuarantine is a digest that is not tried again before the channel's seq passes Seq.
+type StatusQuarantine struct {
+	Digest artifact.Digest `json:"digest"`
+	Seq    int64           `json:"seq"`
+	At     time.Time       `json:"at"`
+	Reason string          `json:"reason"`
 }
 
 // StatusEvent is one change on the device.

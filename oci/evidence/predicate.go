@@ -215,8 +215,9 @@ func ParseDeployment(raw []byte) (*Deployment, error) {
 
 // Bounds of status/v1.
 const (
-	MaxStatusEvents = 64
-	MaxLabels       = 32
+	MaxStatusEvents     = 64
+	MaxStatusQuarantine = 16
+	MaxLabels           = 32
 )
 
 // ParseStatus reads status/v1.
@@ -232,7 +233,7 @@ func ParseStatus(raw []byte) (*Status, error) {
 		notEmpty("model", s.Model),
 		atLeast("seq", s.Seq, 0),
 		notEmpty("state", s.State),
-		digest("running", s.Running),
+		optDigest("running", s.Running),
 		optDigest("previous", s.Previous),
 		timeSet("at", s.At),
 		notEmpty("runtime", s.Runtime),
@@ -240,6 +241,12 @@ func ParseStatus(raw []byte) (*Status, error) {
 		digest("journal.head", s.Journal.Head),
 		atLeast("trustVersion", int64(s.Trust), 1),
 	); err != nil {
+		return nil, err
+	}
+	if (s.Running == "") != (s.State == StatusEmpty) {
+		return nil, fmt.Errorf("running: %q while the state is %q", s.Running, s.State)
+	}
+	if err := s.checkMore(); err != nil {
 		return nil, err
 	}
 	if len(s.Labels) > MaxLabels {
@@ -261,6 +268,36 @@ func ParseStatus(raw []byte) (*Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// checkMore checks what reports of older devices do not have.
+func (s *Status) checkMore() error {
+	if len(s.Quarantine) > MaxStatusQuarantine {
+		return fmt.Errorf("quarantine: more than %d", MaxStatusQuarantine)
+	}
+	var errs []error
+	if s.Expires != nil {
+		errs = append(errs, timeSet("expires", *s.Expires))
+	}
+	if h := s.Health; h != nil {
+		errs = append(errs, atLeast("health.requests", h.Requests, 0), atLeast("health.errors", h.Errors, 0), atLeast("health.p50Ns", h.P50, 0), atLeast("health.p99Ns", h.P99, 0))
+	}
+	for _, n := range []struct {
+		at   string
+		note *StatusNote
+	}{{"rollback", s.Rollback}, {"refusal", s.Refusal}} {
+		if x := n.note; x != nil {
+			errs = append(errs, timeSet(n.at+".at", x.At), optDigest(n.at+".from", x.From), optDigest(n.at+".to", x.To), optDigest(n.at+".record", x.Record), atLeast(n.at+".seq", x.Seq, 0))
+		}
+	}
+	if w := s.Waiting; w != nil {
+		errs = append(errs, digest("waiting.digest", w.Digest), notEmpty("waiting.action", w.Action), timeSet("waiting.since", w.Since))
+	}
+	for i, q := range s.Quarantine {
+		at := fmt.Sprintf("quarantine[%d]", i)
+		errs = append(errs, digest(at+".digest", q.Digest), atLeast(at+".seq", q.Seq, 0), timeSet(at+".at", q.At))
+	}
+	return first(errs...)
 }
 
 // ParseVSA reads a SLSA VSA v1 that carries our extension. Keys that neither SLSA nor Waybill define are ignored, as

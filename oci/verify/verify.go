@@ -409,7 +409,7 @@ func (v verifier) meaning(s *evidence.Statement, key trust.Key, want Want) *Erro
 		if v.on("device") && st.Device != key.ID {
 			return refuse(WrongSigner, "status of device %s is signed by key %s", short(st.Device), short(key.ID))
 		}
-		if v.on("subject") && st.Running != s.SubjectDigest() {
+		if v.on("subject") && st.Subject() != s.SubjectDigest() {
 			return refuse(WrongSubject, "status says that %s runs, its subject is %s", st.Running.Short(), s.SubjectDigest().Short())
 		}
 	case evidence.TypeDeployment:

@@ -70,7 +70,7 @@ var semantic = []string{
 	"prev", "not the target", "given twice", "verdicts", "epoch", "rollback.from", "is not that of the public key",
 	"PUBLIC KEY", "parse public key", "cannot meet the threshold", "approverRoles on", "same key", "lower and an upper", "pattern", "rollout.id",
 	"is not that of issuer and subject", "trustedRootJSON has digest",
-	"not sorted", "before from", "rules[", "until is no time", "until on a root key",
+	"not sorted", "while the state is", "before from", "rules[", "until is no time", "until on a root key",
 }
 
 // The strict decoders and the schemas say the same about every fixture and about every mutation of each: key dropped, key
