@@ -3,7 +3,10 @@ module github.com/waybill-ml/waybill
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1
+	connectrpc.com/grpchealth v1.5.0
 	github.com/VictoriaMetrics/metrics v1.35.1
+	github.com/bufbuild/protocompile v0.14.1
 	github.com/docker/cli v29.7.2+incompatible
 	github.com/goccy/go-yaml v1.19.2
 	github.com/google/go-containerregistry v0.22.1

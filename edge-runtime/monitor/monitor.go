@@ -3,49 +3,34 @@
 package monitor
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
 )
 
 // Metrics is one process's set of metrics. It is safe for concurrent use.
 type Metrics struct {
-	set *metrics.Set
+	set   *metrics.Set
+	hists sync.Map // histKey -> *Histogram
+
+	mu      sync.Mutex
+	digests map[string][]*Model // by name, the one that serves last
 }
 
 // New makes an empty set.
-func New() *Metrics { return &Metrics{set: metrics.NewSet()} }
+func New() *Metrics { return &Metrics{set: metrics.NewSet(), digests: map[string][]*Model{}} }
 
-// buckets are the upper bounds of the latency histogram in seconds.
+// buckets are the upper bounds of the latency histograms in seconds.
 var buckets = [...]float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 
-// Request counts one inference request of model (the artifact's digest) that was answered with an HTTP status.
+// Request counts one inference request that reached no model.
 func (m *Metrics) Request(model, digest string, status int) {
 	m.set.GetOrCreateCounter(series("waybill_requests_total", "model", model, "digest", digest, "code", fmt.Sprint(status))).Inc()
-}
-
-// Inference records the time that one successful inference took, without queueing and network.
-func (m *Metrics) Inference(model, digest string, d time.Duration) {
-	s := d.Seconds()
-	l := []string{"model", model, "digest", digest}
-	for _, b := range buckets {
-		c := m.set.GetOrCreateCounter(series("waybill_inference_seconds_bucket", append(l, "le", fmt.Sprint(b))...))
-		if s <= b {
-			c.Inc()
-		}
-	}
-	m.set.GetOrCreateCounter(series("waybill_inference_seconds_bucket", append(l, "le", "+Inf")...)).Inc()
-	m.set.GetOrCreateCounter(series("waybill_inference_seconds_count", l...)).Inc()
-	m.set.GetOrCreateFloatCounter(series("waybill_inference_seconds_sum", l...)).Add(s)
-}
-
-// InFlight adds to the number of requests being worked on.
-func (m *Metrics) InFlight(model string, delta int) {
-	m.set.GetOrCreateCounter(series("waybill_requests_in_flight", "model", model)).Add(delta)
 }
 
 // Swap counts a change of the active digest.
@@ -85,18 +70,67 @@ func series(name string, labels ...string) string {
 
 var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// types are the TYPE lines of the families above.
-const types = "# TYPE waybill_requests_total counter\n" +
-	"# TYPE waybill_inference_seconds histogram\n" +
-	"# TYPE waybill_requests_in_flight gauge\n" +
-	"# TYPE waybill_swaps_total counter\n" +
-	"# TYPE waybill_model_active gauge\n"
+// families are the metrics of this package, in the order of docs/metrics.md.
+var families = [...]struct{ name, kind, help string }{
+	{"waybill_requests_total", "counter", "Inference requests by status; digest is empty when no model was reached."},
+	{"waybill_rejected_total", "counter", "Inference requests turned away before a model worked on them, by reason."},
+	{"waybill_request_seconds", "histogram", "Time from arrival to answer of answered inference requests."},
+	{"waybill_queue_seconds", "histogram", "Time that inference requests waited for their turn."},
+	{"waybill_inference_seconds", "histogram", "Time that the modules worked for an answered request, without queueing and network."},
+	{"waybill_requests_in_flight", "gauge", "Inference requests being worked on or waiting."},
+	{"waybill_requests_queued", "gauge", "Inference requests waiting for their turn."},
+	{"waybill_swaps_total", "counter", "Activations."},
+	{"waybill_swap_drain_seconds", "histogram", "Time from the replacement of a model to the end of its last request or session."},
+	{"waybill_model_active", "gauge", "1 for the digest that serves, 0 for those that did."},
+	{"waybill_sessions", "gauge", "Streams whose state the server keeps."},
+	{"waybill_session_bytes", "gauge", "Memory of the streams' states."},
+	{"waybill_sessions_started_total", "counter", "Streams begun."},
+	{"waybill_sessions_ended_total", "counter", "Streams ended, by reason."},
+	{"waybill_ready", "gauge", "1 when every configured model serves and the server does not drain."},
+	{"waybill_live", "gauge", "1 while requests can make progress."},
+}
 
-// Write writes all metrics, those of the Go process included. A TYPE line without samples is legal.
+// Write writes all metrics, those of the Go process included. Families without samples show their TYPE line alone.
 func (m *Metrics) Write(w io.Writer) {
-	_, _ = io.WriteString(w, types)
-	m.set.WritePrometheus(w)
+	var b bytes.Buffer
+	m.set.WritePrometheus(&b)
+	m.hists.Range(func(k, h any) bool {
+		h.(*Histogram).write(&b, k.(histKey).name, k.(histKey).labels)
+		return true
+	})
+	byFamily := map[string][]string{}
+	var rest []string
+	for line := range strings.Lines(b.String()) {
+		name := line[:max(0, strings.IndexAny(line, "{ "))]
+		if f := familyOf(name); f != "" {
+			byFamily[f] = append(byFamily[f], line)
+		} else {
+			rest = append(rest, line)
+		}
+	}
+	for _, f := range families {
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", f.name, f.help, f.name, f.kind)
+		for _, line := range byFamily[f.name] {
+			_, _ = io.WriteString(w, line)
+		}
+	}
+	for _, line := range rest {
+		_, _ = io.WriteString(w, line)
+	}
 	metrics.WriteProcessMetrics(w)
+}
+
+// familyOf tells which of the families a sample belongs to, "" for none.
+func familyOf(sample string) string {
+	for _, f := range families {
+		if rest, ok := strings.CutPrefix(sample, f.name); ok {
+			switch rest {
+			case "", "_bucket", "_sum", "_count":
+				return f.name
+			}
+		}
+	}
+	return ""
 }
 
 // ServeHTTP answers a scrape.

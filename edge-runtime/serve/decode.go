@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
@@ -22,11 +24,17 @@ type codecPorts struct {
 	outputs []artifact.Port
 	input   map[string]int
 	output  map[string]int
-	first   map[int]engine.Tensor // inputs that carry a stream's state: what they are when a request leaves them out
+	state   []stateVar
+}
+
+// stateVar is an input that carries a stream's state from call to call.
+type stateVar struct {
+	input, output int
+	first         engine.Tensor // what it is when a request leaves it out
 }
 
 func newCodecPorts(i *artifact.Interface) codecPorts {
-	c := codecPorts{inputs: i.Inputs, outputs: i.Outputs, input: map[string]int{}, output: map[string]int{}, first: map[int]engine.Tensor{}}
+	c := codecPorts{inputs: i.Inputs, outputs: i.Outputs, input: map[string]int{}, output: map[string]int{}}
 	for n, p := range i.Inputs {
 		c.input[p.Name] = n
 	}
@@ -36,10 +44,45 @@ func newCodecPorts(i *artifact.Interface) codecPorts {
 	state, err := engine.InitialState(i) // the engine refuses to load a model whose state is wrong
 	for n := range state {
 		if err == nil {
-			c.first[c.input[i.State[n].Input]] = state[n]
+			c.state = append(c.state, stateVar{c.input[i.State[n].Input], c.output[i.State[n].Output], state[n]})
 		}
 	}
 	return c
+}
+
+// begin is the state of a stream before its first call.
+func (c *codecPorts) begin() []engine.Tensor {
+	var v []engine.Tensor
+	for _, s := range c.state {
+		v = append(v, s.first)
+	}
+	return v
+}
+
+// resume puts the state of a session into a request, which must not bring its own. Unless it asks for them the state's
+// outputs are not sent: the server carries them.
+func (c *codecPorts) resume(req *request, state []engine.Tensor) error {
+	carried := map[int]bool{}
+	for i, s := range c.state {
+		if req.given[s.input] {
+			return fmt.Errorf("input %q is the session's state, which the server carries: leave it out, or send no sequence_id", c.inputs[s.input].Name)
+		}
+		req.inputs[s.input] = state[i]
+		carried[s.output] = true
+	}
+	if !req.chosen {
+		req.outputs = slices.DeleteFunc(req.outputs, func(o wanted) bool { return carried[o.output] })
+	}
+	return nil
+}
+
+// carried picks the state out of a model's outputs.
+func (c *codecPorts) carried(outs []engine.Tensor) []engine.Tensor {
+	var v []engine.Tensor
+	for _, s := range c.state {
+		v = append(v, outs[s.output])
+	}
+	return v
 }
 
 // datatype is the protocol's name for a port. What the protocol has no type for is shown as BYTES (JSON text, see
@@ -63,8 +106,18 @@ func datatype(p *artifact.Port) string {
 type request struct {
 	id      string
 	hasID   bool
+	session string
 	inputs  []engine.Tensor // in the order of the interface
-	outputs []int           // indices of the requested outputs, in the request's order
+	given   []bool          // which of them the request brought
+	outputs []wanted        // in the request's order
+	chosen  bool            // the request listed its outputs
+	typed   bool            // gRPC: the request had typed contents, and so may the answer
+}
+
+// wanted is an output to send, by its number in the interface.
+type wanted struct {
+	output int
+	binary bool
 }
 
 // wireRequest is the protocol's request; fields that the protocol does not know are ignored, as it demands.
@@ -82,10 +135,12 @@ type wireRequest struct {
 		Name       string                     `json:"name"`
 		Parameters map[string]json.RawMessage `json:"parameters"`
 	} `json:"outputs"`
+
+	session string
 }
 
-// decodeRequest reads an inference request against a model's interface.
-func decodeRequest(raw []byte, ports *codecPorts) (*request, error) {
+// parseRequest reads the JSON of a request.
+func parseRequest(raw []byte) (*wireRequest, error) {
 	var wr wireRequest
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if err := d.Decode(&wr); err != nil {
@@ -97,57 +152,174 @@ func decodeRequest(raw []byte, ports *codecPorts) (*request, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something after the request's JSON object")
 	}
-	req := &request{inputs: make([]engine.Tensor, len(ports.inputs))}
+	return &wr, nil
+}
+
+// params reads the parameters that mean something here.
+func (wr *wireRequest) params() (p params, err error) {
+	if raw, ok := wr.Parameters["sequence_id"]; ok {
+		var n uint64
+		switch {
+		case json.Unmarshal(raw, &p.sequence) == nil:
+		case json.Unmarshal(raw, &n) == nil && n > 0:
+			p.sequence = strconv.FormatUint(n, 10)
+		case json.Unmarshal(raw, &n) != nil:
+			return p, fmt.Errorf("parameter sequence_id is %s; it is a text or a whole number", raw)
+		}
+	}
+	if p.start, err = flag(wr.Parameters, "sequence_start"); err != nil {
+		return p, err
+	}
+	if p.end, err = flag(wr.Parameters, "sequence_end"); err != nil {
+		return p, err
+	}
+	if raw, ok := wr.Parameters["timeout"]; ok {
+		var us uint64
+		if err := json.Unmarshal(raw, &us); err != nil {
+			return p, fmt.Errorf("parameter timeout is %s; it is a number of microseconds", raw)
+		}
+		p.timeout = microseconds(us)
+	}
+	wr.session = p.sequence
+	return p, p.check()
+}
+
+func (p *params) check() error {
+	if len(p.sequence) > maxSequenceID {
+		return fmt.Errorf("parameter sequence_id has %d bytes, more than %d", len(p.sequence), maxSequenceID)
+	}
+	if p.sequence == "" && (p.start || p.end) {
+		return errors.New("sequence_start and sequence_end need a sequence_id other than 0")
+	}
+	return nil
+}
+
+const maxSequenceID = 128
+
+func microseconds(n uint64) time.Duration {
+	return time.Duration(min(n, uint64(time.Hour/time.Microsecond))) * time.Microsecond
+}
+
+// flag reads a parameter that is true or false; without it, it is false.
+func flag(m map[string]json.RawMessage, name string) (v bool, err error) {
+	raw, ok := m[name]
+	if !ok {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return false, fmt.Errorf("parameter %s is %s; it is true or false", name, raw)
+	}
+	return v, nil
+}
+
+// decode reads the tensors of a request against a model's interface. blob is what follows the JSON: the binary tensors in the
+// order of the inputs. They are not copied.
+func (wr *wireRequest) decode(blob []byte, ports *codecPorts) (*request, error) {
+	req := newRequest(ports)
+	req.session = wr.session
 	if wr.ID != nil {
 		req.id, req.hasID = *wr.ID, true
 	}
-	seen := make([]bool, len(ports.inputs))
 	for i := range wr.Inputs {
 		in := &wr.Inputs[i]
-		n, ok := ports.input[in.Name]
-		if !ok {
-			return nil, fmt.Errorf("the model has no input %q; it has %s", in.Name, portNames(ports.inputs))
+		n, err := req.claim(ports, in.Name)
+		if err != nil {
+			return nil, err
 		}
-		if seen[n] {
-			return nil, fmt.Errorf("input %q stands twice in the request", in.Name)
-		}
-		seen[n] = true
 		if in.Shape == nil {
 			return nil, fmt.Errorf("input %q has no shape", in.Name)
 		}
-		t, err := decodeTensor(&ports.inputs[n], in.Datatype, *in.Shape, in.Data)
+		var t engine.Tensor
+		if size, ok := in.Parameters["binary_data_size"]; ok {
+			var mine []byte
+			if mine, blob, err = cut(size, in.Data, blob); err == nil {
+				t, err = decodeBytes(&ports.inputs[n], in.Datatype, *in.Shape, mine)
+			}
+		} else {
+			t, err = decodeTensor(&ports.inputs[n], in.Datatype, *in.Shape, in.Data)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("input %q: %w", in.Name, err)
 		}
 		req.inputs[n] = t
 	}
-	for n, ok := range seen {
-		if ok {
-			continue
-		}
-		if ports.inputs[n].Kind == "optional" {
-			req.inputs[n] = engine.Tensor{Kind: abi.Optional}
-			continue
-		}
-		if t, ok := ports.first[n]; ok {
-			req.inputs[n] = t
-			continue
-		}
-		return nil, fmt.Errorf("input %q is missing; the model needs %s", ports.inputs[n].Name, portNames(ports.inputs))
+	if len(blob) > 0 {
+		return nil, fmt.Errorf("there are %d bytes after the last binary tensor", len(blob))
+	}
+	if err := req.complete(ports); err != nil {
+		return nil, err
+	}
+	all, err := flag(wr.Parameters, "binary_data_output")
+	if err != nil {
+		return nil, err
 	}
 	for i := range wr.Outputs {
-		n, ok := ports.output[wr.Outputs[i].Name]
-		if !ok {
-			return nil, fmt.Errorf("the model has no output %q; it has %s", wr.Outputs[i].Name, portNames(ports.outputs))
+		o := &wr.Outputs[i]
+		binary := all
+		if _, ok := o.Parameters["binary_data"]; ok {
+			if binary, err = flag(o.Parameters, "binary_data"); err != nil {
+				return nil, fmt.Errorf("output %q: %w", o.Name, err)
+			}
 		}
-		req.outputs = append(req.outputs, n)
+		if err := req.want(ports, o.Name, binary); err != nil {
+			return nil, err
+		}
 	}
 	if len(wr.Outputs) == 0 {
-		for n := range ports.outputs {
-			req.outputs = append(req.outputs, n)
-		}
+		req.wantAll(ports, all)
 	}
 	return req, nil
+}
+
+func newRequest(ports *codecPorts) *request {
+	return &request{inputs: make([]engine.Tensor, len(ports.inputs)), given: make([]bool, len(ports.inputs))}
+}
+
+// claim finds the input that a request names, once.
+func (r *request) claim(ports *codecPorts, name string) (int, error) {
+	n, ok := ports.input[name]
+	if !ok {
+		return 0, fmt.Errorf("the model has no input %q; it has %s", name, portNames(ports.inputs))
+	}
+	if r.given[n] {
+		return 0, fmt.Errorf("input %q stands twice in the request", name)
+	}
+	r.given[n] = true
+	return n, nil
+}
+
+// complete fills in what a request may leave out.
+func (r *request) complete(ports *codecPorts) error {
+	for _, s := range ports.state {
+		if !r.given[s.input] {
+			r.inputs[s.input] = s.first
+		}
+	}
+	for n, ok := range r.given {
+		switch {
+		case ok || r.inputs[n].Shape != nil:
+		case ports.inputs[n].Kind == "optional":
+			r.inputs[n] = engine.Tensor{Kind: abi.Optional}
+		default:
+			return fmt.Errorf("input %q is missing; the model needs %s", ports.inputs[n].Name, portNames(ports.inputs))
+		}
+	}
+	return nil
+}
+
+func (r *request) want(ports *codecPorts, name string, binary bool) error {
+	n, ok := ports.output[name]
+	if !ok {
+		return fmt.Errorf("the model has no output %q; it has %s", name, portNames(ports.outputs))
+	}
+	r.outputs, r.chosen = append(r.outputs, wanted{n, binary}), true
+	return nil
+}
+
+func (r *request) wantAll(ports *codecPorts, binary bool) {
+	for n := range ports.outputs {
+		r.outputs = append(r.outputs, wanted{n, binary})
+	}
 }
 
 func portNames(ports []artifact.Port) string {
@@ -158,27 +330,46 @@ func portNames(ports []artifact.Port) string {
 	return listNames(n)
 }
 
-func decodeTensor(p *artifact.Port, dt string, shape []int64, data json.RawMessage) (engine.Tensor, error) {
-	var t engine.Tensor
+// tensorPort checks what a request says about a tensor against its port and returns the tensor without its elements, and
+// their number. optional tells that it goes into an optional.
+func tensorPort(p *artifact.Port, dt string, shape []int64) (t engine.Tensor, n int64, optional bool, err error) {
 	port := p
 	if p.Kind == "optional" && p.Elem != nil {
-		port = p.Elem
+		port, optional = p.Elem, true
 	}
 	if port.Kind != "" && port.Kind != "tensor" {
-		return t, fmt.Errorf("it is a %s, which the protocol cannot carry", port.Kind)
+		return t, 0, false, fmt.Errorf("it is a %s, which the protocol cannot carry", port.Kind)
 	}
 	want := datatype(port)
 	if dt != want {
-		return t, fmt.Errorf("datatype %q, the model wants %s", dt, want)
+		return t, 0, false, fmt.Errorf("datatype %q, the model wants %s", dt, want)
 	}
 	d, _ := abi.ParseDType(port.DType)
 	if info, ok := d.Info(); !ok || info.OIP == "" {
-		return t, fmt.Errorf("the protocol has no datatype for %s", port.DType)
+		return t, 0, false, fmt.Errorf("the protocol has no datatype for %s", port.DType)
 	}
 	if len(shape) > abi.MaxRank {
-		return t, fmt.Errorf("rank %d is more than %d", len(shape), abi.MaxRank)
+		return t, 0, false, fmt.Errorf("rank %d is more than %d", len(shape), abi.MaxRank)
 	}
-	n, err := engine.Count(shape)
+	if n, err = engine.Count(shape); err != nil {
+		return t, 0, false, err
+	}
+	if shape == nil {
+		shape = []int64{}
+	}
+	return engine.Tensor{DType: d, Shape: shape}, n, optional, nil
+}
+
+// whole puts t into an optional when its port is one.
+func whole(t engine.Tensor, optional bool) engine.Tensor {
+	if optional {
+		return engine.Tensor{Kind: abi.Optional, DType: t.DType, Elems: []engine.Tensor{t}}
+	}
+	return t
+}
+
+func decodeTensor(p *artifact.Port, dt string, shape []int64, data json.RawMessage) (engine.Tensor, error) {
+	t, n, optional, err := tensorPort(p, dt, shape)
 	if err != nil {
 		return t, err
 	}
@@ -189,18 +380,11 @@ func decodeTensor(p *artifact.Port, dt string, shape []int64, data json.RawMessa
 	if len(data) == 0 {
 		return t, errors.New("it has no data")
 	}
-	t = engine.Tensor{DType: d, Shape: shape}
-	if t.Shape == nil {
-		t.Shape = []int64{}
-	}
-	s := scanner{b: data, put: putFunc(d, &t, n)}
-	if err := s.data(shape, n); err != nil {
+	s := scanner{b: data, put: putFunc(t.DType, &t, n)}
+	if err := s.data(t.Shape, n); err != nil {
 		return t, err
 	}
-	if p != port {
-		return engine.Tensor{Kind: abi.Optional, DType: d, Elems: []engine.Tensor{t}}, nil
-	}
-	return t, nil
+	return whole(t, optional), nil
 }
 
 // scanner walks the elements of a data array. Its bytes are valid JSON already: encoding/json has checked them.

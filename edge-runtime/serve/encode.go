@@ -13,10 +13,16 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 )
 
-// encodeResponse writes the answer by hand: reflection over large arrays costs more than the inference.
-func encodeResponse(sl *slot, req *request, outs []engine.Tensor) ([]byte, error) {
+// encodeResponse writes the answer by hand: reflection over large arrays costs more than the inference. header is the length
+// of its JSON when binary tensors follow, -1 when it is all JSON.
+func encodeResponse(sl *slot, req *request, outs []engine.Tensor) (b []byte, header int, err error) {
 	i := sl.model.Runner.Interface()
-	b := append([]byte(nil), `{"model_name":`...)
+	header = -1
+	size := 256
+	for _, o := range req.outputs {
+		size += 64 + len(i.Outputs[o.output].Name) + 4*len(outs[o.output].Data) // a guess
+	}
+	b = append(make([]byte, 0, size), `{"model_name":`...)
 	b = appendString(b, sl.name)
 	b = append(b, `,"model_version":`...)
 	b = appendString(b, i.Version)
@@ -26,49 +32,99 @@ func encodeResponse(sl *slot, req *request, outs []engine.Tensor) ([]byte, error
 	}
 	b = append(b, `,"parameters":{"digest":`...)
 	b = appendString(b, string(sl.model.Digest))
+	if req.session != "" {
+		b = append(b, `,"sequence_id":`...)
+		b = appendString(b, req.session)
+	}
 	b = append(b, `},"outputs":[`...)
-	for k, n := range req.outputs {
+	var blobs [][]byte
+	for k, o := range req.outputs {
 		if k > 0 {
 			b = append(b, ',')
 		}
-		var err error
-		if b, err = appendOutput(b, i.Outputs[n].Name, &outs[n]); err != nil {
-			return nil, fmt.Errorf("output %q: %w", i.Outputs[n].Name, err)
+		port := &i.Outputs[o.output]
+		var blob []byte
+		if b, blob, err = appendOutput(b, port.Name, &outs[o.output], o.binary); err != nil {
+			return nil, 0, fmt.Errorf("output %q: %w", port.Name, err)
+		}
+		if o.binary {
+			blobs = append(blobs, blob)
+			header = 0
 		}
 	}
-	return append(b, ']', '}', '\n'), nil
+	b = append(b, ']', '}')
+	if header < 0 {
+		return append(b, '\n'), header, nil
+	}
+	header = len(b)
+	for _, blob := range blobs {
+		b = append(b, blob...)
+	}
+	return b, header, nil
 }
 
-// appendOutput writes one output tensor. The protocol has no sequences and maps: such a value is one BYTES element that
-// holds its JSON, marked by the parameter content_type.
-func appendOutput(b []byte, name string, t *engine.Tensor) ([]byte, error) {
+// appendOutput writes one output tensor; with binary its elements are left to blob. The protocol has no sequences and maps:
+// such a value is one BYTES element that holds its JSON, marked by the parameter content_type.
+func appendOutput(b []byte, name string, t *engine.Tensor, binary bool) (_, blob []byte, err error) {
 	b = append(b, `{"name":`...)
 	b = appendString(b, name)
+	shape, kind := t.Shape, ""
+	var text []byte
 	if t.Kind != abi.Tensor {
-		text, err := appendValue(nil, t)
-		if err != nil {
-			return nil, err
+		if text, err = appendValue(nil, t); err != nil {
+			return nil, nil, err
 		}
-		b = append(b, `,"datatype":"BYTES","shape":[1],"parameters":{"content_type":"application/json"},"data":[`...)
-		b = appendString(b, string(text))
-		return append(b, ']', '}'), nil
-	}
-	info, ok := t.DType.Info()
-	if !ok || info.OIP == "" {
-		return nil, fmt.Errorf("the protocol has no datatype for %s", t.DType)
+		shape, kind = []int64{1}, "BYTES"
+	} else if info, ok := t.DType.Info(); ok && info.OIP != "" {
+		kind = info.OIP
+	} else {
+		return nil, nil, fmt.Errorf("the protocol has no datatype for %s", t.DType)
 	}
 	b = append(b, `,"datatype":"`...)
-	b = append(b, info.OIP...)
+	b = append(b, kind...)
 	b = append(b, `","shape":[`...)
-	for i, d := range t.Shape {
+	for i, d := range shape {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = strconv.AppendInt(b, d, 10)
 	}
-	b = append(b, `],"data":`...)
-	b, err := appendElements(b, t)
-	return append(b, '}'), err
+	b = append(b, ']')
+	if binary {
+		switch {
+		case text != nil:
+			blob = appendBytes(nil, string(text))
+		default:
+			blob = encodeBytes(t)
+		}
+	}
+	if binary || text != nil {
+		b = append(b, `,"parameters":{`...)
+		if text != nil {
+			b = append(b, `"content_type":"application/json"`...)
+		}
+		if binary {
+			if text != nil {
+				b = append(b, ',')
+			}
+			b = append(b, `"binary_data_size":`...)
+			b = strconv.AppendInt(b, int64(len(blob)), 10)
+		}
+		b = append(b, '}')
+	}
+	switch {
+	case binary:
+	case text != nil:
+		b = append(b, `,"data":[`...)
+		b = appendString(b, string(text))
+		b = append(b, ']')
+	default:
+		b = append(b, `,"data":`...)
+		if b, err = appendElements(b, t); err != nil {
+			return nil, nil, err
+		}
+	}
+	return append(b, '}'), blob, nil
 }
 
 // appendElements writes the elements of a tensor as a flat array.

@@ -117,7 +117,7 @@ func TestEndpoints(t *testing.T) {
 		want         string
 	}{
 		{"GET", "/v2", 200, `"name":"waybill"`},
-		{"GET", "/v2/", 200, `"extensions":[]`},
+		{"GET", "/v2/", 200, `"extensions":["binary_tensor_data","sequence"]`},
 		{"GET", "/v2/health/live", 200, `"live":true`},
 		{"GET", "/v2/health/ready", 200, `"ready":true`},
 		{"HEAD", "/v2/health/ready", 200, ""},
@@ -365,7 +365,7 @@ func TestOverloadAndDrain(t *testing.T) {
 		<-leave
 		return ins, nil
 	}
-	s, h := start(t, Config{MaxInFlight: 1}, r)
+	s, h := start(t, Config{MaxInFlight: 1, MaxQueue: -1}, r)
 	answer := make(chan int)
 	go func() {
 		res, err := http.Post(h.URL+"/v2/models/m/infer", "application/json", strings.NewReader(oneInt))
@@ -600,7 +600,11 @@ func FuzzDecodeRequest(f *testing.F) {
 	ports := newCodecPorts(&artifact.Interface{Inputs: []artifact.Port{port("x", "i64"), {Name: "s", Kind: "optional", Elem: &artifact.Port{DType: "string"}},
 		{Name: "f", Kind: "optional", Elem: &artifact.Port{DType: "f32"}}}, Outputs: []artifact.Port{port("x", "i64")}})
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		req, err := decodeRequest(raw, &ports)
+		wr, err := parseRequest(raw)
+		if err != nil {
+			return
+		}
+		req, err := wr.decode(nil, &ports)
 		if err != nil {
 			return
 		}

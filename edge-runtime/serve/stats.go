@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"net/http"
 	"sort"
 	"sync"
 	"time"
@@ -49,13 +50,13 @@ func (w *window) answered(d time.Duration) {
 
 // lost counts a failure by its HTTP status. A deadline's latency counts too: it is at least as long as the deadline.
 func (w *window) lost(status int, d time.Duration) {
-	if status == statusGatewayTimeout {
+	if status == http.StatusGatewayTimeout {
 		w.answered(d)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case status == statusGatewayTimeout:
+	case status == http.StatusGatewayTimeout:
 		w.ok--
 		w.failed++
 	case status >= 500:
@@ -90,3 +91,10 @@ func (w *window) snapshot() Stats {
 
 // rank is the index of the p-th percentile of n sorted values by the nearest-rank method.
 func rank(n, p int) int { return (n*p+99)/100 - 1 }
+
+// clientFault counts a request that its client is to blame for.
+func (w *window) clientFault() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused++
+}
