@@ -52,6 +52,7 @@ type config struct {
 	Log          logConfig    `json:"log,omitzero"`
 	// Reports say who gets the signed status; absent: the registry. [] keeps it on the device.
 	Reports []reportConfig `json:"reports,omitzero"`
+	Serve        serveConfig  `json:"serve,omitzero"`
 }
 
 // sensorConfig tells where the readings for the device's policy come from.
@@ -296,6 +297,9 @@ func (c *config) check() error {
 		return err
 	}
 	if err := checkReports(c.Reports); err != nil {
+		return err
+	}
+	if err := c.Serve.check(); err != nil {
 		return err
 	}
 	return checkChannels(c.Channels)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
-	"github.com/waybill-ml/waybill/edge-runtime/monitor"
 	"github.com/waybill-ml/waybill/edge-runtime/report"
 	"github.com/waybill-ml/waybill/edge-runtime/serve"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
@@ -93,7 +91,10 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	if cfg.DevicePolicy != "" {
 		d.local = newLocal(ctx, cfg, d.engine, log)
 	}
-	d.server = serve.New(serve.Config{Metrics: monitor.New(), Log: func(line string) { log.Error("serve", "line", line) }})
+	d.server = cfg.Serve.server(func(line string) { log.Error("serve", "line", line) })
+	for _, c := range cfg.Channels {
+		d.server.Expect(c.Model)
+	}
 	ac := agent.Config{
 		Class: cfg.Class, Labels: cfg.Labels, Version: version.Number,
 		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
@@ -224,13 +225,16 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 			log.Warn("stop", "error", cerr)
 		}
 	}()
-	listener, err := net.Listen("tcp", cfg.Listen)
+	listeners, err := listen(cfg, *path)
 	if err != nil {
-		return diag.Wrap(diag.Failure, err, "listen on %s", cfg.Listen).Hint("set \"listen\" in %s to a free port, or to port 0", *path)
+		return err
 	}
+	listener := listeners[0]
 	control, err := listenControl(cfg.Control)
 	if err != nil {
-		_ = listener.Close()
+		for _, l := range listeners {
+			_ = l.Close()
+		}
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -239,6 +243,9 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	self.phase.Store(phaseStarting)
 	done := make(chan error, 3)
 	go func() { done <- serveControl(ctx, watchDoor(control, log), controlHandler(d.agent, self.status)) }()
+	// Whoever asks while models are loaded hears that the process is alive and not ready.
+	served := make(chan error, 1)
+	go func() { served <- d.server.Serve(ctx, listener, cfg.Serve.grace(), listeners[1:]...) }()
 	// Nothing served is a state that status shows; the agent stays and follows its channels out of it.
 	if err := d.agent.Start(ctx); err != nil {
 		log.Error("start", "error", err)
@@ -270,10 +277,13 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		}
 	}()
 	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
+	for _, l := range listeners[1:] {
+		fmt.Fprintf(stdout, "listening for gRPC on %s\n", l.Addr())
+	}
 	self.phase.Store(phaseRunning)
 	stopping := context.AfterFunc(ctx, func() { self.phase.Store(phaseStopping) })
 	defer stopping()
-	serveErr := d.server.Serve(ctx, listener, grace)
+	serveErr := <-served
 	stop()
 	err = errors.Join(<-done, <-done)
 	if serveErr != nil {
