@@ -52,7 +52,7 @@ type config struct {
 	Log          logConfig    `json:"log,omitzero"`
 	// Reports say who gets the signed status; absent: the registry. [] keeps it on the device.
 	Reports []reportConfig `json:"reports,omitzero"`
-	Serve        serveConfig  `json:"serve,omitzero"`
+	Serve   serveConfig    `json:"serve,omitzero"`
 }
 
 // sensorConfig tells where the readings for the device's policy come from.
