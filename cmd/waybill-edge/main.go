@@ -43,6 +43,7 @@ func commands() []command {
 		{"history", "show the journal: every decision of this device", history},
 		{"poll", "look at the channels now", poll},
 		{"rollback", "take this device back to an artifact that it has run before", rollback},
+		{"doctor", "check everything that this device rests on; change nothing", runDoctor},
 		{"verify-journal", "check that the journal is whole and signed", verifyJournal},
 		{"version", "print the version", plain(printVersion)},
 	}

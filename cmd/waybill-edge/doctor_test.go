@@ -1,0 +1,351 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/internal/ui"
+)
+
+// healthy is a machine on which every check is content.
+func healthy() system {
+	return system{
+		disk: func(string) (diskFacts, error) {
+			return diskFacts{kind: "ext4", free: 1 << 30, total: 1 << 34, inodes: 1 << 20, inodesTotal: 1 << 21}, nil
+		},
+		write:  func(string) error { return nil },
+		synced: func() (bool, bool) { return true, true },
+		rtc:    func() (bool, bool) { return true, true },
+		limits: func(int) limitFacts { return limitFacts{descriptors: 65536, memory: 1 << 32, memoryBy: "a test"} },
+		engine: func(context.Context, engine.Mode) (engine.Mode, error) { return engine.Compiler, nil },
+		total:  func() (uint64, bool) { return 1 << 33, true },
+	}
+}
+
+func certificate(t *testing.T, file string, ends time.Time) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: ends}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each check is broken once, on a device that passes all of them.
+func TestDoctorFindsWhatIsBroken(t *testing.T) {
+	if goruntime.GOOS == "windows" {
+		t.Skip("file modes are POSIX")
+	}
+	p := newPublisher(t)
+	p.Doc.Expires = p.Now.Add(60 * 24 * time.Hour)
+	v1, v2 := p.pack("v1"), p.pack("v2")
+	d := enrolled(t, p, trialConfig{Duration: duration(100 * time.Millisecond), MinRequests: 1000})
+	d.start()
+	for _, v := range []int{1, 2} {
+		target := v1
+		if v == 2 {
+			target = v2
+		}
+		p.publish(p.change(target))
+		if _, err := d.do("poll"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home := filepath.Dir(d.cfg)
+	dir := filepath.Join(home, "state")
+	diagnose := func(edit func(*doctor)) *doctor {
+		x := &doctor{file: d.cfg, now: time.Now(), sys: healthy(), reach: lookAt}
+		if edit != nil {
+			edit(x)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		before := contents(t, home)
+		x.diagnose(ctx)
+		if after := contents(t, home); after != before {
+			t.Errorf("the doctor changed something:\n%s\n%s", before, after)
+		}
+		return x
+	}
+	find := func(x *doctor, check string, v verdict) *finding {
+		for i, f := range x.results {
+			if f.Check == check && f.Status == v {
+				return &x.results[i]
+			}
+		}
+		return nil
+	}
+	for _, f := range diagnose(nil).results {
+		if f.Status != good && f.Check != "watchdog" {
+			t.Errorf("the agent runs: %+v", f)
+		}
+	}
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := loadConfig(d.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := state.ReadOnly(fsx.OS{}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range diagnose(nil).results {
+		if f.Status != good && f.Check != "agent" {
+			t.Errorf("the agent is down: %+v", f)
+		}
+	}
+	newest := filepath.Join(dir, "state."+lastState(t, dir))
+	module := blobFile(t, dir, v2.Digest.Hex())
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	chmod := func(name string, mode os.FileMode) func() func() {
+		return func() func() {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(name, mode); err != nil {
+				t.Fatal(err)
+			}
+			return func() { _ = os.Chmod(name, info.Mode().Perm()) }
+		}
+	}
+	edit := func(name string, change func([]byte) []byte) func() func() {
+		return func() func() {
+			raw, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put := func(b []byte) {
+				_ = os.Chmod(name, 0o600)
+				if err := os.WriteFile(name, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				_ = os.Chmod(name, info.Mode().Perm())
+			}
+			put(change(bytes.Clone(raw)))
+			return func() { put(raw) }
+		}
+	}
+	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+	configure := func(change func(*config)) func() func() {
+		return edit(d.cfg, func(b []byte) []byte {
+			var c config
+			if err := json.Unmarshal(b, &c); err != nil {
+				t.Fatal(err)
+			}
+			change(&c)
+			out, err := json.Marshal(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		})
+	}
+	machine := func(change func(*system)) func(*doctor) { return func(x *doctor) { change(&x.sys) } }
+	disk := func(change func(*diskFacts)) func(*doctor) {
+		return machine(func(s *system) {
+			f, _ := s.disk("")
+			change(&f)
+			s.disk = func(string) (diskFacts, error) { return f, nil }
+		})
+	}
+	old := filepath.Join(home, "old.pem")
+	certificate(t, old, time.Now().Add(-time.Hour))
+	ending := filepath.Join(home, "ending.pem")
+	certificate(t, ending, time.Now().Add(48*time.Hour))
+	for _, c := range []struct {
+		name   string
+		breaks func() func()
+		with   func(*doctor)
+		check  string
+		status verdict
+		what   string
+	}{
+		{"configuration that is no JSON", edit(d.cfg, func(b []byte) []byte { return b[:len(b)/2] }), nil, "config", bad, ""},
+		{"configuration that others may write", chmod(d.cfg, 0o666), nil, "config", bad, "0666"},
+		{"key that others may read", chmod(cfg.Key, 0o644), nil, "key", bad, "may be read by others"},
+		{"key that is no key", edit(cfg.Key, flip), nil, "key", bad, ""},
+		{"trust document altered", edit(cfg.Trust.File, flip), nil, "trust", bad, ""},
+		{"trust document about to expire", nil, func(x *doctor) { x.now = x.now.Add(50 * 24 * time.Hour) }, "trust", doubt, "expires in"},
+		{"trust document expired", nil, func(x *doctor) { x.now = x.now.Add(61 * 24 * time.Hour) }, "trust", doubt, "expired"},
+		{"clock behind", nil, func(x *doctor) { x.now = x.now.Add(-50 * time.Hour) }, "clock", doubt, "behind the last signed time"},
+		{"clock not synchronised", nil, machine(func(s *system) { s.synced = func() (bool, bool) { return false, true } }), "clock sync", doubt, ""},
+		{"no real-time clock", nil, machine(func(s *system) { s.rtc = func() (bool, bool) { return false, true } }), "clock rtc", doubt, ""},
+		{"state directory open to others", chmod(dir, 0o755), nil, "state dir", bad, "0755"},
+		{"read-only disk", nil, disk(func(f *diskFacts) { f.readOnly = true }), "disk", bad, "read-only"},
+		{"FAT", nil, disk(func(f *diskFacts) { f.kind, f.noLocks = "vfat", true }), "disk", bad, "vfat"},
+		{"NFS", nil, disk(func(f *diskFacts) { f.kind, f.network = "nfs", true }), "disk", doubt, "network"},
+		{"state in memory", nil, disk(func(f *diskFacts) { f.kind, f.volatileMemory = "tmpfs", true }), "disk", doubt, "memory"},
+		{"disk that does not sync", nil, machine(func(s *system) { s.write = func(string) error { return errors.New("fsync: input/output error") } }), "disk write", bad, "fsync"},
+		{"full disk", nil, disk(func(f *diskFacts) { f.free = 1000 }), "disk space", bad, "1.0 kB free"},
+		{"nearly full disk", nil, disk(func(f *diskFacts) { f.free = 10 << 20 }), "disk space", doubt, ""},
+		{"no inodes", nil, disk(func(f *diskFacts) { f.inodes = 3 }), "disk inodes", bad, ""},
+		{"newest state document damaged", edit(newest, flip), nil, "state", doubt, "checksum"},
+		{"record that is stale", nil, func(x *doctor) { x.now = x.now.Add(10 * 24 * time.Hour) }, "record prod", doubt, "STALE"},
+		{"accepted record altered", edit(filepath.Join(dir, "blobs", "sha256", doc.Channels["prod"].Record.Hex()), flip), nil, "record prod", bad, "does not match its digest"},
+		{"module altered", edit(module, flip), nil, "files prod", bad, "does not match its digest"},
+		{"former manifest gone", func() func() { return gone(t, filepath.Join(dir, "blobs", "sha256", v1.Digest.Hex())) }, nil, "files prod", doubt, "no such file"},
+		{"journal altered", edit(journalPath(cfg), func(b []byte) []byte { return bytes.Replace(b, []byte(`"seq":1`), []byte(`"seq":7`), 1) }), nil, "journal", bad, "damaged"},
+		{"journal half-written", edit(journalPath(cfg), func(b []byte) []byte { return append(b, "0000"...) }), nil, "journal", doubt, "being written"},
+		{"journal put aside", func() func() {
+			f := journalPath(cfg) + ".damaged-1"
+			if err := os.WriteFile(f, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return func() { _ = os.Remove(f) }
+		}, nil, "journal", doubt, "put aside"},
+		{"cache that others may write", chmod(filepath.Join(dir, "cache"), 0o777), nil, "compile cache", bad, "0777"},
+		{"cache secret that others may read", chmod(filepath.Join(dir, "cache.secret"), 0o644), nil, "compile cache", bad, "0644"},
+		{"registry gone", nil, func(x *doctor) {
+			x.reach = func(context.Context, *channelConfig) (string, error) {
+				return "", diag.Wrap(diag.Registry, syscall.ECONNREFUSED, "HEAD")
+			}
+		}, "carrier prod", bad, "refused"},
+		{"registry at a port where nobody listens", configure(func(c *config) { c.Channels[0].Registry = "127.0.0.1:1" }), nil, "carrier prod", bad, ""},
+		{"port in use", configure(func(c *config) { c.Listen = busy.Addr().String() }), nil, "port", bad, "in use"},
+		{"client certificate expired", configure(func(c *config) { c.Channels[0].ClientCert = old }), func(x *doctor) { x.offline = true }, "certificate", bad, "expired"},
+		{"authority about to end", configure(func(c *config) { c.Channels[0].CAFile = ending }), func(x *doctor) { x.offline = true }, "certificate", doubt, "ends on"},
+		{"file that holds no certificate", configure(func(c *config) { c.Channels[0].CAFile = c.Key }), func(x *doctor) { x.offline = true }, "certificate", bad, "no certificate"},
+		{"no compiled code", nil, machine(func(s *system) {
+			s.engine = func(context.Context, engine.Mode) (engine.Mode, error) { return engine.Interpreter, nil }
+		}), "engine", doubt, "interpreted"},
+		{"compiler demanded and not allowed", nil, machine(func(s *system) {
+			s.engine = func(context.Context, engine.Mode) (engine.Mode, error) {
+				return 0, errors.New("mprotect: permission denied")
+			}
+		}), "engine", bad, "mprotect"},
+		{"few descriptors", nil, machine(func(s *system) { s.limits = func(int) limitFacts { return limitFacts{descriptors: 256} } }), "descriptors", doubt, "256"},
+		{"little memory", nil, machine(func(s *system) {
+			s.limits = func(int) limitFacts { return limitFacts{memory: 100 << 20, memoryBy: "the control group /x"} }
+		}), "memory", doubt, "105 MB"},
+		{"hardly any memory", nil, machine(func(s *system) {
+			s.limits = func(int) limitFacts { return limitFacts{memory: 10 << 20, memoryBy: "x"} }
+		}), "memory", bad, ""},
+		{"state of another device", func() func() {
+			return edit(cfg.Key, func([]byte) []byte { return otherKey(t) })()
+		}, nil, "state", bad, "belongs to device"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.breaks != nil {
+				defer c.breaks()()
+			}
+			x := diagnose(c.with)
+			f := find(x, c.check, c.status)
+			if f == nil || !strings.Contains(f.What, c.what) {
+				t.Errorf("%s %s with %q is missing in %+v", c.check, c.status, c.what, x.results)
+			}
+			var b bytes.Buffer
+			if err := printDiagnosis(&b, x.results, 100); err != nil {
+				t.Fatal(err)
+			}
+			for l := range strings.Lines(b.String()) {
+				if ui.Width(strings.TrimSuffix(l, "\n")) > 100 {
+					t.Errorf("%d columns: %s", ui.Width(l), l)
+				}
+			}
+		})
+	}
+	// As a command, also without a network: it fails exactly when something is broken.
+	out, err := command1(t, "doctor", "--config", d.cfg, "--offline", "--output", "json")
+	if got := diag.CodeOf(err); got != diag.OK && !strings.Contains(out, `"status": "fail"`) {
+		t.Errorf("exit code %d: %v\n%s", got, err, out)
+	}
+	var x diagnosis
+	if err := json.Unmarshal([]byte(out), &x); err != nil || x.Schema != schemaDoctor || len(x.Checks) < 15 || x.AgentRunning {
+		t.Errorf("%v: %s", err, out)
+	}
+	undo := edit(module, flip)()
+	defer undo()
+	out, err = command1(t, "doctor", "--config", d.cfg, "--offline")
+	if diag.CodeOf(err) != diag.Failure || !strings.Contains(out, "fail  files prod") || !strings.Contains(out, "help: waybill-edge rollback") {
+		t.Errorf("with a broken file: %v\n%s", err, out)
+	}
+}
+
+func lastState(t *testing.T, dir string) string {
+	t.Helper()
+	docs, err := filepath.Glob(filepath.Join(dir, "state.0*"))
+	if err != nil || len(docs) == 0 {
+		t.Fatalf("%v, %v", docs, err)
+	}
+	return strings.TrimPrefix(filepath.Base(docs[len(docs)-1]), "state.")
+}
+
+// blobFile is the largest layer that the manifest names.
+func blobFile(t *testing.T, dir, manifest string) string {
+	t.Helper()
+	blobs := filepath.Join(dir, "blobs", "sha256")
+	raw, err := os.ReadFile(filepath.Join(blobs, manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	es, err := os.ReadDir(blobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	best, size := "", int64(0)
+	for _, e := range es {
+		if info, err := e.Info(); err == nil && bytes.Contains(raw, []byte(e.Name())) && info.Size() > size {
+			best, size = filepath.Join(blobs, e.Name()), info.Size()
+		}
+	}
+	return best
+}
+
+func gone(t *testing.T, file string) func() {
+	t.Helper()
+	if err := os.Rename(file, file+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = os.Rename(file+".aside", file) }
+}
+
+func otherKey(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := command1(t, "enroll", "--out", dir, "--class", "x"); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "device.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
