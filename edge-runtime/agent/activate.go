@@ -337,6 +337,11 @@ func promote(c *state.Channel, s state.Slot, now time.Time, keep []state.Slot) {
 		c.Previous = nil
 	}
 	c.Current = &s
+	if c.Factory != nil && c.Factory.Digest == s.Digest && s.Seq > 0 { // a record has it too by now
+		x := *c.Factory
+		x.Seq, x.Epoch = s.Seq, max(x.Epoch, s.Epoch)
+		c.Factory = &x
+	}
 	// What the channel names stays longest, then the newest.
 	rank := func(o state.Slot) int {
 		if i := slices.IndexFunc(keep, func(k state.Slot) bool { return k.Digest == o.Digest }); i >= 0 {
@@ -346,7 +351,8 @@ func promote(c *state.Channel, s state.Slot, now time.Time, keep []state.Slot) {
 	}
 	c.Kept = nil
 	for _, o := range old {
-		if !o.Committed.IsZero() && o.Digest != s.Digest && (c.Previous == nil || o.Digest != c.Previous.Digest) {
+		factory := c.Factory != nil && c.Factory.Digest == o.Digest // it stays anyway
+		if !factory && !o.Committed.IsZero() && o.Digest != s.Digest && (c.Previous == nil || o.Digest != c.Previous.Digest) {
 			c.Kept = append(c.Kept, o)
 		}
 	}

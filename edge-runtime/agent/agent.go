@@ -115,6 +115,7 @@ type Channel struct {
 	Interval    time.Duration
 	Trial       Trial
 	Shadow      Shadow
+	Factory     Factory
 	Carrier     Carrier
 	Reporter    Reporter // may be nil
 }
@@ -178,6 +179,7 @@ type Agent struct {
 	mu    sync.Mutex
 	trust *trust.Document
 
+	careful   atomic.Bool // the last start did not come to its end
 	followers []*follower
 }
 
@@ -325,21 +327,6 @@ func later(clock, floor time.Time) time.Time {
 	return clock
 }
 
-// Start finishes or undoes what a restart interrupted and serves the committed artifact of each channel. An error means
-// that a channel has a committed artifact and nothing on the device could be served for it; the agent may run all the same.
-func (a *Agent) Start(ctx context.Context) error {
-	var errs []error
-	for _, f := range a.followers {
-		f.mu.Lock()
-		errs = append(errs, f.recover(ctx))
-		f.mu.Unlock()
-	}
-	if err := a.Store.Ballast().Ensure(); err != nil {
-		a.Log.Warn("no space could be reserved", "error", err)
-	}
-	return errors.Join(errs...)
-}
-
 // Run polls every channel until ctx ends, then lets activations under way stop where they are and closes the models.
 func (a *Agent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -352,6 +339,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // Close takes every model out of service and frees it, waiting for requests until ctx ends.
 func (a *Agent) Close(ctx context.Context) error {
+	a.endStart()
 	var errs []error
 	for _, f := range a.followers {
 		f.mu.Lock()
@@ -411,6 +399,7 @@ func (f *follower) run(ctx context.Context) {
 // look polls once, at once even what failed a moment ago if now is set, and waits until the report about it was handed over or
 // that failed. Nobody who wants to go back has to wait for either.
 func (f *follower) look(ctx context.Context, now bool) error {
+	f.a.endStart()
 	f.mu.Lock()
 	if now {
 		f.retryAt = time.Time{}

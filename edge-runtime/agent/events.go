@@ -23,6 +23,8 @@ const (
 	KindQuarantined = "quarantined" // not again under this record
 	KindInterrupted = "interrupted" // an activation was cut short and is forgotten
 	KindFallback    = "fallback"    // the committed artifact could not be served, another one is
+	KindFactory     = "factory"     // the artifact that the device was delivered with
+	KindLeft        = "left"        // a channel that is followed no longer, or has another model
 	KindFailed      = "failed"      // a try that may work later
 	KindTrust       = "trust"       // a newer trust document was accepted
 	KindHeld        = "held"        // too many rollbacks: waiting

@@ -82,9 +82,14 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 }
 
 func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
+	return f.fetchFrom(ctx, f.cfg.Carrier, d)
+}
+
+// fetchFrom brings d from src into the store; what lies there already is hashed again.
+func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descriptor) error {
 	fetch := func() error {
 		return f.a.blobs.Fetch(ctx, d.Digest, d.Size, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-			r, err := f.cfg.Carrier.Open(ctx, d, offset)
+			r, err := src.Open(ctx, d, offset)
 			if err != nil {
 				return nil, errors.Join(ErrTransient, err)
 			}

@@ -219,6 +219,7 @@ type world struct {
 	key  *devicekey.Key
 
 	shadows Shadower
+	runtime Runtime // instead of the fake one
 }
 
 func newWorld(t testing.TB) *world {
@@ -394,8 +395,12 @@ func (w *world) boot(fsys fsx.FS, reg *registry, edit ...func(*Config)) (*device
 	for _, e := range edit {
 		e(&cfg)
 	}
+	runs := Runtime(d.runtime)
+	if w.runtime != nil {
+		runs = w.runtime
+	}
 	d.Agent, err = New(context.Background(), cfg, Deps{
-		FS: fsys, Store: store, Journal: j, Runtime: d.runtime, Server: d.server, Signer: w.key, Clock: d.clock, Log: log, Shadows: w.shadows,
+		FS: fsys, Store: store, Journal: j, Runtime: runs, Server: d.server, Signer: w.key, Clock: d.clock, Log: log, Shadows: w.shadows,
 	})
 	if err != nil {
 		return nil, err

@@ -358,11 +358,12 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	if f.a.Trust().IsDenied(target.Digest) {
 		return refused(fmt.Errorf("the trust document denies %s", target.Digest.Short()))
 	}
-	if c.Current != nil && c.Current.Digest == target.Digest {
+	if c.Current != nil && c.Current.Digest == target.Digest && f.live != nil {
 		// Nothing to activate; what the record says beside it takes effect.
 		return f.change(func(c *state.Channel) error {
 			c.Tag = tag
 			c.EpochFloor = max(c.EpochFloor, r.EpochFloor)
+			c.Raise(target.Digest, target.Epoch)
 			c.Pinned, c.Waiting = nil, nil
 			return nil
 		})
@@ -373,6 +374,8 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	device := channel.Device{ID: f.a.Signer.KeyID(), Class: f.a.cfg.Class, Labels: f.a.cfg.Labels, Floor: c.EpochFloor}
 	err := f.a.checks.admit(r, f.a.now(), device)
 	known, committed := c.Committed(target.Digest)
+	// The factory artifact had no record yet. What can't be served is fetched again, like something new.
+	committed = committed && known.Seq > 0 && (f.live != nil || c.Current == nil || c.Current.Digest != target.Digest)
 	if errors.Is(err, channel.ErrFrozen) {
 		err = f.frozen(r, device, committed)
 	}

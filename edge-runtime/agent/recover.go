@@ -11,8 +11,25 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
-// recover brings a channel up after a start: an interrupted intent is settled, then the committed artifact serves.
+// recover brings a channel up after a start: an interrupted intent is settled, then the committed artifact serves, or as a last
+// resort the factory's.
 func (f *follower) recover(ctx context.Context) error {
+	return f.orFactory(ctx, f.recoverCommitted(ctx))
+}
+
+// orFactory looks after the factory artifact once what is committed was tried, with err as its outcome.
+func (f *follower) orFactory(ctx context.Context, err error) error {
+	ferr := f.factory(ctx)
+	if ferr != nil {
+		f.a.Log.Error("the factory artifact can't be used", "channel", f.cfg.Name, "error", ferr)
+	}
+	if f.live != nil {
+		return nil
+	}
+	return errors.Join(err, ferr)
+}
+
+func (f *follower) recoverCommitted(ctx context.Context) error {
 	f.a.doc.Lock()
 	if !f.a.Store.Unsure() {
 		f.a.flush()
@@ -20,7 +37,7 @@ func (f *follower) recover(ctx context.Context) error {
 	f.a.doc.Unlock()
 	in := f.state().Intent
 	if in != nil && in.Kind == state.Rollback {
-		// A rollback that a person asked for is carried through.
+		// A rollback that a person asked for is carried through, unless the process keeps ending in it.
 		err := f.resumeRollback(ctx, in)
 		if err == nil {
 			return nil
@@ -89,10 +106,18 @@ func (f *follower) converge(ctx context.Context) error {
 		}
 		c = f.state()
 	}
-	if c.Current == nil || f.live != nil && f.live.slot.Digest == c.Current.Digest {
+	if c.Current != nil && f.live != nil && f.live.slot.Digest == c.Current.Digest {
 		return nil
 	}
-	return f.serveCommitted(ctx)
+	err := f.serveCommitted(ctx)
+	if f.live == nil && f.cfg.Factory.Digest != "" {
+		err = f.orFactory(ctx, err)
+	}
+	if err != nil && f.live == nil {
+		f.a.Log.Error("nothing serves", "channel", f.cfg.Name, "error", err) // the way out of it is what the channel brings
+		return nil
+	}
+	return err
 }
 
 // serveCommitted loads the current artifact and serves it; if it can't be, the next best that passed here before.
@@ -102,14 +127,22 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		return nil // nothing was ever activated
 	}
 	var errs []error
+	var broken []artifact.Digest
 	for _, s := range c.Slots() {
-		factory := c.Factory != nil && c.Factory.Digest == s.Digest
-		if s.Committed.IsZero() && !factory || f.a.Trust().IsDenied(s.Digest) && s.Digest != c.Current.Digest || s.Epoch < c.EpochFloor {
+		switch {
+		case s.Committed.IsZero():
+			continue
+		case f.a.Trust().IsDenied(s.Digest) && s.Digest != c.Current.Digest:
+			errs = append(errs, fmt.Errorf("%s %s: the trust document denies it", s.Name, s.Digest.Short()))
+			continue
+		case s.Epoch < c.EpochFloor:
+			errs = append(errs, fmt.Errorf("%s %s: epoch %d is below the security floor %d", s.Name, s.Digest.Short(), s.Epoch, c.EpochFloor))
 			continue
 		}
-		l, err := f.loadCommitted(ctx, s)
+		l, err := f.loadCounted(ctx, s)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
+			broken = append(broken, s.Digest)
 			f.a.Log.Error("a committed artifact can't be served", "channel", f.cfg.Name, "digest", string(s.Digest), "error", err)
 			continue
 		}
@@ -125,19 +158,24 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		f.unsent = true
 		now := f.a.now().Truncate(time.Second)
 		err = f.change(func(c *state.Channel) error {
-			broken := *c.Current
+			from := c.Current.Digest
 			promote(c, s, now, nil)
-			c.LastRollback = &state.Note{At: now, From: broken.Digest, To: s.Digest, Seq: c.Seq, Reason: why}
+			c.LastRollback = &state.Note{At: now, From: from, To: s.Digest, Seq: c.Seq, Reason: why}
 			c.Tag = "" // the channel's target is activated anew: fetched again, probed again
-			if q := c.Previous; q != nil && q.Digest == broken.Digest {
-				c.Previous = nil
-			}
+			c.Forget(broken)
 			return nil
 		}, e)
 		if err != nil {
 			f.a.Log.Error("the fallback can't be written down", "channel", f.cfg.Name, "error", err)
 		}
 		return nil
+	}
+	if c.Tag != "" || c.Previous != nil || len(c.Kept) > 0 {
+		// The channel's target is fetched again; what is current stays on record as the one that served.
+		err := f.change(func(c *state.Channel) error { c.Tag = ""; c.Forget(broken); return nil })
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return fmt.Errorf("channel %s: nothing on this device can be served: %w", f.cfg.Name, errors.Join(errs...))
 }
@@ -187,6 +225,7 @@ var (
 // kept. It needs no network, verifies the files again, and bars the channel's present record: the device stays there until
 // the channel moves on. A trial under way ends as failed; with to empty that is all, if something served before it.
 func (a *Agent) Rollback(ctx context.Context, channel string, to artifact.Digest) (RollbackResult, error) {
+	a.endStart()
 	if channel == "" && len(a.followers) == 1 {
 		channel = a.followers[0].cfg.Name
 	}
@@ -310,7 +349,7 @@ func (f *follower) commitRollback(in *state.Intent) error {
 		err = f.change(func(c *state.Channel) error {
 			promote(c, in.Candidate, now, nil)
 			c.Pinned = &state.Pin{Generation: c.Generation, Seq: c.Seq, At: now}
-			c.Intent, c.LastRollback = nil, &note
+			c.Intent, c.LastRollback, c.Crashes = nil, &note, 0
 			return nil
 		}, e)
 		if err == nil {
@@ -320,7 +359,17 @@ func (f *follower) commitRollback(in *state.Intent) error {
 	return err
 }
 
-// resumeRollback finishes a rollback that a restart interrupted. When that fails the intent is ended.
+// resumeRollback finishes a rollback that a restart interrupted. When that fails, or a few restarts were in the middle of it, the
+// intent is ended.
 func (f *follower) resumeRollback(ctx context.Context, in *state.Intent) error {
+	crashes := f.state().Crashes + 1
+	if crashes >= f.a.cfg.MaxCrashes {
+		err := fmt.Errorf("the device restarted %d times in the middle of it", crashes)
+		e := f.about(KindFailed, in.Candidate, in.Seq, "rollback: "+err.Error())
+		return errors.Join(err, f.change(func(c *state.Channel) error { c.Intent, c.Crashes = nil, 0; return nil }, e))
+	}
+	if err := f.change(func(c *state.Channel) error { c.Crashes = crashes; return nil }); err != nil {
+		f.a.Log.Error("a restart in a rollback can't be counted", "channel", f.cfg.Name, "error", err)
+	}
 	return f.rollTo(ctx, in)
 }

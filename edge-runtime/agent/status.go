@@ -59,6 +59,7 @@ type ChannelStatus struct {
 	Candidate    *state.Slot      `json:"candidate,omitempty"`
 	Previous     *state.Slot      `json:"previous,omitempty"`
 	Kept         []state.Slot     `json:"kept"`
+	Factory      *state.Slot      `json:"factory,omitempty"`
 	Health       *Stats           `json:"health,omitempty"` // of what serves now; absent when the agent is down
 	Shadow       *shadow.Result   `json:"shadow,omitempty"` // of the comparison under way
 	LastRollback *state.Note      `json:"lastRollback,omitempty"`
@@ -95,7 +96,7 @@ func StatusOf(d *state.Doc, now time.Time) Status {
 		c := d.Channels[name].Clone()
 		cs := ChannelStatus{
 			Channel: name, Seq: c.Seq, Expires: c.Expires, Stale: c.Record != "" && !now.Before(c.Expires),
-			State: StateEmpty, Current: c.Current, Previous: c.Previous, Kept: c.Kept,
+			State: StateEmpty, Current: c.Current, Previous: c.Previous, Kept: c.Kept, Factory: c.Factory,
 			LastRollback: c.LastRollback, LastRefusal: c.LastRefusal, Quarantine: []QuarantineNote{}, Pinned: c.Pinned != nil,
 			Waiting: c.Waiting, Frozen: c.Frozen,
 		}

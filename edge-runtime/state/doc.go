@@ -26,8 +26,10 @@ type Doc struct {
 	// Trust is the newest trust document accepted; its bytes lie in the blob store.
 	Trust TrustPin `json:"trust"`
 	// TimeFloor is the latest signed time seen: the clock is never taken to be before it.
-	TimeFloor time.Time           `json:"timeFloor"`
-	Channels  map[string]*Channel `json:"channels"`
+	TimeFloor time.Time `json:"timeFloor"`
+	// Starts counts starts since the last one that came to its end: that loaded what serves.
+	Starts   int                 `json:"starts,omitempty"`
+	Channels map[string]*Channel `json:"channels"`
 	// Journal is a prefix of the journal that existed when this document was saved.
 	Journal journal.Head `json:"journal"`
 	// Events counts the decisions ever made; each has its number in journal.Entry.Serial.
@@ -59,8 +61,8 @@ type Channel struct {
 
 	Current  *Slot  `json:"current,omitempty"`
 	Previous *Slot  `json:"previous,omitempty"`
-	Factory  *Slot  `json:"factory,omitempty"`
-	Kept     []Slot `json:"kept,omitempty"` // committed before, newest first, without Current and Previous
+	Factory  *Slot  `json:"factory,omitempty"` // what the device was delivered with, once it was proved here
+	Kept     []Slot `json:"kept,omitempty"`    // committed before, newest first, without Current and Previous
 
 	Intent     *Intent               `json:"intent,omitempty"`
 	Quarantine map[string]Quarantine `json:"quarantine,omitempty"` // by digest
@@ -70,6 +72,10 @@ type Channel struct {
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Frozen is set while the accepted record freezes the channel.
 	Frozen *Frozen `json:"frozen,omitempty"`
+	// FactoryTries counts the times that the factory artifact was being loaded for the first time.
+	FactoryTries *Tries `json:"factoryTries,omitempty"`
+	// Loading counts, for committed artifacts, starts that did not come back from loading them.
+	Loading map[artifact.Digest]int `json:"loading,omitempty"`
 	// Crashes counts restarts that found an unfinished activation of the current record.
 	Crashes int `json:"crashes,omitempty"`
 	// Rollbacks are the times of automatic rollbacks, newest last, bounded.
@@ -170,6 +176,12 @@ type Frozen struct {
 	Reason string    `json:"reason"`
 }
 
+// Tries counts how often loading a digest was begun and not ended, one way or the other.
+type Tries struct {
+	Digest  artifact.Digest `json:"digest"`
+	Crashes int             `json:"crashes"`
+}
+
 // Blob is a digest with its size.
 type Blob struct {
 	Digest artifact.Digest `json:"digest"`
@@ -235,7 +247,7 @@ func (c *Channel) Clone() *Channel {
 		i.Target, i.Keep, i.Blobs = c.Intent.Target.clone(), slices.Clone(c.Intent.Keep), slices.Clone(c.Intent.Blobs)
 		x.Intent = &i
 	}
-	x.Quarantine = maps.Clone(c.Quarantine)
+	x.Quarantine, x.Loading = maps.Clone(c.Quarantine), maps.Clone(c.Loading)
 	x.Rollbacks = slices.Clone(c.Rollbacks)
 	x.Pinned, x.Waiting, x.Frozen = copyOf(c.Pinned), copyOf(c.Waiting), copyOf(c.Frozen)
 	x.LastRollback, x.LastRefusal = copyOf(c.LastRollback), copyOf(c.LastRefusal)
@@ -272,6 +284,23 @@ func (c *Channel) Slots() []Slot {
 		add(&c.Intent.Candidate)
 	}
 	return out
+}
+
+// Forget takes digests out of what can be gone back to: they have been tried and cannot be served. Current and Factory stay.
+func (c *Channel) Forget(broken []artifact.Digest) {
+	if c.Previous != nil && slices.Contains(broken, c.Previous.Digest) {
+		c.Previous = nil
+	}
+	c.Kept = slices.DeleteFunc(c.Kept, func(s Slot) bool { return slices.Contains(broken, s.Digest) })
+}
+
+// Raise notes that a record gives digest d an epoch: what runs must not fall below the floor that comes with it.
+func (c *Channel) Raise(d artifact.Digest, epoch int64) {
+	for _, s := range []*Slot{c.Current, c.Previous, c.Factory} {
+		if s != nil && s.Digest == d {
+			s.Epoch = max(s.Epoch, epoch)
+		}
+	}
 }
 
 // Committed finds a digest that passed its trial on this device and is still kept.

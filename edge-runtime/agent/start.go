@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/waybill-ml/waybill/edge-runtime/state"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// A committed artifact can end the process while it is loaded: after an update of this program, of the system, of the machine's
+// memory. The first start that does not come to an end is only counted; from the next one on each load is written down before
+// it begins, so that a digest that keeps ending the process is passed over.
+
+// Start finishes or undoes what a restart interrupted and serves the committed artifact of each channel. An error means that a
+// channel has a committed artifact and nothing on the device could be served for it; the agent may run all the same.
+func (a *Agent) Start(ctx context.Context) error {
+	a.beginStart()
+	a.leave()
+	var errs []error
+	for _, f := range a.followers {
+		f.mu.Lock()
+		errs = append(errs, f.recover(ctx))
+		f.mu.Unlock()
+	}
+	if err := a.Store.Ballast().Ensure(); err != nil {
+		a.Log.Warn("no space could be reserved", "error", err)
+	}
+	return errors.Join(errs...)
+}
+
+// beginStart counts this start until endStart.
+func (a *Agent) beginStart() {
+	doc := a.Store.Doc()
+	something := doc.Starts > 0
+	for _, c := range doc.Channels {
+		something = something || c.Current != nil || c.Intent != nil
+	}
+	if !something {
+		return // nothing will be loaded
+	}
+	a.careful.Store(doc.Starts > 0)
+	if err := a.update(func(d *state.Doc) error { d.Starts++; return nil }); err != nil {
+		a.Log.Error("a start that fails could not be told from others", "error", err) // the disk is full: serve all the same
+	}
+}
+
+// endStart says that the start came to its end: everything that serves was loaded. It is written down with the first thing that
+// happens after it, not before the first request.
+func (a *Agent) endStart() {
+	if a.Store.Unsure() || a.Store.Doc().Starts == 0 {
+		return
+	}
+	a.careful.Store(false)
+	err := a.update(func(d *state.Doc) error {
+		d.Starts = 0
+		for _, c := range d.Channels {
+			c.Loading = nil
+		}
+		return nil
+	})
+	if err != nil {
+		a.Log.Error("the end of the start can't be written down", "error", err)
+	}
+}
+
+// loadCounted is loadCommitted that, after a start that did not come to its end, counts how often the process
+// ends in it.
+func (f *follower) loadCounted(ctx context.Context, s state.Slot) (*loaded, error) {
+	if !f.a.careful.Load() {
+		return f.loadCommitted(ctx, s)
+	}
+	n := f.state().Loading[s.Digest]
+	if n >= f.a.cfg.MaxCrashes-1 { // the start before was not counted
+		return nil, fmt.Errorf("the process ended %d times while it was loaded", n)
+	}
+	err := f.change(func(c *state.Channel) error {
+		if c.Loading == nil {
+			c.Loading = map[artifact.Digest]int{}
+		}
+		c.Loading[s.Digest]++
+		return nil
+	})
+	if err != nil {
+		f.a.Log.Error("a load can't be written down", "channel", f.cfg.Name, "error", err)
+	}
+	return f.loadCommitted(ctx, s)
+}
+
+// leave lets go of what only channels need that this device no longer follows, and of artifacts of another model than the one that
+// a channel now has. The numbers that never fall stay: whoever follows such a channel again is no easier to deceive.
+func (a *Agent) leave() {
+	for name, c := range a.Store.Doc().Channels {
+		f := a.follower(name)
+		if c.Current == nil && c.Previous == nil && c.Factory == nil && len(c.Kept) == 0 && c.Intent == nil {
+			continue
+		}
+		why := "this device no longer follows the channel"
+		if f != nil {
+			if c.Current == nil || c.Current.Name == f.cfg.Model {
+				continue
+			}
+			why = fmt.Sprintf("the channel has model %q now", f.cfg.Model)
+		}
+		e := (&follower{cfg: Channel{Name: name}}).entry(KindLeft)
+		if c.Current != nil {
+			e.Digest = c.Current.Digest
+		}
+		e.Seq, e.Reason = c.Seq, why
+		err := a.update(func(d *state.Doc) error {
+			c := d.Channel(name)
+			c.Current, c.Previous, c.Factory, c.Kept, c.Intent, c.Waiting, c.Loading = nil, nil, nil, nil, nil, nil, nil
+			c.Tag, c.Crashes = "", 0
+			return nil
+		}, e)
+		if err != nil {
+			a.Log.Error("what a channel left behind can't be let go", "channel", name, "error", err)
+		}
+	}
+}
