@@ -26,17 +26,21 @@ func (s *stopped) Error() string { return s.cause.Error() }
 // Unwrap gives the cause.
 func (s *stopped) Unwrap() error { return s.cause }
 
-// breather returns a function that yields and then tells, by a *stopped, whether the call must end. It compares the clock with
-// the deadline itself: where every core is busy the context's timer comes late.
-func breather(ctx context.Context) func() error {
+// breather returns a function that yields and then tells, by a *stopped, whether the call must end: with its context, or at until,
+// unless that is zero. It compares the clock with both itself: where every core is busy the context's timer comes late.
+func breather(ctx context.Context, until time.Time) func() error {
 	deadline, timed := ctx.Deadline()
+	over := error(context.DeadlineExceeded)
+	if !until.IsZero() && (!timed || !until.After(deadline)) {
+		deadline, timed, over = until, true, ErrTimeLimit
+	}
 	return func() error {
 		runtime.Gosched()
 		if ctx.Err() != nil {
 			return &stopped{context.Cause(ctx)}
 		}
 		if timed && !time.Now().Before(deadline) {
-			return &stopped{context.DeadlineExceeded}
+			return &stopped{over}
 		}
 		return nil
 	}

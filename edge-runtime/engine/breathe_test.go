@@ -15,17 +15,20 @@ type lateContext struct{ context.Context }
 func (lateContext) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
 func TestBreatherLooksAtTheClock(t *testing.T) {
-	if err := breather(t.Context())(); err != nil {
+	if err := breather(t.Context(), time.Time{})(); err != nil {
 		t.Errorf("without a deadline: %v", err)
 	}
-	if err := breather(lateContext{t.Context()})(); !errors.Is(err, context.DeadlineExceeded) {
+	if err := breather(t.Context(), time.Now().Add(-time.Second))(); !errors.Is(err, ErrTimeLimit) {
+		t.Errorf("behind the limit of the call: %v", err)
+	}
+	if err := breather(lateContext{t.Context()}, time.Now().Add(time.Hour))(); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("behind the deadline: %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("why")
 	cancel(why)
 	var s *stopped
-	if err := breather(ctx)(); !errors.Is(err, why) || !errors.As(err, &s) {
+	if err := breather(ctx, time.Time{})(); !errors.Is(err, why) || !errors.As(err, &s) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

@@ -43,6 +43,16 @@ func compilerOnly(t *testing.T) {
 	}
 }
 
+// bounded is a model as wazero gets it.
+func bounded(t *testing.T, code []byte) []byte {
+	t.Helper()
+	b, err := newEngine(t, Config{}).bound(&guest{ours: true}, code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func runDoubler(t *testing.T, cfg Config) (float32, string) {
 	t.Helper()
 	var log lines
@@ -154,7 +164,7 @@ func plant(t *testing.T, dir string, manifestSecret []byte) {
 		t.Fatal(err)
 	}
 	if manifestSecret != nil {
-		c := cacheEntry{dir: entry + "-moved", work: entry, key: cacheKey(doubler().bytes(), true), secret: manifestSecret}
+		c := cacheEntry{dir: entry + "-moved", work: entry, key: cacheKey(bounded(t, doubler().bytes()), true), secret: manifestSecret}
 		if err := c.seal(); err != nil {
 			t.Fatal(err)
 		}
@@ -187,13 +197,13 @@ func TestPlantedEntryIsDropped(t *testing.T) {
 		dir := t.TempDir()
 		plant(t, dir, nil)
 		none := func(string, string, []byte) error { return nil }
-		c, err := openCacheEntry(dir, cacheKey(doubler().bytes(), true), secret, none, func(string, string) {})
+		c, err := openCacheEntry(dir, cacheKey(bounded(t, doubler().bytes()), true), secret, none, func(string, string) {})
 		if err != nil {
 			t.Fatal(err)
 		}
 		e := newEngine(t, Config{})
-		rt := wazero.NewRuntimeWithConfig(t.Context(), e.runtimeConfig(true, 64<<20).WithCompilationCache(c.cache))
-		code := doubler().bytes()
+		rt := wazero.NewRuntimeWithConfig(t.Context(), e.runtimeConfig(false, 64<<20).WithCompilationCache(c.cache))
+		code := bounded(t, doubler().bytes())
 		g := &guest{eng: e, name: "m", ours: true, reentrant: true, limit: 64 << 20, outputs: 1, rt: rt, cache: c.cache, slots: make(chan struct{}, 1)}
 		g.want.Heap, g.want.Context = testHeap, testCtx
 		if g.compiled, err = rt.CompileModule(t.Context(), code); err != nil {
@@ -379,7 +389,7 @@ func TestCacheIsPruned(t *testing.T) {
 	m := doubler()
 	m.min = 9
 	code := m.bytes()
-	if err := verifyEntry(es[0], cacheKey(code, true), secret); err != nil {
+	if err := verifyEntry(es[0], cacheKey(bounded(t, code), true), secret); err != nil {
 		t.Errorf("the entry in use was removed: %v", err)
 	}
 }

@@ -24,6 +24,8 @@ type call struct {
 	g    *guest
 	inst *instance
 
+	until time.Time // when the time of the call is over; zero: never
+
 	block uint64 // address of the context block
 	outs  uint64 // address of the output descriptors
 	arena uint64
@@ -46,6 +48,7 @@ func (c *call) do(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 		}
 		data += n + abi.TensorLine
 	}
+	c.inst.refuel(c.g, data)
 	base, arenaSize, err := c.place(ctx, fixed+data)
 	if err != nil {
 		return nil, err
@@ -59,7 +62,7 @@ func (c *call) do(ctx context.Context, ins []Tensor) ([]Tensor, error) {
 	inDesc := l.take(uint64(len(ins)+c.g.outputs)*abi.DescSize, abi.TensorLine)
 	c.outs = inDesc + uint64(len(ins))*abi.DescSize
 	clear(mem[c.block:l.next])
-	breathe := breather(ctx)
+	breathe := breather(ctx, c.until)
 	for i := range ins {
 		if err := putValue(breathe, mem, inDesc+uint64(i)*abi.DescSize, &l, &ins[i]); err != nil {
 			c.unplace(ctx, base)
@@ -168,7 +171,7 @@ func (c *call) trap(ctx context.Context, err error) error {
 	if errors.As(err, &exit) && ctx.Err() != nil {
 		return &TrapError{Step: c.g.name, Err: c.canceled(ctx)}
 	}
-	t := &TrapError{Step: c.g.name, Err: err}
+	t := &TrapError{Step: c.g.name, Err: c.inst.why(err)}
 	if c.block != 0 {
 		if h := c.header(); h != nil {
 			t.Node = c.node(le.Uint32(h[abi.CtxErrNode:]))

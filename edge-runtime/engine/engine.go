@@ -69,6 +69,9 @@ type Config struct {
 	MemoryLimit uint64
 	// OutputLimit bounds the bytes copied out of one call. 0 means MemoryLimit.
 	OutputLimit uint64
+	// TimeLimit bounds one call, from the moment an instance is free, whatever its context says. 0 means a minute, ten under the
+	// interpreter; below 0 there is none.
+	TimeLimit time.Duration
 	// Instances bounds how many calls of one model run at once; further calls wait. 0 means the number of cores.
 	Instances int
 	// Threads bounds how many parts of a parallel section run at once within one call. 0 means the number of cores.
@@ -96,6 +99,8 @@ type Engine struct {
 	closed bool
 	models map[*Model]struct{}
 
+	fuel   int64             // of a step; tests take less
+	bare   bool              // tests leave the meter out
 	opened func(*cacheEntry) // tests break an opened cache entry with it
 }
 
@@ -123,7 +128,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.CacheDir != "" && len(cfg.CacheSecret) < minSecret {
 		return nil, fmt.Errorf("the compile cache %s needs a device secret of at least %d bytes", cfg.CacheDir, minSecret)
 	}
-	e := &Engine{cfg: cfg, mode: cfg.Mode, models: map[*Model]struct{}{}}
+	e := &Engine{cfg: cfg, mode: cfg.Mode, models: map[*Model]struct{}{}, fuel: stepFuel}
 	if cfg.Mode != Interpreter {
 		err := tryCompiler(ctx)
 		if err != nil && cfg.Mode == Compiler {
@@ -137,7 +142,21 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if e.mode == Interpreter && e.cfg.Budget == 0 {
 		e.cfg.Budget = interpreterBudget
 	}
+	if e.cfg.TimeLimit == 0 {
+		e.cfg.TimeLimit = time.Minute
+		if e.mode == Interpreter {
+			e.cfg.TimeLimit *= 10
+		}
+	}
 	return e, nil
+}
+
+// until is when the time of a call that begins at start is over.
+func (e *Engine) until(start time.Time) time.Time {
+	if e.cfg.TimeLimit < 0 {
+		return time.Time{}
+	}
+	return start.Add(e.cfg.TimeLimit)
 }
 
 // Mode tells what Auto became: Compiler or Interpreter.
@@ -186,9 +205,8 @@ func tryCompiler(ctx context.Context) (err error) {
 	return nil
 }
 
-// runtimeConfig is the configuration of one module's runtime. ours: compiled by us, so it is driven in bounded steps
-// and needs no check of the context in every loop.
-func (e *Engine) runtimeConfig(ours bool, limit uint64) wazero.RuntimeConfig {
+// runtimeConfig is the configuration of one module's runtime. watched: it looks at the context in every turn of a loop.
+func (e *Engine) runtimeConfig(watched bool, limit uint64) wazero.RuntimeConfig {
 	var c wazero.RuntimeConfig
 	if e.mode == Compiler {
 		c = wazero.NewRuntimeConfigCompiler()
@@ -198,7 +216,7 @@ func (e *Engine) runtimeConfig(ours bool, limit uint64) wazero.RuntimeConfig {
 	return c.WithCoreFeatures(api.CoreFeaturesV2).
 		WithMemoryLimitPages(uint32(limit >> 16)).
 		WithDebugInfoEnabled(false).
-		WithCloseOnContextDone(!ours)
+		WithCloseOnContextDone(watched)
 }
 
 // compileContext lets wazero compile functions on all cores.

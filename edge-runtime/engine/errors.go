@@ -15,6 +15,8 @@ var (
 	ErrClosed = errors.New("the model is closed")
 	// ErrMemoryLimit: the call needs more linear memory than the engine allows.
 	ErrMemoryLimit = errors.New("memory limit reached")
+	// ErrTimeLimit: the call took longer than the engine allows (Config.TimeLimit).
+	ErrTimeLimit = errors.New("time limit reached")
 )
 
 // InputError is the caller's fault: a missing input, a wrong element type or shape, malformed data.

@@ -60,7 +60,7 @@ func (e *Engine) Foreign(ctx context.Context, code []byte, memory uint64, prepar
 
 func (e *Engine) foreign(ctx context.Context, code []byte, memory uint64, entry *cacheEntry, prepare func(*Foreign) error) (*Foreign, error) {
 	f := &Foreign{}
-	cfg := e.runtimeConfig(false, memory)
+	cfg := e.runtimeConfig(true, memory)
 	if entry != nil {
 		f.cache = entry.cache
 		cfg = cfg.WithCompilationCache(entry.cache)

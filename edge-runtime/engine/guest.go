@@ -20,7 +20,10 @@ import (
 type guest struct {
 	eng       *Engine
 	name      string
-	ours      bool // compiled by us: drives in bounded steps, imports nothing
+	ours      bool // a model: works in bounded steps, imports nothing
+	careful   bool // the slow twin of another guest, whose weights it shares
+	watched   bool // wazero looks at the context in every turn of a loop
+	metered   bool // counts what it does
 	reentrant bool // instances are used again after a call
 	info      guestInfo
 	limit     uint64 // bytes of linear memory
@@ -29,6 +32,10 @@ type guest struct {
 	nodes     []string
 	inputs    []string // names, for error texts
 	outputs   int
+
+	source   []byte     // for slow; nil for what is watched
+	slowOnce sync.Mutex // guards slow
+	slow     *guest     // the same module, watched; see careful
 
 	cache    wazero.CompilationCache // nil without one
 	rt       wazero.Runtime
@@ -50,6 +57,8 @@ type instance struct {
 	parts        []api.Function // one per worker: an api.Function is not safe for concurrent use
 	ctxSize      uint64
 	heap         uint64
+	fuel, spent  api.MutableGlobal // of the meter; nil without one
+	filled       int64             // what fuel is set to
 	sandbox      *sandbox
 	stack        [2]uint64
 }
@@ -61,20 +70,24 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 			g.closeRuntime(ctx)
 		}
 	}()
+	bounded, unbounded := e.bound(g, code)
+	if unbounded != nil {
+		bounded = code // wazero, or the check of its imports, says what is wrong with it
+	}
 	var entry *cacheEntry
 	if e.cfg.CacheDir != "" && e.mode == Compiler {
-		if entry, err = e.openCache(code, g.ours); err != nil {
+		if entry, err = e.openCache(bounded, !g.watched); err != nil {
 			return fmt.Errorf("compile cache: %w", err)
 		}
 	}
-	err = e.compile(ctx, g, code, entry)
+	err = e.compile(ctx, g, bounded, entry)
 	if err != nil && entry != nil {
 		// wazero fails when it cannot write its cache. That must not keep a model from running.
 		_ = g.rt.Close(ctx)
 		_ = g.cache.Close(ctx)
 		g.rt, g.cache = nil, nil
 		cached := err
-		if err = e.compile(ctx, g, code, nil); err == nil {
+		if err = e.compile(ctx, g, bounded, nil); err == nil {
 			e.cfg.Log("compile cache", fmt.Sprintf("not used: %v", cached))
 		}
 		entry.discard()
@@ -87,6 +100,10 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 		entry.discard()
 		return fmt.Errorf("%s: %w", g.name, err)
 	}
+	if unbounded != nil {
+		entry.discard()
+		return fmt.Errorf("%s: the module cannot be bounded: %w", g.name, unbounded)
+	}
 	if g.info.minMemory > g.limit {
 		entry.discard()
 		return fmt.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
@@ -98,13 +115,15 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 		entry.touch()
 		prune(e.cfg.CacheDir, entry.dir, e.cfg.CacheLimit)
 	}
-	g.slots = make(chan struct{}, e.cfg.Instances)
+	if g.slots == nil {
+		g.slots = make(chan struct{}, e.cfg.Instances)
+	}
 	return nil
 }
 
 // compile makes g's runtime and compiles code in it, with the cache of entry unless that is nil.
 func (e *Engine) compile(ctx context.Context, g *guest, code []byte, entry *cacheEntry) (err error) {
-	cfg := e.runtimeConfig(g.ours, g.limit)
+	cfg := e.runtimeConfig(g.watched, g.limit)
 	if entry != nil {
 		g.cache = entry.cache
 		cfg = cfg.WithCompilationCache(entry.cache)
@@ -128,7 +147,9 @@ func (g *guest) closeRuntime(ctx context.Context) {
 	if g.cache != nil {
 		_ = g.cache.Close(ctx)
 	}
-	g.weights.close()
+	if !g.careful {
+		g.weights.close()
+	}
 }
 
 // instantiate makes a fresh instance, its weights in place.
@@ -146,6 +167,8 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 		lm.Free()
 		return nil, fmt.Errorf("%s: the system has no %d bytes of memory for another instance", g.name, first)
 	}
+	ctx, cancel := g.limited(ctx, g.eng.until(time.Now()))
+	defer cancel()
 	inst := &instance{}
 	if !g.ours {
 		inst.sandbox = newSandbox(g.name, g.eng.cfg.Log)
@@ -177,6 +200,7 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 		}
 	}()
 	inst.mem = inst.mod.ExportedMemory(abi.ExportMemory)
+	inst.meter(g)
 	inst.bind = inst.mod.ExportedFunction(abi.ExportBind)
 	inst.resume = inst.mod.ExportedFunction(abi.ExportResume)
 	v, err := g.constant(ctx, inst, abi.ExportABI)
@@ -242,7 +266,7 @@ func (g *guest) placeWeights(ctx context.Context, inst *instance, lm linearMemor
 func (g *guest) constant(ctx context.Context, inst *instance, name string) (uint64, error) {
 	inst.stack[0] = 0
 	if err := inst.mod.ExportedFunction(name).CallWithStack(ctx, inst.stack[:1]); err != nil {
-		return 0, &TrapError{Step: g.name, Err: fmt.Errorf("%s: %w", name, err)}
+		return 0, &TrapError{Step: g.name, Err: fmt.Errorf("%s: %w", name, inst.why(err))}
 	}
 	return uint64(uint32(inst.stack[0])), nil
 }
@@ -372,6 +396,16 @@ func (g *guest) close(ctx context.Context) error {
 }
 
 func (g *guest) shutdown() {
+	g.slowOnce.Lock()
+	slow := g.slow
+	g.slowOnce.Unlock()
+	if slow != nil {
+		for _, inst := range slow.idle {
+			_ = inst.mod.Close(context.Background())
+		}
+		slow.idle = nil
+		slow.closeRuntime(context.Background())
+	}
 	for _, inst := range g.idle {
 		_ = inst.mod.Close(context.Background())
 	}
@@ -389,12 +423,24 @@ func (g *guest) run(ctx context.Context, ins []Tensor) ([]Tensor, time.Duration,
 		return nil, 0, err
 	}
 	start := time.Now()
+	until := g.eng.until(start)
+	outs, err := g.on(ctx, inst, ins, until)
+	if errors.Is(err, errSpent) && !g.watched {
+		outs, err = g.again(ctx, ins, until)
+	}
+	return outs, time.Since(start), err
+}
+
+// on runs a call that ends at until on an instance, and gives the instance back.
+func (g *guest) on(ctx context.Context, inst *instance, ins []Tensor, until time.Time) (_ []Tensor, err error) {
 	healthy := false
 	defer func() { g.release(inst, healthy) }()
-	c := call{g: g, inst: inst}
+	ctx, cancel := g.limited(ctx, until)
+	defer cancel()
+	c := call{g: g, inst: inst, until: until}
 	outs, err := c.do(ctx, ins)
 	healthy = err == nil || !broken(err)
-	return outs, time.Since(start), err
+	return outs, err
 }
 
 // broken tells whether an error leaves the instance in an unknown state.

@@ -81,6 +81,7 @@ type mod struct {
 	start    bool        // start section naming the first function
 	noMemory bool
 	data     []byte // at address 512
+	table    int    // entries of a table of functions, 0: none
 }
 
 func vec(items ...[]byte) []byte { return cat(append([][]byte{uleb(uint64(len(items)))}, items...)...) }
@@ -117,6 +118,9 @@ func (m mod) bytes() []byte {
 		out = cat(out, section(2, vec(imps...)))
 	}
 	out = cat(out, section(3, vec(funcs...)))
+	if m.table > 0 {
+		out = cat(out, section(4, vec(cat([]byte{0x70, 0}, uleb(uint64(m.table))))))
+	}
 	if !m.noMemory {
 		lim := cat([]byte{0}, uleb(uint64(m.min)))
 		if m.max > 0 {

@@ -237,7 +237,7 @@ func (sl *slot) lost(client, ctx context.Context, err error, took time.Duration)
 		he = own
 	case left(client):
 		he.status = statusClientClosedRequest
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, engine.ErrTimeLimit):
 		he.status = http.StatusGatewayTimeout
 	case ctx == nil, errors.As(err, &in), errors.As(err, &g) && g.InputFault():
 		he.status = http.StatusBadRequest
