@@ -191,6 +191,8 @@ func TestManualRollback(t *testing.T) {
 	}
 	if _, err := d.Rollback(ctx, "prod", artifact.DigestOf([]byte("never seen"))); !errors.Is(err, ErrNoTarget) {
 		t.Errorf("unknown digest: %v", err)
+	} else if !strings.Contains(err.Error(), "these can be gone back to: 2.0 "+string(ts[1].Digest)+", 3.0 "+string(ts[2].Digest)) && !strings.Contains(err.Error(), "these can be gone back to: 3.0 "+string(ts[2].Digest)) {
+		t.Errorf("the choices are not listed: %v", err)
 	}
 	if _, err := d.Rollback(ctx, "other", ""); !errors.Is(err, ErrNoChannel) {
 		t.Errorf("unknown channel: %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
@@ -233,6 +234,23 @@ func (a *Agent) Rollback(ctx context.Context, channel string, to artifact.Digest
 	if f == nil {
 		return RollbackResult{}, fmt.Errorf("%w: %q", ErrNoChannel, channel)
 	}
+	res, sent, err := f.rollback(ctx, to)
+	if sent != nil { // one that finds its way at once is out when the command returns, one that does not holds nobody up
+		timer := time.NewTimer(rollbackReport)
+		defer timer.Stop()
+		select {
+		case <-sent:
+		case <-timer.C:
+		}
+	}
+	return res, err
+}
+
+// rollbackReport is how long a rollback by hand waits for its report to be handed over.
+const rollbackReport = 250 * time.Millisecond
+
+// rollback ends what is under way and goes back; sent is closed when the report about it was handed over.
+func (f *follower) rollback(ctx context.Context, to artifact.Digest) (res RollbackResult, sent <-chan struct{}, err error) {
 	f.attempt.Lock()
 	stopped := f.cancel != nil
 	if stopped {
@@ -246,28 +264,28 @@ func (a *Agent) Rollback(ctx context.Context, channel string, to artifact.Digest
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.converge(ctx); err != nil {
-		return RollbackResult{}, err
+		return res, nil, err
 	}
 	c := f.state()
 	if stopped && to == "" && candidate.Digest != "" && c.Current != nil && c.Current.Digest != candidate.Digest {
 		if _, barred := c.Quarantine[string(candidate.Digest)]; barred {
 			f.report(ctx)
-			return RollbackResult{Channel: channel, From: candidate, To: *c.Current}, nil
+			return RollbackResult{Channel: f.cfg.Name, From: candidate, To: *c.Current}, f.sent, nil
 		}
 	}
 	s, err := f.rollbackTarget(c, to)
 	if err != nil {
-		return RollbackResult{}, err
+		return res, nil, err
 	}
 	in := state.Intent{Kind: state.Rollback, Step: state.Staged, Candidate: s, Target: c.Current, Generation: c.Generation, Seq: c.Seq, Started: f.a.now(), Reason: errByHand.Error()}
 	if err := f.change(func(c *state.Channel) error { c.Intent = &in; return nil }); err != nil {
-		return RollbackResult{}, err
+		return res, nil, err
 	}
 	if err := f.rollTo(ctx, &in); err != nil {
-		return RollbackResult{}, err
+		return res, nil, err
 	}
 	f.report(ctx)
-	return RollbackResult{Channel: channel, From: *in.Target, To: s}, nil
+	return RollbackResult{Channel: f.cfg.Name, From: *in.Target, To: s}, f.sent, nil
 }
 
 func (f *follower) rollbackTarget(c *state.Channel, to artifact.Digest) (state.Slot, error) {
@@ -283,7 +301,7 @@ func (f *follower) rollbackTarget(c *state.Channel, to artifact.Digest) (state.S
 	s, ok := c.Committed(to)
 	switch {
 	case !ok:
-		return s, fmt.Errorf("%w: %s was never committed on channel %s, or is no longer kept", ErrNoTarget, to, c.Name)
+		return s, fmt.Errorf("%w: %s was never committed on channel %s, or is no longer kept; %s", ErrNoTarget, to, c.Name, f.choices(c))
 	case s.Digest == c.Current.Digest:
 		return s, fmt.Errorf("%w: %s is what runs", ErrNoTarget, to.Short())
 	case f.a.Trust().IsDenied(to):
@@ -292,6 +310,21 @@ func (f *follower) rollbackTarget(c *state.Channel, to artifact.Digest) (state.S
 		return s, fmt.Errorf("%s has epoch %d, below the security floor %d of this device", to.Short(), s.Epoch, c.EpochFloor)
 	}
 	return s, nil
+}
+
+// choices lists for people what can be gone back to.
+func (f *follower) choices(c *state.Channel) string {
+	var list []string
+	for _, s := range c.Slots() {
+		if s.Committed.IsZero() || s.Digest == c.Current.Digest || f.a.Trust().IsDenied(s.Digest) || s.Epoch < c.EpochFloor {
+			continue
+		}
+		list = append(list, strings.TrimSpace(s.Version+" "+string(s.Digest)))
+	}
+	if len(list) == 0 {
+		return "there is nothing that could be gone back to"
+	}
+	return "these can be gone back to: " + strings.Join(list, ", ")
 }
 
 // rollTo carries a rollback intent out: verify, load, probe, swap, commit.
