@@ -83,7 +83,8 @@ type channelConfig struct {
 	NoReports   bool        `json:"no_reports,omitempty"` // keep status reports on the device
 	Credential  string      `json:"credential,omitempty"` // file of registry credentials, mode 0600; "": what docker login left
 
-	Shadow *shadowConfig `json:"shadow,omitempty"`
+	Shadow  *shadowConfig  `json:"shadow,omitempty"`
+	Factory *factoryConfig `json:"factory,omitempty"`
 }
 
 type trialConfig struct {
@@ -250,6 +251,9 @@ func loadConfig(file string) (*config, error) {
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		paths = append(paths, &ch.CAFile, &ch.ClientCert, &ch.ClientKey, &ch.Credential)
+		if ch.Factory != nil {
+			paths = append(paths, &ch.Factory.Source)
+		}
 	}
 	if !devicekey.IsURI(c.Key) {
 		paths = append(paths, &c.Key)
@@ -342,6 +346,9 @@ func checkChannels(cs []channelConfig) error {
 		}
 		if err := c.Shadow.check(); err != nil {
 			return fmt.Errorf("%s.shadow: %w", at, err)
+		}
+		if err := c.Factory.check(); err != nil {
+			return fmt.Errorf("%s.factory: %w", at, err)
 		}
 		if c.Trial.MinRequests < 0 {
 			return fmt.Errorf("%s.trial.min_requests is negative", at)

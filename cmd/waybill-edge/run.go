@@ -116,7 +116,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 				Memory: uint64(c.Trial.Memory),
 			},
 		}
-		ch.Shadow = c.Shadow.shadow()
+		ch.Shadow, ch.Factory = c.Shadow.shadow(), c.Factory.factory()
 		if r, ok := reporters[c.Name]; ok {
 			ch.Reporter = r
 		}
