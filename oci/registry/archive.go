@@ -476,3 +476,8 @@ func (t *tailReader) end(padding int64) error {
 		}
 	}
 }
+
+// LayoutEntry gives the plain name of an entry that an archive of an OCI layout may have: blobs/sha256/*, oci-layout,
+// index.json, and what docker adds; "" for a directory of it. Whatever else there is (links, sparse files, names that lead
+// elsewhere) is an error.
+func LayoutEntry(h *tar.Header) (string, error) { return entryName(h) }

@@ -14,10 +14,11 @@ const idleLimit = 2 * time.Minute
 type idleConn struct {
 	net.Conn
 	stall time.Duration
+	idle  time.Duration
 }
 
 func (c *idleConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)
@@ -25,7 +26,7 @@ func (c *idleConn) Read(p []byte) (int, error) {
 
 func (c *idleConn) sending() error {
 	now := time.Now()
-	if err := c.SetReadDeadline(now.Add(idleLimit)); err != nil { // the answer comes after the last byte
+	if err := c.SetReadDeadline(now.Add(c.idle)); err != nil { // the answer comes after the last byte
 		return err
 	}
 	return c.SetWriteDeadline(now.Add(c.stall))

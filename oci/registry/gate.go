@@ -274,7 +274,7 @@ func loginError(resp *http.Response) error {
 	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden {
 		return e
 	}
-	return fmt.Errorf("log in: %s", e.Error())
+	return &loginFailure{e.Error(), e.Wait, e.Status == http.StatusTooManyRequests}
 }
 
 func sameOriginOnly(req *http.Request, via []*http.Request) error {

@@ -287,7 +287,7 @@ func TestClientCertificateStaysHome(t *testing.T) {
 		defer reg.Close()
 		host := strings.TrimPrefix(reg.URL, "https://")
 		cert, key := ca.Client()
-		tr, err := TLSOptions{CAFile: ca.File, CertFile: cert, KeyFile: key}.transport(host)
+		tr, err := TLSOptions{CAFile: ca.File, CertFile: cert, KeyFile: key}.transport(host, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,6 +34,7 @@ type RemoteOptions struct {
 	UserAgent string            // nil: "waybill"
 	Retry     RetryPolicy       // zero: DefaultRetry()
 
+	Idle        time.Duration      // an unused connection is kept for so long, when Transport is nil; zero: a minute
 	Stall       time.Duration      // a download that brings no byte for so long is taken up anew; zero: 30 seconds
 	Connections int                // at a time for the ranges of blobs that are downloaded; zero: 4
 	Limit       *ratelimit.Limiter // shared by everything that is sent and received; nil: none
@@ -79,7 +80,7 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 		o.Keychain = UserKeychain{}
 	}
 	if o.Transport == nil {
-		if o.Transport, err = o.TLS.transport(reg.RegistryStr()); err != nil {
+		if o.Transport, err = o.TLS.transport(reg.RegistryStr(), o.Idle); err != nil {
 			return nil, err
 		}
 	}

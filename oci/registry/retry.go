@@ -48,8 +48,21 @@ func (n Notice) String() string {
 
 // NewTransport makes an HTTP transport for registries: system proxies and certificates, keep-alive, and an end for
 // connections that stall.
-func NewTransport() *http.Transport {
+func NewTransport() *http.Transport { return newTransport(0) }
+
+// maxHeader bounds the header of an answer.
+const maxHeader = 256 << 10
+
+// newTransport keeps unused connections for the time of idle; 0 means a minute.
+func newTransport(idle time.Duration) *http.Transport {
 	d := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
+	limit := idleLimit
+	if idle > 0 {
+		limit = max(limit, idle+time.Minute)
+		d.KeepAlive = max(d.KeepAlive, min(idle/4, 2*time.Minute))
+	} else {
+		idle = time.Minute
+	}
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -57,13 +70,15 @@ func NewTransport() *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			return &idleConn{c, defaultStall}, nil
+			return &idleConn{c, defaultStall, limit}, nil
 		},
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   16,
-		IdleConnTimeout:       60 * time.Second,
-		TLSHandshakeTimeout:   15 * time.Second,
-		ExpectContinueTimeout: time.Second,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        idle,
+		TLSClientConfig:        tlsConfig(),
+		MaxResponseHeaderBytes: maxHeader,
+		TLSHandshakeTimeout:    15 * time.Second,
+		ExpectContinueTimeout:  time.Second,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -15,9 +16,10 @@ import (
 type StatusError struct {
 	Status  int
 	Method  string
-	Place   string   // scheme, host and path of the request
-	Codes   []string // MANIFEST_UNKNOWN, ...; may be empty
-	Message string   // of the first code, in one line
+	Place   string        // scheme, host and path of the request
+	Codes   []string      // MANIFEST_UNKNOWN, ...; may be empty
+	Message string        // of the first code, in one line
+	Wait    time.Duration // that Retry-After asks for; 0: nothing. It is the server's word and may be a century.
 }
 
 func (e *StatusError) Error() string {
@@ -37,6 +39,7 @@ const maxErrorBody = 64 << 10
 // statusError reads the rest of an answer, which it leaves to the caller to close.
 func statusError(resp *http.Response) *StatusError {
 	e := &StatusError{Status: resp.StatusCode}
+	e.Wait, _ = retryAfter(resp.Header, time.Now())
 	if q := resp.Request; q != nil {
 		u := *q.URL
 		u.RawQuery, u.Fragment, u.User = "", "", nil
@@ -85,3 +88,26 @@ func statusOf(err error) int {
 	}
 	return 0
 }
+
+// Paced tells what a server's answer said about the next request: how long to wait before it (0: nothing was said), and
+// whether this one was refused because there were too many. A token server's answer counts like the registry's.
+func Paced(err error) (wait time.Duration, limited bool) {
+	var l *loginFailure
+	if errors.As(err, &l) {
+		return l.wait, l.limited
+	}
+	var e *StatusError
+	if errors.As(err, &e) {
+		return e.Wait, e.Status == http.StatusTooManyRequests
+	}
+	return 0, false
+}
+
+// loginFailure is what a login ends with when that says nothing about the request.
+type loginFailure struct {
+	text    string
+	wait    time.Duration
+	limited bool
+}
+
+func (e *loginFailure) Error() string { return "log in: " + e.text }

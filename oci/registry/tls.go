@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 )
@@ -34,7 +35,7 @@ func CertDirs(userConfig string) []string {
 
 // transport is NewTransport with the certificates of o for a registry. A registry that redirects elsewhere does not make
 // us introduce ourselves there: only requests to host show the client certificate.
-func (o TLSOptions) transport(host string) (http.RoundTripper, error) {
+func (o TLSOptions) transport(host string, idle time.Duration) (http.RoundTripper, error) {
 	if o.KeyFile != "" && o.CertFile == "" {
 		return nil, diag.New(diag.Usage, "there is a key for a client certificate, and no certificate")
 	}
@@ -43,9 +44,9 @@ func (o TLSOptions) transport(host string) (http.RoundTripper, error) {
 		return nil, err
 	}
 	if o.CAFile == "" && o.CertFile == "" && len(files) == 0 {
-		return NewTransport(), nil
+		return newTransport(idle), nil
 	}
-	base := &tls.Config{MinVersion: tls.VersionTLS12}
+	base := tlsConfig()
 	add := func(file string) error {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -94,13 +95,14 @@ func (o TLSOptions) transport(host string) (http.RoundTripper, error) {
 			return nil, err
 		}
 	}
-	others := NewTransport()
+	others := newTransport(idle)
 	others.TLSClientConfig = base
 	if len(client) == 0 {
 		return others, nil
 	}
-	own := NewTransport()
+	own := newTransport(idle)
 	own.TLSClientConfig = base.Clone()
+	own.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(sessions) // a session holds who we said we are
 	own.TLSClientConfig.Certificates = client
 	return &introducer{host: host, own: own, others: others}, nil
 }
@@ -112,7 +114,14 @@ func (o TLSOptions) ForURL(s string) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, diag.New(diag.Usage, "not a web address")
 	}
-	return o.transport(u.Host)
+	return o.transport(u.Host, 0)
+}
+
+// sessions is how many TLS sessions are remembered: a connection that is taken up again costs no certificates.
+const sessions = 8
+
+func tlsConfig() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(sessions)}
 }
 
 // files lists the certificates in the first of the folders that has some for host.
