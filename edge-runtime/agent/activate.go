@@ -121,7 +121,7 @@ func (f *follower) prepare(ctx context.Context, r *channel.Record, in *state.Int
 		if err := f.step(in, state.Admitted); err != nil {
 			return nil, err
 		}
-		if err := f.permitted(ctx, deviceinput.Activate, in.Candidate, m); err != nil {
+		if err := errors.Join(f.window(deviceinput.Activate, r, in.Candidate), f.permitted(ctx, deviceinput.Activate, in.Candidate, m)); err != nil {
 			return nil, err
 		}
 	}

@@ -13,13 +13,13 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/schedule"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -116,8 +116,13 @@ type Channel struct {
 	Trial       Trial
 	Shadow      Shadow
 	Factory     Factory
-	Carrier     Carrier
+	Carrier     Carrier  // several places when it is a Places
 	Reporter    Reporter // may be nil
+	// Windows are the times at which an update may begin, Downloads that files may come at any time, and Clockless that an update
+	// may also begin while the clock of the device is known to be wrong, so that nobody can tell whether a window is open.
+	Windows   schedule.Windows
+	Downloads bool
+	Clockless bool
 }
 
 // Config of an Agent.
@@ -212,16 +217,19 @@ func realChecks() checks {
 
 // follower is one channel at work.
 type follower struct {
-	a    *Agent
-	cfg  Channel
-	wake chan chan error
+	a      *Agent
+	cfg    Channel
+	places Places
+	wake   chan wake
 
-	mu      sync.Mutex // held through an activation; whoever holds it may change what serves
-	live    *loaded    // what the server answers with; nil: nothing
-	tryTag  artifact.Digest
-	tries   int       // failed attempts at tryTag
-	retryAt time.Time // not before this for tryTag
-	looked  time.Time // when an activation last looked at the channel
+	mu      sync.Mutex      // held through an activation; whoever holds it may change what serves
+	live    *loaded         // what the server answers with; nil: nothing
+	seen    sightings       // what came of the tags that were looked at
+	last    sighting        // the record that was fetched last
+	settled artifact.Digest // the record that the document's tag stands for; "": not known
+	hand    hand            // how the poll under way was asked for
+	opens   opening         // of the maintenance window that the last poll waits for
+	looked  time.Time       // when an activation last looked at the channel
 	lookTag artifact.Digest
 	unsent  bool // a report waits to be made
 	// owed writes down how the intent in the document ended, which failed before; nil: nothing is owed.
@@ -277,7 +285,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 		if c.Shadow.Requests > 0 && deps.Shadows == nil {
 			return nil, fmt.Errorf("channel %s: %w", c.Name, errNoShadower)
 		}
-		a.followers = append(a.followers, &follower{a: a, cfg: c, wake: make(chan chan error)})
+		a.followers = append(a.followers, &follower{a: a, cfg: c, wake: make(chan wake), places: placesOf(c.Carrier)})
 	}
 	if doc := a.Store.Doc(); doc.Device != "" && doc.Device != deps.Signer.KeyID() {
 		return nil, fmt.Errorf("the state belongs to device %.12s, the key is that of device %.12s", doc.Device, deps.Signer.KeyID())
@@ -366,53 +374,6 @@ func (a *Agent) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (f *follower) run(ctx context.Context) {
-	log := f.a.Log.With("channel", f.cfg.Name)
-	failures := 0
-	for {
-		err := f.look(ctx, false)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			failures = min(failures+1, 4)
-			log.Warn("poll", "error", err)
-		default:
-			failures = 0
-		}
-		// Jitter spreads devices that were switched on together; failures slow the polling down.
-		wait := f.cfg.Interval * time.Duration(1<<max(failures-1, 0))
-		wait += time.Duration(rand.Int64N(int64(wait)/5 + 1))
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case answer := <-f.wake:
-			timer.Stop()
-			answer <- f.look(ctx, true)
-		case <-timer.C:
-		}
-	}
-}
-
-// look polls once, at once even what failed a moment ago if now is set, and waits until the report about it was handed over or
-// that failed. Nobody who wants to go back has to wait for either.
-func (f *follower) look(ctx context.Context, now bool) error {
-	f.a.endStart()
-	f.mu.Lock()
-	if now {
-		f.retryAt = time.Time{}
-	}
-	err := f.poll(ctx)
-	sent := f.sent
-	f.mu.Unlock()
-	if sent != nil {
-		<-sent // bounded by reportTime for each report under way
-	}
-	return err
-}
-
 // begin makes a context that a rollback by hand ends, with errByHand as its cause; end must be called.
 func (f *follower) begin(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -424,36 +385,6 @@ func (f *follower) begin(ctx context.Context) (_ context.Context, end func()) {
 		f.cancel = nil
 		f.attempt.Unlock()
 		cancel(nil)
-	}
-}
-
-// Poll asks every channel now and waits until what came of it is committed, rolled back or refused. Run must be running.
-func (a *Agent) Poll(ctx context.Context) error {
-	errs := make([]error, len(a.followers))
-	var wg sync.WaitGroup
-	for i, f := range a.followers {
-		wg.Go(func() { errs[i] = f.polled(ctx) })
-	}
-	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return errors.Join(errs...)
-}
-
-// polled has the loop of this channel poll now.
-func (f *follower) polled(ctx context.Context) error {
-	answer := make(chan error, 1)
-	select {
-	case f.wake <- answer:
-		select {
-		case err := <-answer:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -167,7 +167,7 @@ func TestHangingCarrier(t *testing.T) {
 		}
 	}
 	h := &hanging{registry: ls[0].reg, asked: make(chan struct{})}
-	d.followers[0].cfg.Carrier = h
+	d.followers[0].places = placesOf(h)
 	ls[0].publish("3.0 good m1")
 	v1 := d.server.serving("m1")
 	done := make(chan error, 1)

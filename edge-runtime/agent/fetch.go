@@ -66,7 +66,7 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 		large = append(large, artifact.Descriptor{MediaType: "application/octet-stream", Digest: l.Digest, Size: l.Size})
 	}
 	if f.missing(m) {
-		if err := f.permitted(ctx, deviceinput.Download, target, m); err != nil {
+		if err := errors.Join(f.window(deviceinput.Download, r, target), f.permitted(ctx, deviceinput.Download, target, m)); err != nil {
 			return nil, err
 		}
 	}
@@ -82,7 +82,7 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 }
 
 func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
-	return f.fetchFrom(ctx, f.cfg.Carrier, d)
+	return f.fetchFrom(ctx, f.places, d)
 }
 
 // fetchFrom brings d from src into the store; what lies there already is hashed again.
@@ -116,6 +116,9 @@ func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descrip
 		if serr == nil && freed > 0 {
 			err = fetch()
 		}
+	}
+	for errors.Is(err, state.ErrDigest) && src == Source(f.places) && f.places.Spoiled(d.Digest) {
+		err = fetch()
 	}
 	return err
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
@@ -34,40 +33,37 @@ func (f *follower) poll(ctx context.Context) error {
 	}
 	ctx, end := f.begin(ctx)
 	defer end()
-	tag, err := f.cfg.Carrier.Resolve(ctx, channel.Tag(f.cfg.Name))
+	tags, err := f.places.Look(ctx, channel.Tag(f.cfg.Name), f.hand != atEase)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // a channel without a record yet
 	}
 	if err != nil {
 		return fmt.Errorf("look up channel %s: %w", f.cfg.Name, err)
 	}
-	if tag == f.state().Tag {
-		return nil
+	s, err := f.choose(ctx, tags)
+	if s == nil {
+		return err
 	}
-	if tag == f.tryTag && f.a.Clock.Now().Before(f.retryAt) {
-		return nil
-	}
-	tag, err = f.takeNewest(ctx, tag)
+	tag, terr := f.takeNewest(ctx, *s)
+	err = errors.Join(terr, err)
 	if p, ok := isPostponed(err); ok {
 		f.a.Log.Debug("postponed", "channel", f.cfg.Name, "action", p.action, "reason", p.why)
 		err = nil
 	}
-	if err == nil || ctx.Err() != nil {
-		f.tryTag, f.tries, f.retryAt = "", 0, time.Time{}
-		return err
-	}
-	// The same record is tried again later and later; another one at once.
-	if tag != f.tryTag {
-		f.tryTag, f.tries = tag, 0
-	}
-	f.tries = min(f.tries+1, 7)
-	f.retryAt = f.a.Clock.Now().Add(f.cfg.Interval * time.Duration(1<<f.tries))
+	f.seen.handled(tag, err, ctx.Err() != nil, f.cfg.Interval)
 	return err
 }
 
-// take fetches the record behind tag, accepts it when it follows, and then acts on the accepted one.
-func (f *follower) take(ctx context.Context, tag artifact.Digest) error {
-	raw, err := f.fetchRecord(ctx, tag)
+// take fetches the record behind a tag, accepts it when it follows, and then acts on the accepted one.
+func (f *follower) take(ctx context.Context, s sighting) error {
+	tag, raw := s.tag, s.raw
+	var err error
+	if raw == nil && f.last.tag == tag {
+		raw = f.last.raw // it was waited with
+	}
+	if raw == nil {
+		raw, err = f.fetchRecord(ctx, tag)
+	}
 	if err != nil {
 		err = fmt.Errorf("fetch the record of channel %s: %w", f.cfg.Name, err)
 		if transient(err) {
@@ -75,6 +71,7 @@ func (f *follower) take(ctx context.Context, tag artifact.Digest) error {
 		}
 		return f.refused(err, state.Note{Record: tag, Reason: clip(err.Error())})
 	}
+	f.last = sighting{tag, raw}
 	r, err := f.accept(ctx, raw)
 	if err != nil {
 		note := state.Note{Record: artifact.DigestOf(raw), Reason: clip(err.Error())}
@@ -105,12 +102,24 @@ func (f *follower) fetchRecord(ctx context.Context, manifest artifact.Digest) ([
 	return f.read(ctx, m.Layers[0], maxRecordBundle)
 }
 
-// read fetches a small piece of content whole: at most max bytes, checked against its digest.
+// read fetches a small piece of content whole: at most max bytes, checked against its digest. Where one place gave something
+// else, the next is asked.
 func (f *follower) read(ctx context.Context, d artifact.Descriptor, max int64) ([]byte, error) {
 	if d.Size > max {
 		return nil, fmt.Errorf("%s has %d bytes, the limit is %d", d.Digest.Short(), d.Size, max)
 	}
-	r, err := f.cfg.Carrier.Open(ctx, d, 0)
+	for {
+		b, err := f.readOnce(ctx, d, max)
+		if err == nil || !errors.Is(err, state.ErrDigest) && !errors.Is(err, errTooLong) || !f.places.Spoiled(d.Digest) {
+			return b, err
+		}
+	}
+}
+
+var errTooLong = errors.New("it is too large")
+
+func (f *follower) readOnce(ctx context.Context, d artifact.Descriptor, max int64) ([]byte, error) {
+	r, err := f.places.Open(ctx, d, 0)
 	if err != nil {
 		return nil, errors.Join(ErrTransient, err)
 	}
@@ -121,7 +130,7 @@ func (f *follower) read(ctx context.Context, d artifact.Descriptor, max int64) (
 	case err != nil:
 		return nil, errors.Join(ErrTransient, err)
 	case n > max:
-		return nil, fmt.Errorf("%s is larger than the limit of %d bytes", d.Digest.Short(), max)
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", errTooLong, d.Digest.Short(), max)
 	}
 	if got := artifact.DigestOf(b.Bytes()); !f.a.checks.blob(got, d.Digest) {
 		return nil, fmt.Errorf("%w: expected %s, received %s", state.ErrDigest, d.Digest, got)
@@ -235,35 +244,55 @@ func (f *follower) catchUp(ctx context.Context, prev *channel.Head, next *channe
 		low = prev.Record.Seq
 	}
 	for seq := next.Seq - 1; seq > low && seq >= next.Seq-maxWalk; seq-- {
-		tag, err := f.cfg.Carrier.Resolve(ctx, channel.SeqTag(f.cfg.Name, seq))
+		tags, err := f.places.Look(ctx, channel.SeqTag(f.cfg.Name, seq), false)
 		if err != nil {
 			return nil, fmt.Errorf("fetch record seq %d: %w", seq, errors.Join(ErrTransient, err))
 		}
-		raw, err := f.fetchRecord(ctx, tag)
-		if err != nil {
-			return nil, fmt.Errorf("fetch record seq %d: %w", seq, err)
+		var head *channel.Head
+		var errs []error
+		for _, tag := range tags { // a place that shows something else there keeps nobody from catching up
+			var done bool
+			if head, done, err = f.earlier(ctx, prev, tag, seq); done {
+				break
+			}
+			errs = append(errs, err)
 		}
-		r, ev, err := f.verifyRecord(ctx, raw)
-		if err != nil {
-			return nil, fmt.Errorf("record seq %d: %w", seq, err)
+		switch {
+		case len(errs) == len(tags):
+			return nil, errors.Join(errs...)
+		case head != nil:
+			return head, nil
 		}
-		if ev.Role == trust.RoleRefresher {
-			continue
-		}
-		if r.Seq != seq || r.Channel != f.cfg.Name || r.Env != f.cfg.Env || r.Target.Name != f.cfg.Model {
-			return nil, fmt.Errorf("the tag of record seq %d holds another one", seq)
-		}
-		head := &channel.Head{Record: r, Bundle: artifact.DigestOf(raw)}
-		step, err := f.a.checks.follows(prev, head, false)
-		if err != nil {
-			return nil, fmt.Errorf("record seq %d: %w", seq, err)
-		}
-		if err := f.keepRecord(ctx, raw, r, step); err != nil {
-			return nil, err
-		}
-		return head, nil
 	}
 	return prev, nil
+}
+
+// earlier fetches the record of an earlier seq behind tag. done tells that it is one, and head is set when a deployer signed it
+// and it was accepted.
+func (f *follower) earlier(ctx context.Context, prev *channel.Head, tag artifact.Digest, seq int64) (head *channel.Head, done bool, err error) {
+	raw, err := f.fetchRecord(ctx, tag)
+	if err != nil {
+		return nil, false, fmt.Errorf("fetch record seq %d: %w", seq, err)
+	}
+	r, ev, err := f.verifyRecord(ctx, raw)
+	if err != nil {
+		return nil, false, fmt.Errorf("record seq %d: %w", seq, err)
+	}
+	if r.Seq != seq || r.Channel != f.cfg.Name || r.Env != f.cfg.Env || r.Target.Name != f.cfg.Model {
+		return nil, false, fmt.Errorf("the tag of record seq %d holds another one", seq)
+	}
+	if ev.Role == trust.RoleRefresher {
+		return nil, true, nil
+	}
+	head = &channel.Head{Record: r, Bundle: artifact.DigestOf(raw)}
+	step, err := f.a.checks.follows(prev, head, false)
+	if err != nil {
+		return nil, false, fmt.Errorf("record seq %d: %w", seq, err)
+	}
+	if err := f.keepRecord(ctx, raw, r, step); err != nil {
+		return nil, false, err
+	}
+	return head, true, nil
 }
 
 // verifyRecord verifies raw, walking to a newer trust document first when the record was made under one.
@@ -287,13 +316,25 @@ func (f *follower) verifyRecord(ctx context.Context, raw []byte) (*channel.Recor
 // nextTrust accepts the trust document that follows the present one, when the carrier has it.
 func (f *follower) nextTrust(ctx context.Context) (moved bool, err error) {
 	current := f.a.Trust()
-	tag, err := f.cfg.Carrier.Resolve(ctx, TrustTag(current.Version+1))
+	tags, err := f.places.Look(ctx, TrustTag(current.Version+1), false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("look up trust document version %d: %w", current.Version+1, errors.Join(ErrTransient, err))
 	}
+	var errs []error
+	for _, tag := range tags { // a place that shows something else there holds nobody up
+		moved, err := f.takeTrust(ctx, current, tag)
+		if err == nil {
+			return moved, nil
+		}
+		errs = append(errs, err)
+	}
+	return false, errors.Join(errs...)
+}
+
+func (f *follower) takeTrust(ctx context.Context, current *trust.Document, tag artifact.Digest) (moved bool, err error) {
 	raw, err := f.read(ctx, artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: tag}, artifact.MaxManifest)
 	if err != nil {
 		return false, err
@@ -397,7 +438,7 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	if committed {
 		target.Committed = known.Committed
 	}
-	if err := f.waits(ctx, target); err != nil {
+	if err := errors.Join(f.window(f.next(target), r, target), f.waits(ctx, target)); err != nil {
 		if p, ok := isPostponed(err); ok {
 			return f.postpone(r, target, p)
 		}

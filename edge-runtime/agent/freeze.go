@@ -99,14 +99,20 @@ func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 	f.looked = now
 	ctx, cancel := context.WithTimeout(ctx, lookTime) // what is on trial is not judged meanwhile
 	defer cancel()
-	tag, err := f.cfg.Carrier.Resolve(ctx, channel.Tag(f.cfg.Name))
-	if err != nil || tag == in.Tag || tag == f.lookTag {
+	tags, err := f.places.Look(ctx, channel.Tag(f.cfg.Name), false)
+	if err != nil {
 		return nil
 	}
-	raw, err := f.fetchRecord(ctx, tag)
-	if err != nil {
-		f.a.Log.Debug("look at the channel", "channel", f.cfg.Name, "error", err)
-		return nil
+	seen, err := f.choose(ctx, tags, in.Tag, f.lookTag)
+	if seen == nil {
+		return nil // what is wrong with a record is said by the next poll
+	}
+	tag, raw := seen.tag, seen.raw
+	if raw == nil {
+		if raw, err = f.fetchRecord(ctx, tag); err != nil {
+			f.a.Log.Debug("look at the channel", "channel", f.cfg.Name, "error", err)
+			return nil
+		}
 	}
 	r, err := f.accept(ctx, raw)
 	if err != nil {
@@ -154,22 +160,29 @@ func (f *follower) standDown(in *state.Intent, err error) error {
 }
 
 // takeNewest is take, again while the channel moves on in the middle of it.
-func (f *follower) takeNewest(ctx context.Context, tag artifact.Digest) (artifact.Digest, error) {
+func (f *follower) takeNewest(ctx context.Context, s sighting) (artifact.Digest, error) {
 	const most = 8
 	for n := 1; ; n++ {
 		f.looked, f.lookTag = f.a.Clock.Now(), ""
-		err := f.take(ctx, tag)
+		err := f.take(ctx, s)
+		if err == nil && f.state().Tag == s.tag {
+			f.settled = f.state().Record
+		}
 		if !isOvertaken(err) || ctx.Err() != nil {
-			return tag, err
+			return s.tag, err
 		}
 		f.a.Log.Info("overtaken", "channel", f.cfg.Name, "reason", err)
-		next, rerr := f.cfg.Carrier.Resolve(ctx, channel.Tag(f.cfg.Name))
-		switch {
-		case rerr != nil:
-			return tag, fmt.Errorf("look up channel %s: %w", f.cfg.Name, rerr)
-		case n == most:
-			return tag, fmt.Errorf("%w: the channel moved on %d times during one poll", ErrTransient, n)
+		if n == most {
+			return s.tag, fmt.Errorf("%w: the channel moved on %d times during one poll", ErrTransient, n)
 		}
-		tag = next
+		tags, rerr := f.places.Look(ctx, channel.Tag(f.cfg.Name), false)
+		if rerr != nil {
+			return s.tag, fmt.Errorf("look up channel %s: %w", f.cfg.Name, rerr)
+		}
+		next, rerr := f.choose(ctx, tags)
+		if next == nil {
+			return s.tag, rerr
+		}
+		s = *next
 	}
 }
