@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sync/atomic"
 	"time"
 
@@ -20,29 +18,8 @@ import (
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
-	"github.com/waybill-ml/waybill/oci/registry"
 	"golang.org/x/mod/semver"
 )
-
-// carrier brings bytes from a registry.
-type carrier struct{ repo *registry.Remote }
-
-// Resolve implements agent.Carrier.
-func (c carrier) Resolve(ctx context.Context, tag string) (artifact.Digest, error) {
-	return c.repo.HeadTag(ctx, tag)
-}
-
-// Open implements agent.Carrier.
-func (c carrier) Open(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
-	if d.MediaType == artifact.MediaTypeManifest {
-		raw, _, err := c.repo.GetBounded(ctx, string(d.Digest), artifact.MaxManifest)
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(bytes.NewReader(raw[min(offset, int64(len(raw))):])), nil
-	}
-	return c.repo.BlobFrom(ctx, d, offset) // the agent hashes what it stores
-}
 
 // runtime loads artifacts with the engine.
 type runtime struct{ engine *engine.Engine }

@@ -17,12 +17,10 @@ import (
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
-	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/devicekey"
 	"github.com/waybill-ml/waybill/oci/fleet"
-	"github.com/waybill-ml/waybill/oci/registry"
 )
 
 // Schemas of the files that enroll and run read and write.
@@ -53,6 +51,8 @@ type config struct {
 	// Reports say who gets the signed status; absent: the registry. [] keeps it on the device.
 	Reports []reportConfig `json:"reports,omitzero"`
 	Serve   serveConfig    `json:"serve,omitzero"`
+	Reserve byteSize       `json:"reserve,omitzero"` // bytes of the disk that downloads leave free
+	carryConfig
 }
 
 // sensorConfig tells where the readings for the device's policy come from.
@@ -70,8 +70,8 @@ type trustConfig struct {
 type channelConfig struct {
 	Name        string      `json:"name"`
 	Env         string      `json:"env"`
-	Registry    string      `json:"registry"`
-	Repo        string      `json:"repo"`
+	Registry    string      `json:"registry,omitempty"` // with the keys below the short form of one carrier
+	Repo        string      `json:"repo,omitempty"`
 	PlainHTTP   bool        `json:"plain_http,omitempty"`  // allow http to hosts other than this machine
 	CAFile      string      `json:"ca_file,omitempty"`     // PEM: authorities that are believed too
 	ClientCert  string      `json:"client_cert,omitempty"` // PEM: shown to the registry
@@ -85,6 +85,9 @@ type channelConfig struct {
 
 	Shadow  *shadowConfig  `json:"shadow,omitempty"`
 	Factory *factoryConfig `json:"factory,omitempty"`
+	// Carriers are where the channel comes from, in the order of preference.
+	Carriers []carrierConfig `json:"carriers,omitempty"`
+	carryConfig
 }
 
 type trialConfig struct {
@@ -137,6 +140,8 @@ type provisioning struct {
 	// Credentials go to a file of their own; absent: those that the device has stay, []: they are removed.
 	Credentials []fleet.Credential `json:"credentials,omitzero"`
 	Reports     []reportConfig     `json:"reports,omitzero"`
+	Reserve     byteSize           `json:"reserve,omitzero"`
+	carryConfig
 }
 
 // provisionedTrust holds the signed trust document itself or names its file, relative to the provisioning file.
@@ -197,6 +202,9 @@ func knownKeys() []string {
 		}
 		for f := range t.Fields() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if f.Anonymous {
+				walk(f.Type)
+			}
 			if name != "" && name != "-" {
 				names[name] = true
 				walk(f.Type)
@@ -254,6 +262,7 @@ func loadConfig(file string) (*config, error) {
 		if ch.Factory != nil {
 			paths = append(paths, &ch.Factory.Source)
 		}
+		ch.relative(filepath.Dir(abs))
 	}
 	if !devicekey.IsURI(c.Key) {
 		paths = append(paths, &c.Key)
@@ -297,7 +306,7 @@ func (c *config) check() error {
 			return fmt.Errorf("sensors.metered: %q: %w", m, err)
 		}
 	}
-	if err := c.Log.check(); err != nil {
+	if err := errors.Join(c.Log.check(), c.carryConfig.check()); err != nil {
 		return err
 	}
 	if err := checkReports(c.Reports); err != nil {
@@ -307,14 +316,6 @@ func (c *config) check() error {
 		return err
 	}
 	return checkChannels(c.Channels)
-}
-
-// remote is the repository that carries the channel. Its certificates are read here.
-func (c *channelConfig) remote() (*registry.Remote, error) {
-	return registry.NewRemote(c.Registry, c.Repo, c.access(registry.RemoteOptions{
-		PlainHTTP: c.PlainHTTP, UserAgent: "waybill-edge/" + version.Number,
-		TLS: registry.TLSOptions{CAFile: c.CAFile, CertFile: c.ClientCert, KeyFile: c.ClientKey},
-	}))
 }
 
 func checkChannels(cs []channelConfig) error {
@@ -327,13 +328,13 @@ func checkChannels(cs []channelConfig) error {
 		if err := channel.ValidName(c.Name); err != nil {
 			return fmt.Errorf("%s.name: %w", at, err)
 		}
-		for _, f := range []struct{ name, v string }{{"env", c.Env}, {"registry", c.Registry}, {"model", c.Model}, {"resource_uri", c.ResourceURI}} {
+		for _, f := range []struct{ name, v string }{{"env", c.Env}, {"model", c.Model}, {"resource_uri", c.ResourceURI}} {
 			if f.v == "" {
 				return fmt.Errorf("%s.%s is missing", at, f.name)
 			}
 		}
-		if !registry.ValidRepo(c.Repo) {
-			return fmt.Errorf("%s.repo: %q is not a repository name", at, c.Repo)
+		if err := errors.Join(c.checkCarriers(), c.carryConfig.check()); err != nil {
+			return fmt.Errorf("%s.%w", at, err)
 		}
 		if c.Interval == 0 {
 			c.Interval = duration(5 * time.Minute)

@@ -87,6 +87,7 @@ type controlled interface {
 	Status() agent.Status
 	History(n int) ([]journal.Entry, error)
 	Poll(ctx context.Context) error
+	PollNow(ctx context.Context) error
 	Rollback(ctx context.Context, channel string, to artifact.Digest) (agent.RollbackResult, error)
 }
 
@@ -111,7 +112,11 @@ func controlHandler(a controlled, status func() agent.Status) http.Handler {
 		reply(w, es, err)
 	})
 	mux.HandleFunc("POST /poll", func(w http.ResponseWriter, r *http.Request) {
-		err := a.Poll(r.Context())
+		look := a.Poll
+		if r.URL.Query().Get("now") == "1" {
+			look = a.PollNow
+		}
+		err := look(r.Context())
 		reply(w, status(), err)
 	})
 	mux.HandleFunc("POST /rollback", func(w http.ResponseWriter, r *http.Request) {

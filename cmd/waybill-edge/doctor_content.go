@@ -173,13 +173,13 @@ func (d *doctor) checkFiles(ctx context.Context, name string, st *state.Channel,
 	}
 }
 
-// lookAt asks the registry of a channel for its record.
+// lookAt asks the carriers of a channel for its record.
 func lookAt(ctx context.Context, c *channelConfig) (string, error) {
-	r, err := c.remote()
+	from, err := c.carriers(carryConfig{}, nil)
 	if err != nil {
 		return "", err
 	}
-	d, err := r.HeadTag(ctx, channel.Tag(c.Name))
+	d, err := from.Resolve(ctx, channel.Tag(c.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "there is no record yet", nil
 	}

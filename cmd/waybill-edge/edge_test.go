@@ -710,7 +710,10 @@ func TestKillInTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.publish(p.change(v2))
-	d.start()                                           // the first poll is at the start
+	d.start()
+	asked := make(chan struct{})
+	go func() { defer close(asked); _, _ = d.do("poll") }() // it waits for the end of a trial that the kill below cuts short
+	defer func() { <-asked }()
 	for got := artifact.Digest(""); got != v2.Digest; { // the step is durable a moment before the switch; go test's limit ends a wait in vain
 		var err error
 		if got, err = d.infer(); err != nil {

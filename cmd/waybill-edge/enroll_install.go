@@ -219,6 +219,10 @@ func (in *enrolment) config(old *config, key, class string, labels map[string]st
 	if g.Reports != nil {
 		c.Reports = g.Reports
 	}
+	if g.Reserve > 0 {
+		c.Reserve = g.Reserve
+	}
+	c.carryConfig = g.carryConfig
 	return c, nil
 }
 
@@ -432,14 +436,23 @@ func (p *provisioning) checkGiven(path string) error {
 		if err != nil {
 			return err
 		}
-		c, ok := cs.For(p.Channels[i].Registry)
-		if !ok {
-			return diag.New(diag.Usage, "read %s: it has no credential for the registry of channel %s, %s", name, p.Channels[i].Name, p.Channels[i].Registry)
-		}
-		p.Channels[i].Credential = ""
+		var hosts []string
 		all := fleet.Credentials{Credentials: p.Credentials}
-		all.Merge([]fleet.Credential{c})
-		p.Credentials = all.Credentials
+		found := false
+		for _, x := range p.Channels[i].places() {
+			if x.Registry == "" {
+				continue
+			}
+			hosts = append(hosts, x.Registry)
+			if c, ok := cs.For(x.Registry); ok {
+				all.Merge([]fleet.Credential{c})
+				found = true
+			}
+		}
+		if !found {
+			return diag.New(diag.Usage, "read %s: it has no credential for the registry of channel %s, %s", name, p.Channels[i].Name, strings.Join(hosts, ", "))
+		}
+		p.Channels[i].Credential, p.Credentials = "", all.Credentials
 	}
 	if err := fleet.CheckCredentials(p.Credentials); err != nil {
 		return diag.Wrap(diag.Usage, err, "read %s", path)

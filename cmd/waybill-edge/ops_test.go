@@ -318,6 +318,7 @@ type fakeAgent struct{ polls, rollbacks atomic.Int32 }
 func (a *fakeAgent) Status() agent.Status                 { return agent.Status{Schema: agent.StatusSchema} }
 func (a *fakeAgent) History(int) ([]journal.Entry, error) { return []journal.Entry{{N: 1}}, nil }
 func (a *fakeAgent) Poll(context.Context) error           { a.polls.Add(1); return nil }
+func (a *fakeAgent) PollNow(context.Context) error        { a.polls.Add(1); return nil }
 func (a *fakeAgent) Rollback(_ context.Context, c string, _ artifact.Digest) (agent.RollbackResult, error) {
 	a.rollbacks.Add(1)
 	return agent.RollbackResult{Channel: c}, agent.ErrNoTarget

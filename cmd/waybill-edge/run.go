@@ -21,6 +21,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
+	"github.com/waybill-ml/waybill/internal/ratelimit"
 	"github.com/waybill-ml/waybill/internal/redact"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -97,20 +98,34 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 	}
 	ac := agent.Config{
 		Class: cfg.Class, Labels: cfg.Labels, Version: version.Number,
-		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
+		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest, Reserve: uint64(cfg.Reserve),
 		ReportEvery: cfg.reportEvery(),
 	}
+	limit := ratelimit.New(int64(cfg.Bandwidth))
 	repos := map[string]*registry.Remote{}
 	for _, c := range cfg.Channels {
-		if repos[c.Name], err = c.remote(); err != nil {
+		repo, err := c.remote()
+		if err != nil {
 			return nil, err
+		}
+		if repo != nil {
+			repos[c.Name] = repo
 		}
 	}
 	spool, reporters := newSpool(cfg, d.key.KeyID(), repos, log)
 	for _, c := range cfg.Channels {
-		repo := repos[c.Name]
+		carry := cfg.over(c.carryConfig)
+		windows, err := carry.parseWindows()
+		if err != nil {
+			return nil, diag.Wrap(diag.Usage, err, "channel %s", c.Name)
+		}
+		from, err := c.carriers(cfg.carryConfig, limit)
+		if err != nil {
+			return nil, err
+		}
 		ch := agent.Channel{
-			Name: c.Name, Env: c.Env, Model: c.Model, ResourceURI: c.ResourceURI, Interval: time.Duration(c.Interval), Carrier: carrier{repo},
+			Name: c.Name, Env: c.Env, Model: c.Model, ResourceURI: c.ResourceURI, Interval: time.Duration(c.Interval), Carrier: from,
+			Windows: windows, Downloads: carry.Download == "always", Clockless: carry.NoClock == "update",
 			Trial: agent.Trial{
 				Duration: time.Duration(c.Trial.Duration), MinRequests: c.Trial.MinRequests, MaxErrorRate: c.Trial.MaxErrorRate, P50: time.Duration(c.Trial.P50), P99: time.Duration(c.Trial.P99),
 				Memory: uint64(c.Trial.Memory),

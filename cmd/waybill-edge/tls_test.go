@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/waybill-ml/waybill/edge-runtime/carrier"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/registry/servertest"
@@ -87,7 +88,7 @@ func TestChannelOverMutualTLS(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		rc, err := carrier{repo}.Open(t.Context(), d, 0)
+		rc, err := carrier.NewRegistry(repo).Open(t.Context(), d, 0)
 		if err != nil {
 			return err
 		}

@@ -193,13 +193,20 @@ func history(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // poll has the running agent look at its channels now, and waits for what comes of it.
 func poll(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	cfg, file, output, err := view("poll", "poll [--config FILE] [--output json]", args, stderr, nil)
+	var now bool
+	cfg, file, output, err := view("poll", "poll [--now] [--config FILE] [--output json]", args, stderr, func(f *flags) {
+		f.BoolVar(&now, "now", false, "do not wait for a maintenance window: somebody is on site")
+	})
 	if err != nil {
 		return err
 	}
+	target := "/poll"
+	if now {
+		target += "?now=1"
+	}
 	var s agent.Status
 	stop := tellWaiting(ctx, cfg, stderr)
-	err = ask(ctx, cfg, http.MethodPost, "/poll", &s)
+	err = ask(ctx, cfg, http.MethodPost, target, &s)
 	stop()
 	if errors.Is(err, errDown) {
 		return diag.Wrap(diag.Failure, err, "poll").Hint("waybill-edge run --config %s", file)

@@ -42,7 +42,10 @@ func (f *flow) next(why error) error {
 			func(rc io.ReadCloser) { _ = rc.Close() })
 		if err == nil {
 			g := guard(f.ctx, body, f.s.o)
-			f.cur, f.body, f.r, f.cancel = p, g, p.Limit.Reader(f.ctx, g), cancel
+			f.cur, f.body, f.r, f.cancel = p, g, g, cancel
+			for _, l := range p.Limits {
+				f.r = l.Reader(f.ctx, f.r)
+			}
 			return nil
 		}
 		cancel(nil)

@@ -19,8 +19,8 @@ import (
 type Named struct {
 	Name string
 	Place
-	// Limit paces what comes from it; nil: nothing does. Time spent waiting for it is not held against the place.
-	Limit *ratelimit.Limiter
+	// Limits pace what comes from it. Time spent waiting for them is not held against the place.
+	Limits []*ratelimit.Limiter
 }
 
 // Options of a Set. The zero value of each means its default.

@@ -124,6 +124,11 @@ func tlsConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(sessions)}
 }
 
+// TransportFor makes the transport that a Remote of host would have: with o, and unused connections kept for the time of idle.
+func TransportFor(host string, o TLSOptions, idle time.Duration) (http.RoundTripper, error) {
+	return o.transport(host, idle)
+}
+
 // files lists the certificates in the first of the folders that has some for host.
 func (o TLSOptions) files(host string) (files []string, err error) {
 	for _, d := range o.Dirs {
