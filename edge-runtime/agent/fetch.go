@@ -82,7 +82,12 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 }
 
 func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
-	return f.fetchFrom(ctx, f.places, d)
+	for {
+		err := f.fetchFrom(ctx, f.places, d)
+		if err == nil || !errors.Is(err, state.ErrDigest) || !f.places.Spoiled(d.Digest) {
+			return err
+		}
+	}
 }
 
 // fetchFrom brings d from src into the store; what lies there already is hashed again.
@@ -116,9 +121,6 @@ func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descrip
 		if serr == nil && freed > 0 {
 			err = fetch()
 		}
-	}
-	for errors.Is(err, state.ErrDigest) && src == Source(f.places) && f.places.Spoiled(d.Digest) {
-		err = fetch()
 	}
 	return err
 }

@@ -103,7 +103,7 @@ func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 	if err != nil {
 		return nil
 	}
-	seen, err := f.choose(ctx, tags, in.Tag, f.lookTag)
+	seen, _ := f.choose(ctx, tags, in.Tag, f.lookTag)
 	if seen == nil {
 		return nil // what is wrong with a record is said by the next poll
 	}

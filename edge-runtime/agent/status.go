@@ -68,7 +68,9 @@ type ChannelStatus struct {
 	Pinned       bool             `json:"pinned"` // rolled back here: stays until the channel moves on
 	// Waiting is the model that the device's own policy does not let it take now, with the newest reason.
 	Waiting *state.Waiting `json:"waiting,omitempty"`
-	Frozen  *state.Frozen  `json:"frozen,omitempty"` // the channel tells its devices to keep what they run
+	// Carriers are the places that the channel comes from, as the running agent found them last.
+	Carriers []CarrierStatus `json:"carriers,omitempty"`
+	Frozen   *state.Frozen   `json:"frozen,omitempty"` // the channel tells its devices to keep what they run
 }
 
 // QuarantineNote is a digest that is not activated again under the present record.
@@ -133,7 +135,7 @@ func (a *Agent) Status() Status {
 		if f == nil {
 			continue // followed once, no longer
 		}
-		s.Channels[i].Model = f.cfg.Model
+		s.Channels[i].Model, s.Channels[i].Carriers = f.cfg.Model, f.carriers()
 		if w, why := s.Channels[i].Waiting, f.waitWhy.Load(); w != nil && why != nil {
 			w.Reason = *why
 		}
