@@ -49,7 +49,7 @@ func (f *follower) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		err := f.pollAs(ctx, how)
-		if ctx.Err() == nil && err != nil && answer == nil {
+		if ctx.Err() == nil && err != nil {
 			log.Warn("poll", "error", err)
 		}
 		ask := schedule.Ask{Up: time.Since(start), Random: rand.Uint64()}

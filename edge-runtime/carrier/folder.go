@@ -1,7 +1,6 @@
 package carrier
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -230,7 +230,10 @@ func archivesIn(root *os.Root) []string {
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b found) int { return cmp.Or(b.at.Compare(a.at), strings.Compare(a.name, b.name)) })
+	sort.Slice(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		return a.at.After(b.at) || a.at.Equal(b.at) && a.name < b.name
+	})
 	var names []string
 	if info, err := root.Lstat(own); err == nil && info.Mode().IsRegular() {
 		names = append(names, own)

@@ -144,14 +144,18 @@ func (p *placeState) note(state string, err error, blame float64) {
 // order is the places, the better first.
 func (s *Set) order() []*placeState {
 	now := time.Now()
-	rank := map[*placeState]int{}
+	var out []*placeState
+	var ranks []int
 	for i, p := range s.places {
 		p.mu.Lock()
-		rank[p] = i + p.back(now)
+		rank := i + p.back(now)
 		p.mu.Unlock()
+		at := len(out)
+		for at > 0 && ranks[at-1] > rank {
+			at--
+		}
+		out, ranks = slices.Insert(out, at, p), slices.Insert(ranks, at, rank)
 	}
-	out := slices.Clone(s.places)
-	slices.SortStableFunc(out, func(a, b *placeState) int { return rank[a] - rank[b] })
 	return out
 }
 
