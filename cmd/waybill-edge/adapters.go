@@ -22,7 +22,10 @@ import (
 )
 
 // runtime loads artifacts with the engine.
-type runtime struct{ engine *engine.Engine }
+type runtime struct {
+	engine *engine.Engine
+	cfg    *engineConfig
+}
 
 // model is a loaded artifact with the vectors that it must reproduce.
 type model struct {
@@ -39,10 +42,11 @@ func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) 
 		module  []byte
 		steps   []engine.StepModule
 		weights engine.WeightsSource
+		layer   artifact.Layer // of the weights
 	)
 	for _, l := range b.Layers {
 		if l.Role == artifact.RoleWeights {
-			weights.Path = b.Path(l.Digest) // mapped, not read
+			layer, weights = l, r.cfg.source(b.Path(l.Digest)) // hashed by the engine, by chunks on all cores
 			continue
 		}
 		if l.Role == artifact.RoleBaseline {
@@ -71,6 +75,11 @@ func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) 
 			if golden.Schema != artifact.GoldenSchema {
 				return nil, fmt.Errorf("golden vectors: schema is %q, this version reads %q", golden.Schema, artifact.GoldenSchema)
 			}
+		}
+	}
+	if layer.Digest != "" {
+		if err := sameWeights(iface.Weights, layer); err != nil {
+			return nil, err
 		}
 	}
 	if need := iface.MinRuntime; need != "" && semver.Compare("v"+version.Number, "v"+need) < 0 {

@@ -99,13 +99,6 @@ type trialConfig struct {
 	Memory       byteSize `json:"memory,omitzero"`
 }
 
-type engineConfig struct {
-	Mode        string `json:"mode,omitempty"` // auto, compiler, interpreter
-	MemoryLimit uint64 `json:"memory_limit,omitempty"`
-	Instances   int    `json:"instances,omitempty"`
-	Threads     int    `json:"threads,omitempty"`
-}
-
 // duration is a time.Duration written as "1m30s".
 type duration time.Duration
 
@@ -313,6 +306,9 @@ func (c *config) check() error {
 		return err
 	}
 	if err := c.Serve.check(); err != nil {
+		return err
+	}
+	if err := c.Engine.check(); err != nil {
 		return err
 	}
 	return checkChannels(c.Channels)

@@ -24,7 +24,6 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/probe"
-	"github.com/waybill-ml/waybill/examples"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
@@ -103,7 +102,7 @@ func (p *publisher) pack(example string) channel.Target {
 	type files struct{ module, weights, iface, golden []byte }
 	v, ok := compiled.Load(example)
 	if !ok {
-		raw, err := examples.BreastCancer.ReadFile("breast-cancer/" + example + "/model.onnx")
+		raw, err := exampleModel(example)
 		if err != nil {
 			p.t.Fatal(err)
 		}

@@ -138,7 +138,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 		ac.Channels = append(ac.Channels, ch)
 	}
 	d.agent, err = agent.New(ctx, ac, agent.Deps{
-		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
+		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine, &cfg.Engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
 		Certificates: certificates(), Local: asLocal(d.local), Shadows: server{d.server}, Memory: freeMemory,
 	})
 	if err != nil {
@@ -165,14 +165,11 @@ func sendReports(ctx context.Context, s *report.Spool) (stop func()) {
 }
 
 func newEngine(ctx context.Context, cfg *config, log *slog.Logger) (*engine.Engine, error) {
-	mode, err := engine.ParseMode(cfg.Engine.Mode)
+	ec, err := cfg.Engine.limits()
 	if err != nil {
 		return nil, diag.Wrap(diag.Usage, err, "engine.mode")
 	}
-	ec := engine.Config{
-		Mode: mode, MemoryLimit: cfg.Engine.MemoryLimit, Instances: cfg.Engine.Instances, Threads: cfg.Engine.Threads,
-		Log: func(step, line string) { log.Info("model", "step", step, "line", line) },
-	}
+	ec.Log = func(step, line string) { log.Info("model", "step", step, "line", line) }
 	cache := filepath.Join(cfg.State, "cache")
 	err = os.MkdirAll(cache, 0o700)
 	if err == nil {

@@ -52,7 +52,8 @@ type Model interface {
 	Close(ctx context.Context) error
 }
 
-// Bundle is an artifact on disk, each blob checked against its digest.
+// Bundle is an artifact on disk. Its files may have changed since they were verified: Read hashes what it returns, and who opens
+// the file of the weights by its Path hashes it before use. The agent hashes whatever else was not read.
 type Bundle struct {
 	Slot   state.Slot
 	Layers []artifact.Layer                       // those a device pulls

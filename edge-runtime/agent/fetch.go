@@ -211,16 +211,28 @@ func (f *follower) checkBlobs(ctx context.Context, s state.Slot) (*artifact.Mode
 // load makes an artifact on disk ready to serve: its files hashed, its modules loaded, its golden vectors reproduced.
 // With measure their figures are taken and judged by the budgets of the trial.
 func (f *follower) load(ctx context.Context, s state.Slot, measure bool) (*loaded, error) {
-	m, err := f.checkBlobs(ctx, s)
+	m, err := f.manifest(s)
 	if err != nil {
 		return nil, err
 	}
+	hashed := map[artifact.Digest]bool{} // each file once: a device spends most of its start on that
 	model, err := f.a.Runtime.Load(ctx, Bundle{
 		Slot: s, Layers: deviceLayers(m), Path: f.a.blobs.Path,
-		Read: func(l artifact.Layer) ([]byte, error) { return f.a.blobs.Read(l.Digest, l.Size) },
+		Read: func(l artifact.Layer) ([]byte, error) {
+			hashed[l.Digest] = true
+			return f.a.blobs.Read(l.Digest, l.Size)
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", s.Digest.Short(), err)
+	}
+	for _, l := range deviceLayers(m) {
+		if hashed[l.Digest] || l.Role == artifact.RoleWeights {
+			continue
+		}
+		if err := f.a.blobs.Check(ctx, l.Digest, l.Size); err != nil {
+			return nil, errors.Join(fmt.Errorf("layer %s: %w", l.Path, err), model.Close(ctx))
+		}
 	}
 	proof, err := model.Probe(ctx, measure)
 	if err == nil && measure {

@@ -81,6 +81,7 @@ func (r *Runtime) Load(ctx context.Context, f Files) (*Model, error) {
 	var iface artifact.Interface
 	var module []byte
 	var weights engine.WeightsSource
+	var layer artifact.Layer // of the weights
 	var golden func() ([]byte, error)
 	byPath := map[string]artifact.Layer{}
 	for _, l := range f.Layers {
@@ -106,7 +107,7 @@ func (r *Runtime) Load(ctx context.Context, f Files) (*Model, error) {
 			}
 			module = b
 		case artifact.RoleWeights:
-			weights = engine.WeightsSource{Path: f.Path(l.Digest), Copy: f.CopyWeights}
+			layer, weights = l, engine.WeightsSource{Path: f.Path(l.Digest), Copy: f.CopyWeights}
 		case artifact.RoleStep:
 			byPath[l.Path] = l
 		case artifact.RoleGolden:
@@ -118,6 +119,9 @@ func (r *Runtime) Load(ctx context.Context, f Files) (*Model, error) {
 	}
 	if iface.Schema != artifact.InterfaceSchema {
 		return nil, fmt.Errorf("the artifact has no interface document of schema %s", artifact.InterfaceSchema)
+	}
+	if w := iface.Weights; w != nil && layer.Digest != "" && w.Digest != layer.Digest {
+		return nil, fmt.Errorf("%w: layer %s has digest %s, the interface document says %s", engine.ErrIntegrity, layer.Path, layer.Digest, w.Digest)
 	}
 	if module == nil {
 		return nil, errors.New("the artifact has no module for this target")

@@ -169,14 +169,18 @@ func prune(root, keep string, limit int64) {
 	}
 }
 
-// private refuses a cache directory that other users of the machine can write. Windows has no such bits.
+// private refuses a cache directory that other users of the machine can write, that belongs to another one, or that is a link: who
+// owns the link says where it leads.
 func private(dir string) error {
-	st, err := os.Stat(dir)
+	st, err := os.Lstat(dir)
 	if err != nil {
 		return err
 	}
-	if runtime.GOOS != "windows" && st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s can be written by other users (mode %v); make it 0700", dir, st.Mode().Perm())
+	if !st.IsDir() {
+		return fmt.Errorf("%s is no directory (a link is followed by nobody here)", dir)
+	}
+	if err := owned(dir, st); err != nil {
+		return fmt.Errorf("%w; make it 0700 and the agent's own", err)
 	}
 	return nil
 }
@@ -307,10 +311,11 @@ func hashFiles(dir string) (map[string]string, error) {
 }
 
 // CacheSecret reads the device secret for the compile cache from a file, making it (0600, 32 random bytes) when there
-// is none, or one too short to be a secret, as a power cut may leave it: all entries of the cache are then made anew.
+// is none, one too short to be a secret, as a power cut may leave it, or one that others could read or put there: all entries
+// of the cache are then made anew.
 func CacheSecret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
-	if err == nil && len(b) >= minSecret {
+	if err == nil && len(b) >= minSecret && secretKept(path) {
 		return b, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -327,6 +332,12 @@ func CacheSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("write the cache secret: %w", err)
 	}
 	return b, nil
+}
+
+// secretKept tells whether nobody else can know the secret or have put it there.
+func secretKept(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && st.Mode().IsRegular() && owned(path, st) == nil && (runtime.GOOS == "windows" || st.Mode().Perm()&0o077 == 0)
 }
 
 func wazeroVersion() string {

@@ -57,6 +57,7 @@ type WeightsSource struct {
 	Bytes   []byte // or the image itself; copied into each instance
 	Copy    bool   // read the file instead of mapping it, for media that cannot be trusted to stay
 	Trusted bool   // do not hash the image: it is covered by fs-verity or a verified image digest
+	Private bool   // refuse a file that others can write, also through another name or its directory
 }
 
 func (w WeightsSource) empty() bool { return w.Path == "" && w.Bytes == nil }
@@ -98,6 +99,9 @@ func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, erro
 			return nil, fmt.Errorf("open the weights: %w", err)
 		}
 		st, err := f.Stat()
+		if err == nil && src.Private {
+			err = ownFile(src.Path, st)
+		}
 		if err == nil && (st.Size() != want.Size || !st.Mode().IsRegular()) {
 			err = fmt.Errorf("weights %s have %d bytes, the interface document says %d", src.Path, st.Size(), want.Size)
 		}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// engineConfig bounds models and says how they are executed. What is not given has the defaults of docs/edge.md.
+type engineConfig struct {
+	Mode        string   `json:"mode,omitempty"` // auto, compiler, interpreter
+	MemoryLimit uint64   `json:"memory_limit,omitempty"`
+	TimeLimit   duration `json:"time_limit,omitzero"` // of one call
+	Instances   int      `json:"instances,omitempty"`
+	Threads     int      `json:"threads,omitempty"`
+	Weights     string   `json:"weights,omitempty"`   // map (default): pages of the file; copy: read once, for media that may go away
+	Integrity   string   `json:"integrity,omitempty"` // of weights; start (default): hashed whenever they are loaded; install: when they arrive only
+}
+
+func (c *engineConfig) check() error {
+	if _, err := engine.ParseMode(c.Mode); err != nil {
+		return fmt.Errorf("engine.mode: %w", err)
+	}
+	if c.Instances < 0 || c.Threads < 0 {
+		return fmt.Errorf("engine: instances or threads below 0")
+	}
+	if c.Weights != "" && c.Weights != "map" && c.Weights != "copy" {
+		return fmt.Errorf("engine.weights is %q: map or copy", c.Weights)
+	}
+	if c.Integrity != "" && c.Integrity != "start" && c.Integrity != "install" {
+		return fmt.Errorf("engine.integrity is %q: start or install", c.Integrity)
+	}
+	return nil
+}
+
+// limits is the part of the engine's configuration that comes from the file.
+func (c *engineConfig) limits() (engine.Config, error) {
+	mode, err := engine.ParseMode(c.Mode)
+	return engine.Config{Mode: mode, MemoryLimit: c.MemoryLimit, TimeLimit: time.Duration(c.TimeLimit), Instances: c.Instances, Threads: c.Threads}, err
+}
+
+// source is where the weights of a layer come from: a file of the agent's own directory.
+func (c *engineConfig) source(path string) engine.WeightsSource {
+	return engine.WeightsSource{Path: path, Copy: c.Weights == "copy", Trusted: c.Integrity == "install", Private: true}
+}
+
+// sameWeights compares the weights that the interface document describes with the layer of the manifest.
+func sameWeights(w *artifact.Weights, l artifact.Layer) error {
+	if w != nil && w.Digest != l.Digest {
+		return fmt.Errorf("%w: layer %s has digest %s, the interface document says %s", engine.ErrIntegrity, l.Path, l.Digest, w.Digest)
+	}
+	return nil
+}
