@@ -200,6 +200,7 @@ type checks struct {
 	blob    func(got, want artifact.Digest) bool
 	pinned  func(doc *trust.Document, policy artifact.Digest) bool
 	time    func(clock, floor time.Time) time.Time
+	needs   func(c *state.Channel) []state.Slot // what a sweep keeps
 }
 
 func realChecks() checks {
@@ -213,6 +214,7 @@ func realChecks() checks {
 		blob:    func(got, want artifact.Digest) bool { return got == want },
 		pinned:  pinned,
 		time:    later,
+		needs:   (*state.Channel).Slots,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -98,6 +99,8 @@ type faultDevice struct {
 
 // Report implements Reporter.
 func (*faultDevice) Report(context.Context, state.Slot, []byte) error { return nil }
+
+func (d *faultDevice) channel() *state.Channel { return d.Store.Doc().Channel("prod") }
 
 // poll looks at every channel once.
 func (d *faultDevice) poll(ctx context.Context) error {
@@ -231,6 +234,11 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 		out.violations = append(out.violations, fmt.Sprintf(format, args...))
 	}
 
+	defer func() {
+		if p := recover(); p != nil {
+			bad("I1 panic: %v\n%s", p, debug.Stack())
+		}
+	}()
 	acked, tried := false, map[artifact.Digest]bool{}
 	d, err := s.boot(ctx, f, &fetched, mu)
 	if d != nil && err == nil {
@@ -331,7 +339,10 @@ func (s *scenario) check(ctx context.Context, r faultRun, d *faultDevice, disk *
 	for i, model := range s.models {
 		f := d.followers[i]
 		c, was := doc.Channel(f.cfg.Name), low.doc.Channel(f.cfg.Name)
-		if acked && (c.Current == nil || c.Current.Digest != s.next[model]) {
+		// Also what a later poll of the same process, or the process between, committed.
+		start := s.floor.Channel(f.cfg.Name).Current
+		reached := was.Current != nil && was.Current.Digest == s.next[model] && (start == nil || start.Digest != s.next[model])
+		if (acked || reached) && (c.Current == nil || c.Current.Digest != s.next[model]) {
 			bad("I3 acknowledged %s as %s, found %+v", s.next[model].Short(), model, c.Current)
 		}
 		if c.Generation < was.Generation || c.Generation == was.Generation && c.Seq < was.Seq || c.EpochFloor < was.EpochFloor {

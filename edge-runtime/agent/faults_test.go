@@ -93,14 +93,19 @@ func parseFaultRun(s string) (r faultRun, err error) {
 // (scenario, operation, kind) before one comes twice; the fifth has a second fault during the recovery.
 type plan struct {
 	scenarios []*scenario
+	kinds     []fsx.Fault
 	seed      uint64
 	points    int // of all scenarios and kinds
 }
 
 func newPlan(ss []*scenario, seed uint64) plan {
-	p := plan{scenarios: ss, seed: seed}
+	return planOf(ss, fsx.Faults(), seed)
+}
+
+func planOf(ss []*scenario, kinds []fsx.Fault, seed uint64) plan {
+	p := plan{scenarios: ss, kinds: kinds, seed: seed}
 	for _, s := range ss {
-		p.points += s.ops * len(fsx.Faults())
+		p.points += s.ops * len(kinds)
 	}
 	return p
 }
@@ -118,7 +123,7 @@ func (p plan) run(i int) (*scenario, faultRun) {
 	} else {
 		n = int(uint64(n) * 1_000_003 % uint64(p.points)) // a prime: it reaches every point
 	}
-	kinds := fsx.Faults()
+	kinds := p.kinds
 	var s *scenario
 	for _, s = range p.scenarios {
 		if n < s.ops*len(kinds) {

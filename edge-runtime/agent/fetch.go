@@ -259,7 +259,7 @@ func (a *Agent) sweep() (int64, error) {
 	}
 	for _, c := range doc.Channels {
 		keep[c.Record] = true
-		for _, s := range c.Slots() {
+		for _, s := range a.checks.needs(c) {
 			keep[s.Digest] = true
 			raw, err := a.blobs.Read(s.Digest, artifact.MaxManifest)
 			if errors.Is(err, fs.ErrNotExist) && c.Intent != nil && c.Intent.Candidate.Digest == s.Digest {

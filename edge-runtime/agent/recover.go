@@ -159,6 +159,9 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		f.unsent = true
 		now := f.a.now().Truncate(time.Second)
 		err = f.change(func(c *state.Channel) error {
+			if c.Current == nil {
+				return errors.New("the document has changed")
+			}
 			from := c.Current.Digest
 			promote(c, s, now, nil)
 			c.LastRollback = &state.Note{At: now, From: from, To: s.Digest, Seq: c.Seq, Reason: why}
