@@ -60,6 +60,35 @@ func (c *Call) channelState(ctx context.Context, name, repo string, doc *trust.D
 	if err != nil {
 		return ref, nil, nil, err
 	}
+	st, err := c.stateOf(ctx, ref, p, name, doc)
+	if err != nil {
+		p.Close()
+		return ref, nil, nil, err
+	}
+	return ref, p, st, nil
+}
+
+// channel opens the REPO of the command line and takes the lock of a channel there before it reads it. p is for reading, locked
+// for writing.
+func (x *change) channel(ctx context.Context, c *Call, name string) (ref registry.Ref, p *openPlace, locked publish.Place, st *publish.State, leave func(), err error) {
+	if ref, p, err = c.repository(ctx, c.Args[1]); err != nil {
+		return ref, nil, nil, nil, nil, err
+	}
+	locked, release, err := x.enter(ctx, c, ref, p, name)
+	if err != nil {
+		p.Close()
+		return ref, nil, nil, nil, nil, err
+	}
+	leave = func() { release(); p.Close() }
+	if st, err = c.stateOf(ctx, ref, p, name, x.doc); err != nil {
+		leave()
+		return ref, nil, nil, nil, nil, err
+	}
+	return ref, p, locked, st, leave, nil
+}
+
+// stateOf reads a channel that must have a record.
+func (c *Call) stateOf(ctx context.Context, ref registry.Ref, p *openPlace, name string, doc *trust.Document) (*publish.State, error) {
 	st, err := publish.Read(ctx, p, name, doc, c.Env.Now())
 	if err == nil && st.Head == nil && st.Past != nil {
 		err = diag.New(diag.NotFound, "channel %q of %s has no record of generation %d yet, only of generation %d", name, ref.Name(), doc.Generation, st.Past.Generation).
@@ -67,11 +96,7 @@ func (c *Call) channelState(ctx context.Context, name, repo string, doc *trust.D
 	} else if err == nil && st.Head == nil {
 		err = diag.New(diag.NotFound, "%s has no channel %q", ref.Name(), name).Hint("waybill channel publish ENV %s@sha256:... --key deployer.key", ref.Name())
 	}
-	if err != nil {
-		p.Close()
-		return ref, nil, nil, err
-	}
-	return ref, p, st, nil
+	return st, err
 }
 
 func channelHistoryCommand() Command {
@@ -101,7 +126,13 @@ func channelVerifyCommand() Command {
 type historyJSON struct {
 	Schema  string       `json:"schema"`
 	Channel string       `json:"channel"`
-	Records []recordJSON `json:"records"`
+	Records []recordJSON `json:"records"` // newest first
+	Faults  []faultJSON  `json:"faults"`
+}
+
+type faultJSON struct {
+	Seq  int64  `json:"seq"`
+	Text string `json:"text"`
 }
 
 func runChannelList(ctx context.Context, c *Call, verb string, most int) error {
@@ -114,30 +145,43 @@ func runChannelList(ctx context.Context, c *Call, verb string, most int) error {
 		return err
 	}
 	defer p.Close()
-	entries, broken := publish.History(ctx, p, st, doc, c.Env.Now(), most)
-	out := historyJSON{Schema: schemaBase + "channel-" + verb + "/v1", Channel: c.Args[0], Records: []recordJSON{}}
-	rows := [][]string{{"seq", "issued", "expires", "target", "version", "what", "signed by"}}
-	for i := range entries {
-		e := &entries[i]
-		out.Records = append(out.Records, c.recordJSON(ref, e))
-		var before *channel.Record
-		if i+1 < len(entries) {
-			before = entries[i+1].Record
+	lines, err := publish.Survey(ctx, p, st, doc, c.Env.Now(), most)
+	if err != nil {
+		return err
+	}
+	out := historyJSON{Schema: schemaBase + "channel-" + verb + "/v1", Channel: c.Args[0], Records: []recordJSON{}, Faults: []faultJSON{}}
+	for _, l := range lines {
+		if l.Entry != nil {
+			j := c.recordJSON(ref, l.Entry)
+			j.Published = l.Seq != st.Head.Record.Seq || st.Head.Manifest.Digest == st.Tag
+			out.Records = append(out.Records, j)
 		}
-		rows = append(rows, []string{ui.Count(e.Record.Seq), e.Record.Issued.Format("2006-01-02 15:04"), e.Record.Expires.Format("2006-01-02 15:04"),
-			e.Record.Target.Digest.Short(), e.Record.Target.Version, deed(before, e.Record), e.KeyName})
+		for _, f := range l.Faults {
+			out.Faults = append(out.Faults, faultJSON{l.Seq, f})
+		}
 	}
 	if c.UI.JSON {
 		if err := c.UI.PrintJSON(out); err != nil {
 			return err
 		}
-		return broken
+	} else {
+		ui.Table(c.UI.Out, true, historyRows(lines))
+		if st.Head.Record.Freeze != nil {
+			c.UI.Field("FROZEN", "%s", st.Head.Record.Freeze.Reason)
+		}
+		c.printExpiry(st.Head.Record)
 	}
-	ui.Table(c.UI.Out, true, rows)
-	if broken == nil && verb == "verify" {
-		c.UI.Say("%s verified, each follows the one before", ui.Plural(len(entries), "record"))
+	if len(out.Faults) == 0 {
+		if verb == "verify" {
+			c.UI.Say("%s verified, each follows the one before", ui.Plural(len(out.Records), "record"))
+		}
+		return nil
 	}
-	return broken
+	d := diag.New(diag.Verification, "channel %s does not hang together", c.Args[0])
+	for _, f := range publish.Faults(lines) {
+		d.Line("%s", f)
+	}
+	return d.Hint("waybill channel show %s %s", c.Args[0], ref.Name())
 }
 
 // bases of a verdict for messages.

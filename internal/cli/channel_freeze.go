@@ -23,7 +23,7 @@ What runs goes on; a trial under way is given up. It needs a deployer's key and 
 refresh keeps the channel frozen, "channel rollback" sends devices back to what they had before, and "channel publish" refuses.
 End it with "channel unfreeze".`,
 		Examples: []string{`waybill channel freeze prod reg.example/ml/churn --reason "labels under investigation" --key deployer.key`},
-		Flags: append(changeFlags("deployer"),
+		Flags: append(changeFlags("deployer"), environmentsFlag(),
 			&ucli.StringFlag{Name: "reason", Required: true, Usage: "`TEXT` that devices and auditors will read"},
 		),
 		Exits: []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
@@ -37,12 +37,12 @@ func runChannelFreeze(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	ref, p, st, err := c.channelState(ctx, c.Args[0], c.Args[1], x.doc)
+	ref, p, gp, st, leave, err := x.channel(ctx, c, c.Args[0])
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	if _, err := x.complete(ctx, c, p, st); err != nil {
+	defer leave()
+	if _, err := x.complete(ctx, c, gp, st); err != nil {
 		return err
 	}
 	if f := st.Head.Record.Freeze; f != nil && f.Reason == c.String("reason") {
@@ -61,7 +61,7 @@ func runChannelFreeze(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	return x.write(ctx, c, "freeze", ref, p, st, rec, ev)
+	return x.write(ctx, c, "freeze", ref, gp, st, rec, ev)
 }
 
 func channelUnfreezeCommand() Command {
@@ -84,12 +84,12 @@ func runChannelUnfreeze(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	ref, p, st, err := c.channelState(ctx, x.env.Channel, c.Args[1], x.doc)
+	ref, p, gp, st, leave, err := x.channel(ctx, c, x.env.Channel)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	if _, err := x.complete(ctx, c, p, st); err != nil {
+	defer leave()
+	if _, err := x.complete(ctx, c, gp, st); err != nil {
 		return err
 	}
 	head := st.Head.Record
@@ -111,7 +111,7 @@ func runChannelUnfreeze(ctx context.Context, c *Call) error {
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "channel unfreeze")
 	}
-	return x.write(ctx, c, "unfreeze", ref, p, st, rec, proof.Raw)
+	return x.write(ctx, c, "unfreeze", ref, gp, st, rec, proof.Raw)
 }
 
 // standing collects the evidence that speaks for the channel's target now. A rollback's verdict may be past its time, as when

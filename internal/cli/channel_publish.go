@@ -21,7 +21,7 @@ import (
 
 // changeFlags are those of every verb that writes a record.
 func changeFlags(role string) []ucli.Flag {
-	return append(trustFlags(),
+	return append(append(trustFlags(), lockFlags()...),
 		keyFlag(role),
 		&ucli.StringFlag{Name: "for", Value: "7d", Usage: "how `LONG` the record allows new activations: 7d, 12h (a refresh: as long as before)"},
 		dryRunFlag(),
@@ -68,11 +68,16 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 		return err
 	}
 	defer s.Close()
+	p, leave, err := x.enter(ctx, c, s.Ref, s.Place, x.env.Channel)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	st, err := publish.Read(ctx, s.Place, x.env.Channel, x.doc, x.now)
 	if err != nil {
 		return err
 	}
-	completed, err := x.complete(ctx, c, s.Place, st)
+	completed, err := x.complete(ctx, c, p, st)
 	if err != nil {
 		return err
 	}
@@ -123,7 +128,7 @@ func runChannelPublish(ctx context.Context, c *Call) error {
 	if st.Head != nil {
 		c.phaseWarnings(st.Head.Record, rec)
 	}
-	return x.write(ctx, c, "publish", s.Ref, s.Place, st, rec, proof.Raw)
+	return x.write(ctx, c, "publish", s.Ref, p, st, rec, proof.Raw)
 }
 
 // change is what publish, rollback and refresh have in common.
@@ -208,7 +213,7 @@ func (x *change) epoch(c *Call, st *publish.State) int64 {
 
 // complete moves the channel's tag to a record that an interrupted publication left behind: the gate looks at the tag,
 // and would otherwise never see the state that this publication follows.
-func (x *change) complete(ctx context.Context, c *Call, p registry.Place, st *publish.State) (bool, error) {
+func (x *change) complete(ctx context.Context, c *Call, p publish.Place, st *publish.State) (bool, error) {
 	if st.Head == nil || st.Head.Manifest.Digest == st.Tag || c.Bool("dry-run") {
 		return false, nil
 	}
@@ -220,7 +225,7 @@ func (x *change) complete(ctx context.Context, c *Call, p registry.Place, st *pu
 }
 
 // write publishes a record, the trust documents that devices need for it first.
-func (x *change) write(ctx context.Context, c *Call, verb string, ref registry.Ref, p registry.Place, st *publish.State, rec *channel.Record, ev [][]byte) error {
+func (x *change) write(ctx context.Context, c *Call, verb string, ref registry.Ref, p publish.Place, st *publish.State, rec *channel.Record, ev [][]byte) error {
 	if c.Bool("dry-run") {
 		c.UI.Say("dry run: nothing was written")
 		return c.printRecord(verb, recordJSON{
@@ -230,6 +235,13 @@ func (x *change) write(ctx context.Context, c *Call, verb string, ref registry.R
 	}
 	if err := x.pushTrust(ctx, c, p); err != nil {
 		return err
+	}
+	missing, err := publish.Hold(ctx, p, rec)
+	if err != nil {
+		return err
+	}
+	for _, t := range missing {
+		c.UI.Warn("%s %s is not in the repository any more: devices that have it can go back to it, others cannot", t.Version, t.Digest.Short())
 	}
 	res, err := publish.Write(ctx, p, st, rec, ev, x.key, x.doc, x.now)
 	if err != nil {
@@ -242,7 +254,7 @@ func (x *change) write(ctx context.Context, c *Call, verb string, ref registry.R
 }
 
 // pushTrust puts the trust document where devices look for it, with the earlier versions that trust sign kept.
-func (x *change) pushTrust(ctx context.Context, c *Call, p registry.Place) error {
+func (x *change) pushTrust(ctx context.Context, c *Call, p publish.Place) error {
 	for v := 1; v < x.doc.Version; v++ {
 		raw, err := c.archived(c.String("trust"), v)
 		if err != nil {
@@ -300,12 +312,12 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	ref, p, st, err := c.channelState(ctx, x.env.Channel, c.Args[1], x.doc)
+	ref, p, gp, st, leave, err := x.channel(ctx, c, x.env.Channel)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	if _, err := x.complete(ctx, c, p, st); err != nil {
+	defer leave()
+	if _, err := x.complete(ctx, c, gp, st); err != nil {
 		return err
 	}
 	head := st.Head.Record
@@ -360,7 +372,7 @@ func runChannelRollback(ctx context.Context, c *Call) error {
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "channel rollback")
 	}
-	return x.write(ctx, c, "rollback", ref, p, st, rec, proof.Raw)
+	return x.write(ctx, c, "rollback", ref, gp, st, rec, proof.Raw)
 }
 
 func channelRefreshCommand() Command {
@@ -370,7 +382,7 @@ func channelRefreshCommand() Command {
 		Long: `Writes the same record again with a higher seq and a later expiry, so that devices keep taking new activations from the
 channel. A refresher key can do nothing else, so it may live on a scheduler.`,
 		Examples: []string{"waybill channel refresh prod reg.example/ml/churn --key refresher.key"},
-		Flags:    changeFlags("refresher or deployer"),
+		Flags:    append(changeFlags("refresher or deployer"), environmentsFlag()),
 		Exits:    []diag.Code{diag.Verification, diag.Registry, diag.NotFound},
 		See:      []string{"channel publish", "channel show"},
 		Run:      runChannelRefresh,
@@ -382,12 +394,12 @@ func runChannelRefresh(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	ref, p, st, err := c.channelState(ctx, c.Args[0], c.Args[1], x.doc)
+	ref, p, gp, st, leave, err := x.channel(ctx, c, c.Args[0])
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	if _, err := x.complete(ctx, c, p, st); err != nil {
+	defer leave()
+	if _, err := x.complete(ctx, c, gp, st); err != nil {
 		return err
 	}
 	if r := st.Head.Record; !c.IsSet("for") {
@@ -402,5 +414,5 @@ func runChannelRefresh(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	return x.write(ctx, c, "refresh", ref, p, st, rec, ev)
+	return x.write(ctx, c, "refresh", ref, gp, st, rec, ev)
 }

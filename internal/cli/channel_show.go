@@ -13,6 +13,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/channel"
+	"github.com/waybill-ml/waybill/oci/publish"
 )
 
 // timeLayout is how records' times are shown; they are UTC.
@@ -24,7 +25,7 @@ func (c *Call) printRecord(verb string, j recordJSON) error {
 		j.Schema = schemaBase + "channel-" + verb + "/v1"
 		return c.UI.PrintJSON(j)
 	}
-	r, now := j.Record, c.Env.Now()
+	r := j.Record
 	c.UI.Field("channel", "%s seq %s, environment %s", r.Channel, ui.Count(r.Seq), r.Env)
 	if r.Generation > 1 {
 		c.UI.Field("generation", "%d", r.Generation)
@@ -54,16 +55,21 @@ func (c *Call) printRecord(verb string, j recordJSON) error {
 		c.UI.Field("signed by", "%s (%s key %.12s)", j.KeyName, j.Role, j.KeyID)
 	}
 	c.UI.Field("issued", "%s", r.Issued.Format(timeLayout))
-	if left := r.Expires.Sub(now); left > 0 {
-		c.UI.Field("valid until", "%s, %s left", r.Expires.Format(timeLayout), ui.Duration(left))
-	} else {
-		c.UI.Field("EXPIRED", "%s, %s ago: devices show STALE, keep what they run and activate nothing", r.Expires.Format(timeLayout), ui.Duration(-left))
-	}
+	c.printExpiry(r)
 	if j.Bundle != "" {
 		c.UI.Field("record", "%s", j.Bundle)
 	}
 	c.UI.Data("%s", j.Ref)
 	return nil
+}
+
+// printExpiry says how long devices may activate what the record names.
+func (c *Call) printExpiry(r *channel.Record) {
+	if left := r.Expires.Sub(c.Env.Now()); left > 0 {
+		c.UI.Field("expires", "%s, in %s", r.Expires.Format(timeLayout), ui.Duration(left))
+	} else {
+		c.UI.Field("STALE", "it expired on %s, %s ago: devices keep what they run and activate nothing", r.Expires.Format(timeLayout), ui.Duration(-left))
+	}
 }
 
 func audience(a channel.Audience) string {
@@ -224,4 +230,47 @@ func runChannelShow(ctx context.Context, c *Call) error {
 		return err
 	}
 	return c.expiresWithin(st.Head.Record, ref.Name())
+}
+
+// historyRows are the lines of a survey in at most 100 columns, which a longer reason is cut to.
+func historyRows(lines []publish.Line) [][]string {
+	const width = 100
+	rows := [][]string{{"seq", "issued (UTC)", "version", "target", "by", "what"}}
+	for i, l := range lines {
+		if l.Entry == nil {
+			rows = append(rows, []string{ui.Count(l.Seq), "", "", "", "", "FAULT " + strings.Join(l.Faults, "; ")})
+			continue
+		}
+		var before *channel.Record
+		if i+1 < len(lines) && lines[i+1].Entry != nil {
+			before = lines[i+1].Entry.Record
+		}
+		r := l.Entry.Record
+		what := deed(before, r)
+		if len(l.Faults) > 0 {
+			what = "FAULT " + strings.Join(l.Faults, "; ")
+		}
+		rows = append(rows, []string{ui.Count(r.Seq), r.Issued.Format("2006-01-02 15:04"), clipTo(r.Target.Version, 14), r.Target.Digest.Short(), clipTo(l.Entry.KeyName, 14), what})
+	}
+	used := 0
+	for col := range len(rows[0]) - 1 {
+		w := 0
+		for _, r := range rows {
+			w = max(w, ui.Width(r[col]))
+		}
+		used += w + 2
+	}
+	for _, r := range rows {
+		r[len(r)-1] = clipTo(r[len(r)-1], max(width-used, 12))
+	}
+	return rows
+}
+
+// clipTo cuts a text to at most n characters.
+func clipTo(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-3]) + "..."
 }

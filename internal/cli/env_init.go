@@ -90,6 +90,7 @@ environments:
     # shadow: false                     # figures of a shadow or canary run
     # sections: []                      # of the model card: users, useCases, limitations, tradeoffs, risks, fairness, energy, oversight
     {{- end}}
+    # lock: ""                          # where publishers lock the channel: s3://bucket/locks, registry:, git+ssh://...#refs/...
     # after: ""                         # environment whose gate must have let the digest pass; with it
     # soakDays: 0                       # least time since that, and
     # maxVerdictAgeDays: 0              # most

@@ -49,8 +49,12 @@ type Entry struct {
 	Role     trust.Role
 }
 
-// maxAhead bounds how many records a publisher may have left behind without moving the tag.
-const maxAhead = 16
+// maxAhead bounds how many records a publisher may have left behind without moving the tag, maxTagless how many are looked
+// through when the tag itself is gone.
+const (
+	maxAhead   = 16
+	maxTagless = 4096
+)
 
 // State is a channel as it is now. Head is nil for a channel without records of this generation. Tag is the manifest that the
 // moving tag names, which is behind Head after an interrupted publication.
@@ -101,7 +105,11 @@ func Read(ctx context.Context, r Reader, name string, doc *trust.Document, now t
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	for range maxAhead {
+	most := maxAhead
+	if st.Tag == "" {
+		most = maxTagless
+	}
+	for range most {
 		seq := int64(1)
 		if p := st.Prev(); p != nil {
 			seq = p.Record.Seq + 1
@@ -122,7 +130,9 @@ func Read(ctx context.Context, r Reader, name string, doc *trust.Document, now t
 		}
 		st.Head, st.Past = next, nil
 	}
-	return nil, diag.New(diag.Verification, "channel %s: more than %d records beyond its tag", name, maxAhead)
+	return nil, diag.New(diag.Verification, "channel %s: more than %d records beyond its tag", name, most).
+		Line("somebody moved the tag %s back; devices refuse what it shows", channel.Tag(name)).
+		Hint("set it to the newest record by hand, for example: crane tag REPO:%s %s", channel.SeqTag(name, st.Prev().Record.Seq), channel.Tag(name))
 }
 
 // past reads where the generation before ended. A seq that nobody could have reached honestly, which a stolen key may have

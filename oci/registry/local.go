@@ -144,6 +144,9 @@ func (l *Local) SwapTag(ctx context.Context, b []byte, mediaType, tag string, ol
 	return d, true, err
 }
 
+// Conditional implements Swapper.
+func (l *Local) Conditional(context.Context) (bool, error) { return true, nil }
+
 // HeadTag implements Follower.
 func (l *Local) HeadTag(ctx context.Context, tag string) (artifact.Digest, error) {
 	d, err := l.s.Resolve(ctx, l.prefix+tag)

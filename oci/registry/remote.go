@@ -379,8 +379,22 @@ func (r *Remote) SwapTag(ctx context.Context, b []byte, mediaType, tag string, o
 	return d, err == nil && resp.Get(ConditionalHeader) != "", err
 }
 
+// Conditional asks whether the registry compares and moves tags in one step; ours says so at the root of its API.
+func (r *Remote) Conditional(ctx context.Context) (bool, error) {
+	base, err := r.gate.ready(ctx)
+	if err != nil {
+		return false, err
+	}
+	resp, err := r.do(ctx, request{action: actPull, method: http.MethodGet, url: base.String() + "/v2/", ok: []int{http.StatusOK}})
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	return resp.Header.Get(ConditionalHeader) != "", nil
+}
+
 // ConditionalHeader is the response header by which a registry (ours does) says that it honoured If-Match and
-// If-None-Match on a manifest PUT.
+// If-None-Match on a manifest PUT, and at the root of its API that it would.
 const ConditionalHeader = "Waybill-Conditional-Put"
 
 func orNothing(d artifact.Digest) string {

@@ -47,6 +47,8 @@ type Swapper interface {
 	// whether the other side compared and changed in one step; when it cannot, the tag was compared just before.
 	// A tag found elsewhere is an error that wraps store.ErrConflict.
 	SwapTag(ctx context.Context, b []byte, mediaType, tag string, old artifact.Digest) (d artifact.Descriptor, atomic bool, err error)
+	// Conditional tells whether the other side announces that it compares and changes in one step.
+	Conditional(ctx context.Context) (bool, error)
 }
 
 // Follower is what a device needs to follow a tag cheaply.

@@ -154,6 +154,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if rest == "" {
+		lw.Header().Set(registry.ConditionalHeader, "tags")
 		reply(lw, r, http.StatusOK, "application/json", []byte("{}"))
 		return
 	}

@@ -67,6 +67,7 @@ func (d *differ) environment(a, b Environment) {
 	d.text("registry", a.Registry, b.Registry)
 	d.text("namespace", a.Namespace, b.Namespace)
 	d.text("channel", a.Channel, b.Channel)
+	d.text("lock", a.Lock, b.Lock)
 	d.text("policy.digest", string(a.Policy.Digest), string(b.Policy.Digest))
 	d.text("policy.source", a.Policy.Source, b.Policy.Source)
 	d.flag("policy.signed", a.Policy.Signed, b.Policy.Signed)

@@ -23,6 +23,7 @@ func TestDiffEffects(t *testing.T) {
 	}
 	for _, c := range []struct{ a, b, want string }{ // from a to b
 		{"trust: {minVersion: 3}", "trust: {minVersion: 2}", "trust.minVersion looser"},
+		{"lock: \"s3://locks/a\"", "lock: \"registry:\"", "lock different"},
 		{"notAfterDays: 30", "notAfterDays: 90", "notAfterDays looser"},
 		{"deviceClasses: [{name: a, memory: 1MiB}]", "deviceClasses: [{name: a, memory: 2MiB}]", "deviceClasses[a].memory looser"},
 		{"deviceClasses: [{name: a, memory: 1MiB, storage: 1MiB}]", "deviceClasses: [{name: a, memory: 1MiB}]", "deviceClasses[a].storage looser"},

@@ -15,6 +15,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/evidence"
+	"github.com/waybill-ml/waybill/oci/publish/lock"
 	"github.com/waybill-ml/waybill/policy/input"
 	"github.com/waybill-ml/waybill/policy/source"
 )
@@ -37,11 +38,12 @@ type Document struct {
 
 // Environment is one of them.
 type Environment struct {
-	Registry             string            `json:"registry"`  // host[:port][/path] where its artifacts live; for people and deploy
-	Namespace            string            `json:"namespace"` // of the models; part of the verdict's resourceUri
-	Channel              string            `json:"channel"`   // default: the environment's name
-	Policy               Policy            `json:"policy"`    //
-	Trust                Trust             `json:"trust"`     //
+	Registry             string            `json:"registry"`       // host[:port][/path] where its artifacts live; for people and deploy
+	Namespace            string            `json:"namespace"`      // of the models; part of the verdict's resourceUri
+	Channel              string            `json:"channel"`        // default: the environment's name
+	Lock                 string            `json:"lock,omitempty"` // where publishers of the channel lock it; default: on their machine
+	Policy               Policy            `json:"policy"`         //
+	Trust                Trust             `json:"trust"`          //
 	NotAfterDays         int               `json:"notAfterDays"`
 	DeviceClasses        []DeviceClass     `json:"deviceClasses"`
 	Metrics              []Threshold       `json:"metrics"`
@@ -255,6 +257,11 @@ func (d *Document) Validate() error {
 }
 
 func (d *Document) validate(at, name string, e Environment) error {
+	if e.Lock != "" {
+		if _, err := lock.Parse(e.Lock); err != nil {
+			return bad(at+".lock", "%w", err)
+		}
+	}
 	if !envName.MatchString(name) {
 		return bad(at, "a name has lower-case letters, digits and dashes")
 	}
