@@ -37,6 +37,8 @@ var rules = []Rule{
 		Why: "policy starts no processes, but for the one in which it is evaluated"},
 	{From: []string{"./oci/verify"}, Deny: []string{"net", "net/http", "github.com/..."}, Allow: []string{"./..."},
 		Why: "verification has no network path"},
+	{From: []string{"./oci/publish/lock", "./policy/..."}, Deny: []string{"github.com/aws/...", "./oci/publish/lock/s3lock", "./oci/publish/lock/gitlock"},
+		Why: "which locks there are is known everywhere; what one rests on is linked by the command line alone"},
 	{From: []string{"./oci/trust", "./oci/channel", "./oci/verify", "./oci/evidence"}, Deny: []string{"./oci/sign/...", "./oci/registry/...", "./oci/store/...", "./oci/server/...", "./policy/...", "./packager/..."},
 		Why: "statements and their rules lie below the tools that move and make them"},
 	{From: []string{"./packager/ir", "./packager/plan", "./packager/wasmenc", "./edge-runtime/abi", "./edge-runtime/engine/meter", "./oci/artifact", "./policy/decision", "./internal/diag"}, StdOnly: true,
