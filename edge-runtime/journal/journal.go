@@ -106,6 +106,11 @@ type Journal struct {
 	torn   bool   // the file may hold bytes past size
 	named  bool   // the file's name is durable
 	signed int64  // number of the newest checkpoint
+	first  int64  // number of the first entry of the file
+	moved  bool   // the file is full and has another name, or is not there; the next append begins one
+	due    bool   // the file that is there has no entry yet
+	most   int64  // bytes before the next file begins
+	files  int    // kept at most
 }
 
 // Open opens or creates the journal at path and recovers a torn tail: an entry that was being appended when the power
@@ -113,14 +118,11 @@ type Journal struct {
 // before its tail, it is moved aside to path.damaged-N and a new journal begins with an entry that says so; damaged
 // then tells what was wrong. signer may be nil, then Checkpoint fails.
 func Open(fsys fsx.FS, path string, known Head, signer Signer, now time.Time) (j *Journal, damaged error, err error) {
-	j = &Journal{fs: fsys, path: path, signer: signer}
+	j = &Journal{fs: fsys, path: path, signer: signer, most: segmentBytes, files: segmentsKept, first: 1}
 	var scan scanned
 	for try := range 3 { // a read may fail, or give a wrong byte, once
-		if scan, err = scanFile(fsys, path); err == nil {
+		if scan, err = scanEnd(fsys, path, known); err == nil {
 			damaged = scan.damage
-			if damaged == nil {
-				damaged = scan.holds(known)
-			}
 			// Cutting a torn tail off is for good too, so it must be seen twice.
 			if damaged == nil && (!scan.tail || try > 0) {
 				break
@@ -145,22 +147,51 @@ func Open(fsys fsx.FS, path string, known Head, signer Signer, now time.Time) (j
 		return j, damaged, nil
 	}
 	j.head, j.size, j.serial, j.torn, j.signed = scan.head, scan.good, scan.serial, scan.tail, scan.signed
+	j.first, j.moved = max(scan.first, 1), scan.moved
 	return j, nil, nil
 }
 
-func (j *Journal) moveAside() (string, error) {
-	for n := 1; ; n++ {
-		aside := fmt.Sprintf("%s.damaged-%d", j.path, n)
-		if _, err := j.fs.Stat(aside); err == nil {
-			continue
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		if err := j.fs.Rename(j.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		return filepath.Base(aside), nil
+// scanEnd reads the file that is appended to, and the one before it as far as that is needed to know where the journal ends and
+// that it holds known.
+func scanEnd(fsys fsx.FS, path string, known Head) (scanned, error) {
+	all, err := segments(fsys, path)
+	if err != nil {
+		return scanned{}, err
 	}
+	live := all[len(all)-1]
+	scan, err := scanAt(fsys, live, nil, nil)
+	if err != nil || scan.damage != nil {
+		return scan, err
+	}
+	if scan.lines == 0 && len(all) > 1 { // it was to begin: what was before it counts
+		before, err := scanAt(fsys, all[len(all)-2], nil, nil)
+		if err != nil || before.damage != nil {
+			return before, err
+		}
+		if before.tail {
+			before.damage = fmt.Errorf("%w: %s ends in an unfinished line", ErrDamaged, all[len(all)-2].name())
+			return before, nil
+		}
+		before.moved, before.good, before.tail = true, 0, scan.tail
+		scan = before
+	}
+	if known.Entries >= scan.first-1 {
+		scan.damage = scan.holds(known)
+		return scan, nil
+	}
+	// It ends in an older file; when that is gone, only what was reported can tell.
+	for i, s := range all[:len(all)-1] {
+		if s.first <= known.Entries && (all[i+1].first == 0 || known.Entries < all[i+1].first) {
+			older, err := scanAt(fsys, s, nil, nil)
+			if err != nil {
+				return scan, err
+			}
+			if scan.damage = older.damage; scan.damage == nil {
+				scan.damage = older.holds(known)
+			}
+		}
+	}
+	return scan, nil
 }
 
 // Head returns the current head.
@@ -193,6 +224,14 @@ func (j *Journal) Append(e Entry) (Head, error) {
 }
 
 func (j *Journal) append(e Entry) (Head, error) {
+	if err := j.rotate(e.At); err != nil {
+		return Head{}, err
+	}
+	return j.put(e)
+}
+
+// put writes one entry to the file as it is.
+func (j *Journal) put(e Entry) (Head, error) {
 	if e.Serial < j.serial {
 		e.Serial = j.serial
 	}
@@ -264,6 +303,9 @@ func (j *Journal) Checkpoint(at time.Time) (Head, error) {
 	if j.signer == nil {
 		return Head{}, errors.New("journal checkpoint: no device key")
 	}
+	if err := j.rotate(at); err != nil {
+		return Head{}, err
+	}
 	c := Checkpoint{Device: j.signer.ID(), Entries: j.head.Entries, Hash: j.head.Hash}
 	sig, err := j.signer.Sign(c.Message())
 	if err != nil {
@@ -274,7 +316,7 @@ func (j *Journal) Checkpoint(at time.Time) (Head, error) {
 	if err != nil {
 		return Head{}, err
 	}
-	return j.append(Entry{At: at, Kind: KindCheckpoint, Data: data})
+	return j.put(Entry{At: at, Kind: KindCheckpoint, Data: data})
 }
 
 // Close closes the file. Everything appended is durable already.
@@ -296,9 +338,8 @@ func (j *Journal) Tail(max int) ([]Entry, error) {
 	return Read(j.fs, j.path, max)
 }
 
-// Read returns up to max of the newest entries of the file at path, oldest first, whether or not their hashes hold;
-// max <= 0 means all. A missing file has none. For showing; use Verify to trust them.
-func Read(fsys fsx.FS, path string, max int) ([]Entry, error) {
+// readOne is Read of one file.
+func readOne(fsys fsx.FS, path string, max int) ([]Entry, error) {
 	var out []Entry
 	_, err := walk(fsys, path, func(l line) error {
 		if l.err == nil {
@@ -321,39 +362,8 @@ type Report struct {
 	Checkpoints int   // signed checkpoints that verified
 	Signed      int64 // entries covered by the newest of them
 	Torn        bool  // the file ends in an unfinished entry, which the next start removes
-}
-
-// Verify checks the whole file: every hash, the numbering, every checkpoint's signature, and that known is a prefix.
-func Verify(fsys fsx.FS, path string, known Head, checker Checker) (Report, error) {
-	var r Report
-	heads := map[int64]string{0: ""}
-	scan, err := scanWith(fsys, path, func(e Entry, h Head) error {
-		heads[h.Entries] = h.Hash
-		if e.Kind != KindCheckpoint {
-			return nil
-		}
-		var c Checkpoint
-		if err := json.Unmarshal(e.Data, &c); err != nil {
-			return fmt.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
-		}
-		if c.Entries != e.N-1 || heads[c.Entries] != c.Hash {
-			return fmt.Errorf("%w: checkpoint in entry %d signs another history", ErrDamaged, e.N)
-		}
-		if err := checker.Check(c.Device, c.Message(), c.Signature); err != nil {
-			return fmt.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
-		}
-		r.Checkpoints++
-		r.Signed = c.Entries
-		return nil
-	})
-	if err != nil {
-		return r, err
-	}
-	r.Head, r.Torn = scan.head, scan.tail
-	if scan.damage != nil {
-		return r, scan.damage
-	}
-	return r, scan.holds(known)
+	Oldest      int64 // number of the first entry that is still kept
+	Files       int   // that the journal consists of
 }
 
 func chain(prev string, body []byte) string {
@@ -371,6 +381,9 @@ type scanned struct {
 	signed int64 // number of the newest checkpoint
 	tail   bool  // bytes past good that are an unfinished last entry
 	damage error // altered before the tail
+	first  int64 // number of the first entry, 0 when there is none
+	lines  int   // good ones
+	moved  bool  // the file that is appended to has no entry yet; head is that of the one before
 	hashes func(n int64) (string, bool)
 }
 
@@ -396,52 +409,85 @@ type line struct {
 	err   error // malformed
 }
 
-func scanFile(fsys fsx.FS, path string) (scanned, error) { return scanWith(fsys, path, nil) }
-
-// scanWith walks the chain. A line that does not hold is the torn tail when nothing but bad lines follow it, else damage.
-func scanWith(fsys fsx.FS, path string, visit func(Entry, Head) error) (scanned, error) {
+// scanAt walks the chain of one file. after is the head that its first entry must follow; nil: whatever that says, the
+// beginning or an anchor. A line that does not hold is the torn tail when nothing but bad lines follow it, else damage.
+func scanAt(fsys fsx.FS, seg segment, after *Head, visit func(Entry, Head) error) (scanned, error) {
 	var s scanned
 	var bad error
-	hashes := []string{""}
+	var hashes []string
+	var start int64 // entries before the file
 	s.hashes = func(n int64) (string, bool) {
-		if n < 0 || n >= int64(len(hashes)) {
+		if n < start || n-start >= int64(len(hashes)) {
 			return "", false
 		}
-		return hashes[n], true
+		return hashes[n-start], true
 	}
-	unfinished, err := walk(fsys, path, func(l line) error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s:%d: "+format, append([]any{ErrDamaged, seg.name(), s.lines + 1}, args...)...)
+	}
+	begin := func(l line) error {
+		switch {
+		case after != nil:
+			s.head = *after
+			if l.entry.N > after.Entries+1 {
+				return fail("entries %d to %d are missing", after.Entries+1, l.entry.N-1)
+			}
+		case l.entry.N > 1:
+			a, err := parseAnchor(l.entry)
+			if err != nil {
+				return fail("%w", err)
+			}
+			s.head = Head{a.Entries, a.Hash}
+		}
+		start, s.first = s.head.Entries, s.head.Entries+1
+		hashes = append(hashes, s.head.Hash)
+		return nil
+	}
+	unfinished, err := walk(fsys, seg.path, func(l line) error {
 		if bad != nil {
 			if l.err == nil && s.damage == nil {
 				s.damage = bad
 			}
 			return nil
 		}
+		if l.err == nil && s.first == 0 {
+			if bad = begin(l); bad != nil {
+				s.damage = bad
+				return nil
+			}
+		}
 		switch want := s.head.Entries + 1; {
 		case l.err != nil:
-			bad = fmt.Errorf("%w after entry %d: %w", ErrDamaged, s.head.Entries, l.err)
+			bad = fail("after entry %d: %w", s.head.Entries, l.err)
 		case l.hash != chain(s.head.Hash, l.body):
-			bad = fmt.Errorf("%w: entry %d does not follow the one before it", ErrDamaged, want)
+			bad = fail("entry %d does not follow the one before it", want)
 			// A whole line whose own bytes are in order is no half-written one.
 			s.damage = bad
 		case l.entry.N != want:
-			bad = fmt.Errorf("%w: entry %d is numbered %d", ErrDamaged, want, l.entry.N)
+			bad = fail("entry %d is numbered %d", want, l.entry.N)
 			s.damage = bad
 		default:
 			s.head = Head{Entries: want, Hash: l.hash}
 			s.good += l.size
 			s.serial = max(s.serial, l.entry.Serial)
-			if l.entry.Kind == KindCheckpoint {
+			if l.entry.Kind == KindCheckpoint || l.entry.Kind == KindSegment {
 				s.signed = want
 			}
 			hashes = append(hashes, l.hash)
 			if visit != nil {
 				if err := visit(l.entry, s.head); err != nil {
-					s.damage, bad = err, err
+					s.damage = fail("%w", err)
+					bad = s.damage
+					return nil
 				}
 			}
+			s.lines++
 		}
 		return nil
 	})
+	if len(hashes) == 0 {
+		hashes = append(hashes, "")
+	}
 	if errors.Is(err, ErrDamaged) {
 		s.damage, err = err, nil
 	}

@@ -257,7 +257,7 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newFS(t)
 		replace(t, m, b)
-		s, err := scanFile(m, path)
+		s, err := scanAt(m, segment{path: path}, nil, nil)
 		if err == nil && s.good > int64(len(b)) {
 			t.Errorf("%d good bytes of %d", s.good, len(b))
 		}
