@@ -212,6 +212,11 @@ func (d *device) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// diskRefuses tells failures to write that a device must live with: what is on it serves all the same.
+func diskRefuses(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EIO)
+}
+
 // runAgent is the command run: until SIGTERM or an interrupt.
 func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	f := newFlags("run", "run [--config FILE] [-v]", stderr)
@@ -243,6 +248,10 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	}
 	listener := listeners[0]
 	control, err := listenControl(cfg.Control)
+	if err != nil && diskRefuses(err) {
+		log.Error("no commands reach this agent until its disk can be written", "error", err)
+		control, err = nil, nil
+	}
 	if err != nil {
 		for _, l := range listeners {
 			_ = l.Close()
@@ -254,7 +263,13 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	self := &self{device: d, started: time.Now()}
 	self.phase.Store(phaseStarting)
 	done := make(chan error, 3)
-	go func() { done <- serveControl(ctx, watchDoor(control, log), controlHandler(d.agent, self.status)) }()
+	go func() {
+		if control == nil {
+			done <- nil
+			return
+		}
+		done <- serveControl(ctx, watchDoor(control, log), controlHandler(d.agent, self.status))
+	}()
 	// Whoever asks while models are loaded hears that the process is alive and not ready.
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(ctx, listener, cfg.Serve.grace(), listeners[1:]...) }()
