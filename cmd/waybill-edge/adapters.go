@@ -141,11 +141,15 @@ func (l lease) RunTimed(ctx context.Context, ins []engine.Tensor) ([]engine.Tens
 func (lease) Close(context.Context) error { return nil }
 
 // server swaps models for the agent.
-type server struct{ *serve.Server }
+type server struct {
+	*serve.Server
+	models *models // those that serve
+}
 
 // Swap implements agent.Server.
 func (s server) Swap(name string, slot state.Slot, m agent.Model) (<-chan struct{}, error) {
 	if m == nil {
+		s.models.set(name, nil)
 		_, released := s.Server.Remove(name)
 		return released, nil
 	}
@@ -153,6 +157,7 @@ func (s server) Swap(name string, slot state.Slot, m agent.Model) (<-chan struct
 	if !ok {
 		return nil, fmt.Errorf("serve %s: a model of type %T", name, m)
 	}
+	s.models.set(name, x)
 	_, released := s.Server.Swap(name, serve.Model{Digest: slot.Digest, Runner: lease{x}})
 	return released, nil
 }

@@ -319,8 +319,15 @@ func (d *edge) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.cmd = exec.Command(exe, append([]string{"run", "--config", d.cfg}, d.args...)...)
-	d.cmd.Env = append(os.Environ(), "WAYBILL_EDGE_TEST_MAIN=1")
+	cmd := exec.Command(exe, append([]string{"run", "--config", d.cfg}, d.args...)...)
+	cmd.Env = append(os.Environ(), "WAYBILL_EDGE_TEST_MAIN=1")
+	d.run(cmd)
+}
+
+// run starts an agent and waits until it listens.
+func (d *edge) run(cmd *exec.Cmd) {
+	d.t.Helper()
+	d.cmd = cmd
 	d.log = &bytes.Buffer{}
 	d.cmd.Stderr = d.log
 	stdout, err := d.cmd.StdoutPipe()

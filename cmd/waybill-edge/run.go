@@ -17,6 +17,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/report"
+	"github.com/waybill-ml/waybill/edge-runtime/sdnotify"
 	"github.com/waybill-ml/waybill/edge-runtime/serve"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -39,6 +40,7 @@ type device struct {
 	agent   *agent.Agent
 	server  *serve.Server
 	engine  *engine.Engine
+	models  models
 	local   *local // nil without a policy of the device's own
 	log     *journal.Journal
 	damaged error        // what was wrong with the journal that was put aside at the start
@@ -138,8 +140,8 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (_ *device, err er
 		ac.Channels = append(ac.Channels, ch)
 	}
 	d.agent, err = agent.New(ctx, ac, agent.Deps{
-		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine, &cfg.Engine}, Server: server{d.server}, Signer: d.key, Clock: clock{}, Log: log,
-		Certificates: certificates(), Local: asLocal(d.local), Shadows: server{d.server}, Memory: freeMemory,
+		FS: fsys, Store: store, Journal: d.log, Runtime: runtime{d.engine, &cfg.Engine}, Server: server{d.server, &d.models}, Signer: d.key, Clock: clock{}, Log: log,
+		Certificates: certificates(), Local: asLocal(d.local), Shadows: server{d.server, &d.models}, Memory: freeMemory,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
@@ -260,7 +262,13 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	self := &self{device: d, started: time.Now()}
+	notify := notifier(log)
+	self := &self{device: d, started: time.Now(), watchdog: notify.Interval()}
+	tell := func(lines ...string) {
+		if err := notify.Send(lines...); err != nil {
+			log.Warn("service manager", "error", err)
+		}
+	}
 	self.phase.Store(phaseStarting)
 	done := make(chan error, 3)
 	go func() {
@@ -297,6 +305,8 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 			case <-ctx.Done():
 				return
 			case <-hup:
+				tell(sdnotify.Reload()...)
+				tell(sdnotify.Ready)
 				if err := d.agent.Poll(ctx); err != nil && ctx.Err() == nil {
 					log.Warn("poll", "error", err)
 				}
@@ -308,8 +318,13 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		fmt.Fprintf(stdout, "listening for gRPC on %s\n", l.Addr())
 	}
 	self.phase.Store(phaseRunning)
-	stopping := context.AfterFunc(ctx, func() { self.phase.Store(phaseStopping) })
+	stopping := context.AfterFunc(ctx, func() {
+		self.phase.Store(phaseStopping)
+		tell(sdnotify.Stopping, sdnotify.Status("stopping: requests under way are finished"))
+	})
 	defer stopping()
+	tell(sdnotify.Ready, sdnotify.Status("serving on "+listener.Addr().String()))
+	go watchdog{notify, newVital(d, dialable(listener.Addr())).check, log}.run(ctx)
 	serveErr := <-served
 	stop()
 	err = errors.Join(<-done, <-done)

@@ -25,8 +25,9 @@ const (
 // self is what a running process knows of itself beside its agent.
 type self struct {
 	*device
-	started time.Time
-	phase   atomic.Value // string
+	started  time.Time
+	watchdog time.Duration
+	phase    atomic.Value // string
 }
 
 // status is that of the agent, completed.
@@ -34,6 +35,7 @@ func (s *self) status() agent.Status {
 	st := s.agent.Status()
 	st.AgentState, _ = s.phase.Load().(string)
 	st.PID, st.Started = os.Getpid(), s.started.UTC()
+	st.WatchdogSeconds = s.watchdog.Seconds()
 	st.JournalState = journalVerified // Open checked the chain, and everything since was appended to it
 	if s.damaged != nil {
 		st.JournalState = "a damaged journal was put aside: " + s.damaged.Error()

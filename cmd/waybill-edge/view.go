@@ -308,7 +308,7 @@ func expandDigest(ctx context.Context, cfg *config, file, channel, text string) 
 	}
 	hex := strings.TrimPrefix(text, "sha256:")
 	if len(hex) < shortestDigest || len(hex) > 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", diag.New(diag.Usage, "rollback: --to: %q is neither a digest nor the beginning of one (at least %d characters)", text, shortestDigest).Hint("waybill-edge status --config %s --output json", file)
+		return "", diag.New(diag.Usage, "rollback: --to: %q is not a sha256 digest, nor the beginning of one (at least %d characters)", text, shortestDigest).Hint("waybill-edge status --config %s --output json", file)
 	}
 	s, err := deviceStatus(ctx, cfg, file)
 	if err != nil {

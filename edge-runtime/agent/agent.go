@@ -144,6 +144,8 @@ type Config struct {
 	RollbackWindow time.Duration
 	// ReportEvery is how long a channel may be silent when nothing changes; looked at at each poll. 0: for ever.
 	ReportEvery time.Duration
+	// Stuck is how long a channel may go without any progress before Alive says so; 0 means 10 minutes.
+	Stuck time.Duration
 	// MaxCrashes restarts in the middle of activating one record put its target in quarantine; 0 means 3.
 	MaxCrashes int
 }
@@ -242,6 +244,7 @@ type follower struct {
 	reported time.Time
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
+	beat     pulse        // of the goroutine that follows
 	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
 	// shadowed is the shadow run under way.
 	shadowed atomic.Pointer[ShadowRun]
@@ -268,6 +271,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 	}
 	if cfg.RollbackWindow == 0 {
 		cfg.RollbackWindow = time.Hour
+	}
+	if cfg.Stuck == 0 {
+		cfg.Stuck = 10 * time.Minute
 	}
 	if cfg.MaxCrashes == 0 {
 		cfg.MaxCrashes = 3

@@ -35,6 +35,11 @@ func tellings() map[string]told {
 		KindFailed:      {"a try failed that may work later", pkg, []string{"info"}, "failure", slog.LevelWarn, false},
 		KindTrust:       {"a newer trust document was accepted", conf, []string{"change"}, "success", slog.LevelInfo, false},
 		KindHeld:        {"too many rollbacks: waiting", pkg, []string{"info"}, "failure", slog.LevelWarn, true},
+		KindFrozen:      {"the channel is frozen", conf, []string{"change"}, "success", slog.LevelWarn, false},
+		KindThawed:      {"the channel is no longer frozen", conf, []string{"change"}, "success", slog.LevelInfo, false},
+		KindShadow:      {"an artifact was compared with the live one", pkg, []string{"info"}, "success", slog.LevelInfo, false},
+		KindFactory:     {"the artifact that the device was delivered with", pkg, []string{"installation"}, "success", slog.LevelInfo, false},
+		KindLeft:        {"a channel is followed no longer, or has another model", pkg, []string{"info"}, "unknown", slog.LevelInfo, false},
 		KindPostponed:   {"the device's own policy does not allow it now", pkg, []string{"info"}, "unknown", slog.LevelInfo, false},
 	}
 }

@@ -124,6 +124,7 @@ func (f *follower) about(kind string, s state.Slot, seq int64, reason string) jo
 
 // change is update of this channel's part.
 func (f *follower) change(fn func(*state.Channel) error, events ...journal.Entry) error {
+	f.alive()
 	return f.a.update(func(d *state.Doc) error { return fn(d.Channel(f.cfg.Name)) }, events...)
 }
 

@@ -98,7 +98,7 @@ func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descrip
 			if err != nil {
 				return nil, errors.Join(ErrTransient, err)
 			}
-			return r, nil
+			return beating{r, f}, nil
 		})
 	}
 	if f.a.blobs.Has(d.Digest, d.Size) {

@@ -92,6 +92,7 @@ const lookTime = 10 * time.Second
 // lookAgain asks, in the middle of an activation and at most once in a polling interval, whether the channel has moved on: frozen,
 // or on to another target. A channel that can't be reached changes nothing.
 func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
+	f.alive()
 	now := f.a.Clock.Now()
 	if now.Before(f.looked.Add(f.cfg.Interval)) {
 		return nil

@@ -38,6 +38,7 @@ func (f *follower) run(ctx context.Context) {
 	wait := device.First(f.state().Current != nil)
 	for {
 		how, answer := atEase, chan error(nil)
+		f.beat.expect(wait + f.a.cfg.Stuck)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -103,6 +104,7 @@ func (f *follower) look(ctx context.Context, now bool) error {
 
 func (f *follower) pollAs(ctx context.Context, how hand) error {
 	f.a.endStart()
+	f.beat.expect(f.a.cfg.Stuck)
 	f.mu.Lock()
 	if how != atEase {
 		f.seen = nil

@@ -13,7 +13,7 @@ import (
 // States that the manager knows.
 const (
 	Ready     = "READY=1"
-	Reloading = "RELOADING=1" // with Monotonic, and Ready once it is done
+	Reloading = "RELOADING=1" // see Reload
 	Stopping  = "STOPPING=1"
 	Watchdog  = "WATCHDOG=1"
 )
