@@ -33,6 +33,7 @@ import (
 //	alter LAYOUT FILE PATH        invert a byte of the blob in LAYOUT whose digest the JSON in FILE has at PATH
 //	truncate FILE SIZE            cut a file
 //	pemkey FILE                   write a new P-256 private key in PEM, without a passphrase, as OpenSSL would
+//	holdlock LOCKS REPO CHANNEL   somebody has the lock there and never comes back; their id is in HOLDER
 //	edit FILE OLD NEW             replace a text that stands in FILE once; the file's mode stays
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	cmds := map[string]func(*testscript.TestScript, bool, []string){
@@ -54,6 +55,7 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 				ts.Fatalf("exit code %d, want %d", got, want)
 			}
 		},
+		"holdlock": holdLock,
 		"json": func(ts *testscript.TestScript, neg bool, args []string) {
 			if len(args) < 2 || len(args) > 3 {
 				ts.Fatalf("usage: json FILE PATH [VALUE]")

@@ -46,11 +46,18 @@ type world struct {
 	*verifytest.World
 	t *testing.T
 	p *registry.Local
+	s *store.Store
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	s, err := store.Open(t.Context(), t.TempDir(), store.Options{Create: true})
+	return worldAt(t, t.TempDir())
+}
+
+// worldAt is a world whose store lies in dir.
+func worldAt(t *testing.T, dir string) *world {
+	t.Helper()
+	s, err := store.Open(t.Context(), dir, store.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +67,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	return &world{verifytest.New(t), t, l}
+	return &world{verifytest.New(t), t, l, s}
 }
 
 func (w *world) key(r trust.Role) signer { return signer{w.t, w.Keys[r]} }
