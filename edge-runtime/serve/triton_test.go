@@ -65,14 +65,18 @@ func twice(t testing.TB, e *engine.Engine, dtype string) *engine.Model {
 		&ir.Node{ID: 1, Op: "Concat", Name: "twice", Ins: []*ir.Value{x, x}, Outs: []*ir.Value{y}, Attrs: map[string]ir.Attr{"axis": ir.AttrOf(0)}})
 }
 
-// runningSum compiles a stream's model: y = x + s, and y is s of the next call.
+// runningSum compiles a stream's model: y = x + s, and the square of y is s of the next call.
 func runningSum(t testing.TB, e *engine.Engine, first float32) *engine.Model {
+	return runningSumBy(t, e, first, "Add")
+}
+
+func runningSumBy(t testing.TB, e *engine.Engine, first float32, op string) *engine.Model {
 	t.Helper()
 	v := func(name string) *ir.Value { return &ir.Value{Name: name, Type: irType(ir.F32, ir.Dim{N: 3})} }
 	x, s, y, next := v("x"), v("s"), v("y"), v("s_out")
 	return compile(t, e, "sum", []*ir.Value{x, s}, []*ir.Value{y, next},
 		[]artifact.StateVar{{Input: "s", Output: "s_out", Shape: []int64{3}, Init: engine.Of([]float32{first, first, first}).Data}},
-		&ir.Node{ID: 1, Op: "Add", Name: "y", Ins: []*ir.Value{x, s}, Outs: []*ir.Value{y}},
+		&ir.Node{ID: 1, Op: op, Name: "y", Ins: []*ir.Value{x, s}, Outs: []*ir.Value{y}},
 		&ir.Node{ID: 2, Op: "Mul", Name: "next", Ins: []*ir.Value{y, y}, Outs: []*ir.Value{next}})
 }
 
