@@ -57,4 +57,5 @@ nightly: ## long runs: fuzzing of every parser, random graphs, and 100,000 fault
 	WAYBILL_BITS_ALL=1 WAYBILL_BITS_MODELS='models*/*' $(GO) test -timeout 3h ./edge-runtime/engine/bits -v
 	WAYBILL_MUTATE_SECONDS=3600 $(GO) test -timeout 2h ./packager/build -run MutatedModels -v
 	WAYBILL_POLICY_SWEEP=full $(GO) test -timeout 2h ./policy/library -v
+	WAYBILL_SWITCHES=100 WAYBILL_SWITCH_REQUESTS=10000 $(GO) test -timeout 2h ./edge-runtime/serve -run SwitchUnderLoad -v
 	WAYBILL_FAULT_RUNS=100000 $(GO) test -timeout 4h ./edge-runtime/... -run Faults -v

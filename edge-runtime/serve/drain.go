@@ -95,6 +95,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration,
 	h := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       s.cfg.BodyTimeout, // handlers of bodies and streams set their own
+		WriteTimeout:      s.cfg.BodyTimeout + s.cfg.Timeout + time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },

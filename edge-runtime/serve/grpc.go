@@ -81,7 +81,7 @@ func (s *Server) call(h http.Handler) http.Handler {
 		defer c.end()
 		c.extend(s.cfg.BodyTimeout)
 		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
-		r.Body = rpcBody{c.body}
+		r.Body = rpcBody{c.body, c}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -117,7 +117,10 @@ func (c *call) end() {
 }
 
 // rpcBody gives errors of the body in the form that the library keeps.
-type rpcBody struct{ *body }
+type rpcBody struct {
+	*body
+	c *call
+}
 
 // Read implements io.Reader.
 func (b rpcBody) Read(p []byte) (int, error) {
@@ -125,6 +128,9 @@ func (b rpcBody) Read(p []byte) (int, error) {
 	var he *httpError
 	if errors.As(err, &he) {
 		err = rpcError(he)
+	}
+	if err == io.EOF {
+		_ = b.c.rc.SetReadDeadline(time.Time{}) // from here on it would end the inference
 	}
 	return n, err
 }

@@ -198,12 +198,12 @@ func (s *Server) turnedAway(client context.Context, name string, err error) erro
 	var busy *admit.Busy
 	var own *httpError
 	switch {
+	case errors.As(err, &own):
+		he = own
 	case left(client):
 		he.status, he.reason = statusClientClosedRequest, "client"
 	case errors.As(err, &busy):
 		he.status, he.retry, he.reason = http.StatusTooManyRequests, busy.RetryAfter, busy.Reason
-	case errors.As(err, &own):
-		he = own
 	case errors.Is(err, session.ErrGone):
 		he.status, he.reason = http.StatusGone, "session"
 	case errors.Is(err, session.ErrFull):

@@ -167,7 +167,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, arrived time.T
 	} else if err == nil {
 		raw, err = readAll(b, r.ContentLength)
 	}
-	_ = rc.SetReadDeadline(time.Time{}) // from here on it would end the inference
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{}) // from here on it would end the inference; after an error it ends the wait for the rest
+	}
 	var tooBig *http.MaxBytesError
 	var own *httpError
 	switch {
@@ -176,6 +178,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, arrived time.T
 		err = tooLarge(tooBig.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = &httpError{status: http.StatusRequestTimeout, err: fmt.Errorf("the request did not arrive within %s", s.cfg.BodyTimeout), reason: "slow"}
+	case r.Context().Err() != nil:
+		err = &httpError{status: statusClientClosedRequest, err: fmt.Errorf("the request could not be read: %w", err), reason: "client"}
 	default:
 		err = fail(http.StatusBadRequest, "the request could not be read: %w", err)
 	}
