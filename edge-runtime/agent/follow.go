@@ -424,6 +424,19 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	case errors.Is(err, channel.ErrFrozen):
 		f.a.Log.Info("keeping what runs", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
 		return done()
+	case (errors.Is(err, channel.ErrAudience) || errors.Is(err, channel.ErrRollout)) && c.Current == nil:
+		former, berr := f.before(ctx, r, device)
+		if transient(berr) {
+			return berr
+		}
+		if berr != nil {
+			return f.refused(berr, state.Note{Record: c.Record, To: target.Digest, Seq: r.Seq, Reason: clip(berr.Error())})
+		}
+		if former == nil || c.Barred(former.Target.Digest, r.Generation, r.Seq) != "" || f.a.Trust().IsDenied(former.Target.Digest) {
+			f.a.Log.Info("the record is not for this device, which has nothing yet", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
+			return done()
+		}
+		r, target = former, slotOf(former.Target, r.Seq)
 	case errors.Is(err, channel.ErrAudience), errors.Is(err, channel.ErrRollout):
 		f.a.Log.Info("the record is not for this device", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
 		return done()

@@ -345,11 +345,9 @@ func TestPhases(t *testing.T) {
 	small := phase(at) // buckets below this device's
 	d.poll(t)
 	d.serves(t, v1)
-	late := w.mustBoot(newDeviceFS(t)) // joins outside of the phase: there is nothing that it may take
+	late := w.mustBoot(newDeviceFS(t)) // joins outside of the phase: it gets what the others there run
 	late.poll(t)
-	if late.server.current() != "" {
-		t.Error("a device out of the phase took the target")
-	}
+	late.serves(t, v1)
 	phase(at + 0.01)
 	d.poll(t)
 	late.poll(t)
@@ -370,4 +368,74 @@ func TestPhases(t *testing.T) {
 	if len(d.server.seen) != swaps+1 || d.channel().LastRollback != nil {
 		t.Errorf("%d swaps, %+v", len(d.server.seen)-swaps, d.channel().LastRollback)
 	}
+}
+
+// A device that joins outside of the phase, or of the audience, takes the target before, under the accepted record's own bounds and
+// from no other record than those that it leads back to.
+func TestLatecomer(t *testing.T) {
+	for name, c := range map[string]struct {
+		then func(w *world, d *device)
+		want string // version that serves; "" nothing
+		err  string
+	}{
+		"outside":                       {func(*world, *device) {}, "1.0", ""},
+		"refreshed since":               {func(w *world, _ *device) { w.refresh(); w.refresh() }, "1.0", ""},
+		"record expired":                {func(_ *world, d *device) { d.clock.advance(8 * 24 * time.Hour) }, "", "expired"},
+		"frozen":                        {func(w *world, _ *device) { w.freeze("x") }, "", ""},
+		"another under a tag":           {func(w *world, _ *device) { w.reg.tags["channel-prod.1"] = w.reg.tags["channel-prod.2"] }, "", "not the record that the next one follows"},
+		"a former record's tag is gone": {func(w *world, _ *device) { delete(w.reg.tags, "channel-prod.1") }, "", "not exist"},
+		"not kept any more": {func(w *world, _ *device) {
+			r := *w.head.Record
+			r.Seq, r.Prev, r.Keep = r.Seq+1, w.head.Bundle, []channel.Target{}
+			w.push(trust.RoleDeployer, &r)
+		}, "", ""},
+		"below a raised floor": {func(w *world, _ *device) {
+			r := *w.head.Record
+			r.Seq, r.Prev, r.Keep, r.EpochFloor, r.Target.Epoch = r.Seq+1, w.head.Bundle, []channel.Target{}, 1, 1
+			w.push(trust.RoleDeployer, &r)
+		}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			v1, v2 := w.model("1.0"), w.model("2.0")
+			w.publish(w.change(v1))
+			ch := w.change(v2)
+			ch.Rollout = &channel.Rollout{ID: "canary", Percent: 0}
+			w.publish(ch)
+			d := w.mustBoot(newDeviceFS(t))
+			c.then(w, d)
+			err := d.pollOnce()
+			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Fatalf("got %v", err)
+			}
+			if c.want == "" {
+				if got := d.server.current(); got != "" {
+					t.Fatalf("serves %s", got)
+				}
+				return
+			}
+			d.serves(t, v1)
+			w.publish(w.change(v2))
+			d.poll(t)
+			d.serves(t, v2)
+		})
+	}
+	// Without the chain's digests a carrier chooses the record.
+	w := newWorld(t)
+	v1, old, v2 := w.model("1.0"), w.model("0.5"), w.model("2.0")
+	w.publish(w.change(old))
+	w.publish(w.change(v1))
+	ch := w.change(v2)
+	ch.Rollout = &channel.Rollout{ID: "canary", Percent: 0}
+	w.publish(ch)
+	w.reg.tags["channel-prod.2"] = w.reg.tags["channel-prod.1"]
+	d := w.mustBoot(newDeviceFS(t))
+	if err := d.pollOnce(); !errors.Is(err, errUnchained) {
+		t.Fatalf("got %v", err)
+	}
+	d.checks.blob = func(_, _ artifact.Digest) bool { return true }
+	if err := d.pollOnce(); err != nil {
+		t.Fatal(err)
+	}
+	d.serves(t, old)
 }

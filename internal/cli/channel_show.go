@@ -83,6 +83,9 @@ func audience(a channel.Audience) string {
 	return strings.Join(parts, ", ")
 }
 
+// deedRefresh is what a refresh does.
+const deedRefresh = "refresh"
+
 // deed says in a few words what a record did to the channel. before is the record that it follows, nil when that is not known.
 func deed(before, r *channel.Record) string {
 	step := channel.Update
@@ -95,7 +98,7 @@ func deed(before, r *channel.Record) string {
 	var what string
 	switch {
 	case step == channel.Refresh:
-		return "refresh"
+		return deedRefresh
 	case step == channel.Halts:
 		return "freeze: " + r.Freeze.Reason
 	case step == channel.Lifts:
@@ -236,8 +239,10 @@ func runChannelShow(ctx context.Context, c *Call) error {
 func historyRows(lines []publish.Line) [][]string {
 	const width = 100
 	rows := [][]string{{"seq", "issued (UTC)", "version", "target", "by", "what"}}
+	run := 0 // refreshes in a row, of which the newest is shown
 	for i, l := range lines {
 		if l.Entry == nil {
+			run = 0
 			rows = append(rows, []string{ui.Count(l.Seq), "", "", "", "", "FAULT " + strings.Join(l.Faults, "; ")})
 			continue
 		}
@@ -247,6 +252,13 @@ func historyRows(lines []publish.Line) [][]string {
 		}
 		r := l.Entry.Record
 		what := deed(before, r)
+		if run++; what != deedRefresh || len(l.Faults) > 0 {
+			run = 0
+		}
+		if run > 1 {
+			rows[len(rows)-1][len(rows[0])-1] = fmt.Sprintf("%d refreshes, the first with seq %s", run, ui.Count(r.Seq))
+			continue
+		}
 		if len(l.Faults) > 0 {
 			what = "FAULT " + strings.Join(l.Faults, "; ")
 		}
