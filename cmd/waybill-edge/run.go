@@ -299,6 +299,7 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	go func() { done <- d.agent.Run(ctx) }()
+	go trim(ctx)
 	go func() {
 		for {
 			select {
