@@ -32,13 +32,13 @@ var stripped = sync.OnceValues(func() (string, error) {
 	return out, nil
 })
 
-// served is the released program with a committed model.
-type served struct {
+// releasedAgent is the released program with a committed model.
+type releasedAgent struct {
 	*edge
 	body []byte // of a request
 }
 
-func (s *served) ask(addr string) error {
+func (s *releasedAgent) ask(addr string) error {
 	res, err := http.Post(addr+"/v2/models/"+modelName+"/infer", "application/json", strings.NewReader(string(s.body)))
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (s *served) ask(addr string) error {
 }
 
 // run starts the program, asks once, and hands over its process id; the time is from before the start to the answer.
-func (s *served) run(exe string, then func(pid int, addr string)) (time.Duration, error) {
+func (s *releasedAgent) run(exe string, then func(pid int, addr string)) (time.Duration, error) {
 	start := time.Now()
 	cmd := exec.Command(exe, "run", "--config", s.cfg)
 	stdout, err := cmd.StdoutPipe()
@@ -82,7 +82,7 @@ func (s *served) run(exe string, then func(pid int, addr string)) (time.Duration
 }
 
 // committed gives a device whose committed model is example; the embedded registry is gone.
-func committed(t *testing.T, example, input string) *served {
+func committed(t *testing.T, example, input string) *releasedAgent {
 	t.Helper()
 	p := newPublisher(t)
 	v := p.pack(example)
@@ -96,7 +96,7 @@ func committed(t *testing.T, example, input string) *served {
 		t.Fatal(err)
 	}
 	nums := strings.TrimSuffix(strings.Repeat("1,", 30), ",")
-	return &served{d, []byte(`{"inputs":[{"name":"` + input + `","shape":[1,30],"datatype":"FP32","data":[` + nums + `]}]}`)}
+	return &releasedAgent{d, []byte(`{"inputs":[{"name":"` + input + `","shape":[1,30],"datatype":"FP32","data":[` + nums + `]}]}`)}
 }
 
 // vmRSS reads the resident memory of a process in kB.
