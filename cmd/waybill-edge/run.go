@@ -270,6 +270,7 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		}
 	}
 	self.phase.Store(phaseStarting)
+	d.server.Metrics().Collect(self.collect)
 	done := make(chan error, 3)
 	go func() {
 		if control == nil {

@@ -244,6 +244,7 @@ type follower struct {
 	reported time.Time
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
+	count    tallies
 	beat     pulse        // of the goroutine that follows
 	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
 	// shadowed is the shadow run under way.

@@ -67,7 +67,7 @@ func (a *Agent) Alive(ctx context.Context) error {
 	}
 }
 
-// beating gives a sign of life with every read of a download.
+// beating gives a sign of life with every read of a download, and counts its bytes.
 type beating struct {
 	io.ReadCloser
 	f *follower
@@ -76,5 +76,7 @@ type beating struct {
 // Read implements io.Reader.
 func (b beating) Read(p []byte) (int, error) {
 	b.f.alive()
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	b.f.count.add(func(c *Counts) { c.Bytes += int64(n) })
+	return n, err
 }

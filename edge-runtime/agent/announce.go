@@ -44,8 +44,9 @@ func tellings() map[string]told {
 	}
 }
 
-// announce writes a journal entry to the log.
+// announce writes a journal entry to the log, and counts it.
 func (a *Agent) announce(e journal.Entry) {
+	a.tally(e)
 	t, known := tellings()[e.Kind]
 	if !known {
 		t = told{message: e.Kind, category: "package", types: []string{"info"}, outcome: "unknown"}

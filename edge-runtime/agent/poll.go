@@ -111,6 +111,9 @@ func (f *follower) pollAs(ctx context.Context, how hand) error {
 	}
 	f.hand, f.opens = how, opening{}
 	err := f.poll(ctx)
+	if ctx.Err() == nil {
+		f.polledWith(err)
+	}
 	sent := f.sent
 	f.mu.Unlock()
 	if sent != nil {

@@ -45,12 +45,13 @@ type Status struct {
 
 // ChannelStatus is one line of it.
 type ChannelStatus struct {
-	Channel string    `json:"channel"`
-	Model   string    `json:"model"`
-	Seq     int64     `json:"seq"`
-	Expires time.Time `json:"expires"`
-	Stale   bool      `json:"stale"` // the record has expired: no new activation until it is refreshed
-	State   string    `json:"state"` // empty, committed, fetching ... trial
+	Channel    string    `json:"channel"`
+	Model      string    `json:"model"`
+	Seq        int64     `json:"seq"`
+	EpochFloor int64     `json:"epochFloor,omitempty"`
+	Expires    time.Time `json:"expires"`
+	Stale      bool      `json:"stale"` // the record has expired: no new activation until it is refreshed
+	State      string    `json:"state"` // empty, committed, fetching ... trial
 	// Serving is the digest that answers requests; absent when none does, or when the agent is down.
 	Serving artifact.Digest `json:"serving,omitempty"`
 	// TrialEnds is when the candidate will have passed, unless it fails before.
@@ -97,7 +98,7 @@ func StatusOf(d *state.Doc, now time.Time) Status {
 	for _, name := range sorted(d.Channels) {
 		c := d.Channels[name].Clone()
 		cs := ChannelStatus{
-			Channel: name, Seq: c.Seq, Expires: c.Expires, Stale: c.Record != "" && !now.Before(c.Expires),
+			Channel: name, Seq: c.Seq, EpochFloor: c.EpochFloor, Expires: c.Expires, Stale: c.Record != "" && !now.Before(c.Expires),
 			State: StateEmpty, Current: c.Current, Previous: c.Previous, Kept: c.Kept, Factory: c.Factory,
 			LastRollback: c.LastRollback, LastRefusal: c.LastRefusal, Quarantine: []QuarantineNote{}, Pinned: c.Pinned != nil,
 			Waiting: c.Waiting, Frozen: c.Frozen,

@@ -19,6 +19,7 @@ type Metrics struct {
 	hists sync.Map // histKey -> *Histogram
 
 	mu      sync.Mutex
+	more    []func(*Exposition)
 	digests map[string][]*Model // by name, the one that serves last
 }
 
@@ -117,7 +118,14 @@ func (m *Metrics) Write(w io.Writer) {
 	for _, line := range rest {
 		_, _ = io.WriteString(w, line)
 	}
-	metrics.WriteProcessMetrics(w)
+	m.mu.Lock()
+	more := m.more
+	m.mu.Unlock()
+	e := &Exposition{w: w}
+	for _, f := range more {
+		f(e)
+	}
+	writeProcess(e)
 }
 
 // familyOf tells which of the families a sample belongs to, "" for none.

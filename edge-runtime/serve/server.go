@@ -256,6 +256,9 @@ func (s *Server) Active(name string) artifact.Digest {
 	return ""
 }
 
+// Metrics are those that /metrics shows.
+func (s *Server) Metrics() *monitor.Metrics { return s.cfg.Metrics }
+
 // Names lists the names that have an active model.
 func (s *Server) Names() []string {
 	s.mu.RLock()
