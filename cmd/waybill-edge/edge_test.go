@@ -266,6 +266,7 @@ type edge struct {
 	t    *testing.T
 	dir  string
 	cfg  string
+	exe  []string // what runs instead of the test binary
 	addr string
 	args []string // of run, besides the configuration
 	cmd  *exec.Cmd
@@ -319,7 +320,11 @@ func (d *edge) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	cmd := exec.Command(exe, append([]string{"run", "--config", d.cfg}, d.args...)...)
+	line := append([]string{exe, "run", "--config", d.cfg}, d.args...)
+	if d.exe != nil {
+		line = append(d.exe[:len(d.exe):len(d.exe)], line[1:]...)
+	}
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), "WAYBILL_EDGE_TEST_MAIN=1")
 	d.run(cmd)
 }

@@ -148,8 +148,11 @@ func tamper(t *testing.T, file string, do func(f *os.File) error) {
 }
 
 // predict gives the bits of the first output, or an error when nobody answers.
-func (d *edge) predict(n int) (string, error) {
-	b, err := d.v2(n)
+func (d *edge) predict(n int) (string, error) { return d.predictAs("x", n) }
+
+// predictAs is predict for a model whose input has that name.
+func (d *edge) predictAs(input string, n int) (string, error) {
+	b, err := d.v2(input, n)
 	if err != nil {
 		return "", err
 	}
@@ -162,12 +165,12 @@ func (d *edge) predict(n int) (string, error) {
 	return string(out.Outputs[0]), nil
 }
 
-func (d *edge) v2(n int) ([]byte, error) {
+func (d *edge) v2(input string, n int) ([]byte, error) {
 	data, err := engine.Values[float32](row(n))
 	if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{"name": "x", "shape": []int{1, 30}, "datatype": "FP32", "data": data}}})
+	body, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{"name": input, "shape": []int{1, 30}, "datatype": "FP32", "data": data}}})
 	if err != nil {
 		return nil, err
 	}
