@@ -22,6 +22,7 @@ import (
 // reportConfig is one place that the signed status goes to.
 type reportConfig struct {
 	To   string `json:"to"`             // registry, file or http
+	Repo string `json:"repo,omitempty"` // registry: another repository of each channel's registry; "": the model's
 	Path string `json:"path,omitempty"` // file: the folder
 	URL  string `json:"url,omitempty"`  // http: what is POSTed to; the other fields are for it too
 	// TokenFile holds a bearer token, mode 0600; it is read for each report.
@@ -47,7 +48,11 @@ func checkReports(rs []reportConfig) error {
 		http := r.URL != "" || r.TokenFile != "" || r.CAFile != "" || r.ClientCert != "" || r.ClientKey != "" || r.PlainHTTP
 		switch {
 		case r.To == "registry" && (http || r.Path != ""):
-			return fmt.Errorf("%s: the registry is that of each channel, with its credential; it takes no other key than every", at)
+			return fmt.Errorf("%s: the registry is that of each channel, with its credential; it takes no other keys than repo and every", at)
+		case r.To == "registry" && r.Repo != "" && !registry.ValidRepo(r.Repo):
+			return fmt.Errorf("%s.repo: %q is not a repository name", at, r.Repo)
+		case r.To != "registry" && r.Repo != "":
+			return fmt.Errorf("%s: repo is for the registry", at)
 		case r.To == "file" && (http || r.Path == ""):
 			return fmt.Errorf("%s: a file needs path, and nothing else", at)
 		case r.To == "http" && (r.Path != "" || r.URL == ""):
@@ -84,6 +89,20 @@ func (c *config) reportEvery() time.Duration {
 	return every
 }
 
+// aside is another repository on the registry of each channel.
+func (c *config) aside(repo string) (map[string]*registry.Remote, error) {
+	out := map[string]*registry.Remote{}
+	for _, ch := range c.Channels {
+		ch.Repo = repo
+		r, err := ch.remote()
+		if err != nil {
+			return nil, err
+		}
+		out[ch.Name] = r
+	}
+	return out, nil
+}
+
 // sinks are the places of the configuration. repos are the registries by channel; a channel with no_reports is not
 // reported anywhere.
 func (c *config) sinks(fsys fsx.FS, repos map[string]*registry.Remote, log *slog.Logger) []report.Sink {
@@ -95,6 +114,14 @@ func (c *config) sinks(fsys fsx.FS, repos map[string]*registry.Remote, log *slog
 	for i, r := range rs {
 		switch r.To {
 		case "registry":
+			if r.Repo != "" {
+				aside, err := c.aside(r.Repo)
+				if err != nil {
+					log.Error("a report goes nowhere", "reports", i, "error", err)
+					continue
+				}
+				repos = aside
+			}
 			out = append(out, registrySink(repos))
 		case "file":
 			out = append(out, report.Folder{FS: fsys, Path: r.Path})
@@ -127,7 +154,8 @@ func (r *reportConfig) http() (*report.HTTP, error) {
 	return h, nil
 }
 
-// registrySink attaches status bundles to the digest that runs.
+// registrySink keeps the newest report of each channel under a tag of this device, beside the model or in a repository of
+// its own. It attaches nothing to the model: what is attached is read by every gate, and a fleet would fill the list.
 type registrySink map[string]*registry.Remote
 
 // ID implements report.Sink.
@@ -139,8 +167,17 @@ func (s registrySink) Send(ctx context.Context, i report.Item) error {
 	if !ok {
 		return nil // a channel that is not followed any more
 	}
-	subject := artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: i.Subject, Size: i.Size, ArtifactType: artifact.ArtifactType}
-	_, err := repo.Attach(ctx, subject, i.Bundle, evidence.TypeStatus)
+	layer, err := registry.PushBytes(ctx, repo, artifact.MediaTypeBundle, i.Bundle)
+	if err == nil {
+		_, err = registry.PushBytes(ctx, repo, artifact.MediaTypeEmpty, []byte(artifact.EmptyConfig))
+	}
+	if err != nil {
+		return err
+	}
+	m, err := fleet.StatusManifest(layer, evidence.TypeStatus)
+	if err == nil {
+		_, err = repo.PushManifest(ctx, m, artifact.MediaTypeManifest, fleet.StatusTag(i.Channel, i.Device))
+	}
 	return err
 }
 
@@ -153,9 +190,28 @@ type spooled struct {
 
 // Report implements agent.Reporter. It waits for nobody.
 func (s spooled) Report(_ context.Context, slot state.Slot, bundle []byte) error {
-	return s.spool.Put(report.Item{
-		Device: s.device, Channel: s.name, Seq: slot.Seq, At: time.Now().UTC().Truncate(time.Second), Subject: slot.Digest, Size: slot.Size, Bundle: bundle,
-	})
+	i := report.Item{Device: s.device, Channel: s.name, Seq: slot.Seq, At: time.Now().UTC().Truncate(time.Second), Bundle: bundle}
+	if st := statusOf(bundle); st != nil {
+		i.Seq, i.At = st.Seq, st.At
+	}
+	return s.spool.Put(i)
+}
+
+// statusOf reads back what the agent signed; nil when that cannot be read.
+func statusOf(bundle []byte) *evidence.Status {
+	b, err := evidence.ParseBundle(bundle)
+	if err != nil {
+		return nil
+	}
+	s, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
+	if err != nil {
+		return nil
+	}
+	st, err := evidence.ParseStatus(s.Predicate)
+	if err != nil {
+		return nil
+	}
+	return st
 }
 
 // newSpool makes the spool and its reporters, by channel. Failing, it costs reports and nothing else.

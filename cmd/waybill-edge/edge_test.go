@@ -503,19 +503,21 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("a second agent on the same state: %v", err)
 	}
 
-	// The device's own word reaches the registry.
-	eventually(t, "a status report is attached to v2", func() bool {
-		refs, err := p.repo.Referrers(t.Context(), v2.Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, ref := range refs {
-			if ref.Annotations[artifact.AnnotationBundlePredicate] == evidence.TypeStatus {
-				return true
-			}
-		}
-		return false
+	// The device's own word reaches the registry, and no list of what is attached to a model.
+	id := fleetID(t, d)
+	eventually(t, "the newest status report stands under the device's tag", func() bool {
+		m, _, err := p.repo.GetBounded(t.Context(), fleet.StatusTag("prod", id), artifact.MaxManifest)
+		return err == nil && bytes.Contains(m, []byte(evidence.TypeStatus))
 	})
+	refs, err := p.repo.Referrers(t.Context(), v2.Digest)
+	if err != nil || len(refs) == 0 {
+		t.Fatal(len(refs), err)
+	}
+	for _, ref := range refs {
+		if ref.Annotations[artifact.AnnotationBundlePredicate] == evidence.TypeStatus {
+			t.Error("a report is attached to the model: a fleet would fill the list that gates read")
+		}
+	}
 
 	if err := d.stop(); err != nil {
 		t.Errorf("SIGTERM: %v\n%s", err, d.log)
@@ -889,4 +891,18 @@ func TestEnrollByFlags(t *testing.T) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.want)
 		}
 	}
+}
+
+// fleetID is the id of a device.
+func fleetID(t *testing.T, d *edge) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(filepath.Dir(d.cfg), requestFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := fleet.ParseRequest(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Device
 }

@@ -30,8 +30,6 @@ type Item struct {
 	Channel string          `json:"channel"`
 	Seq     int64           `json:"seq"`
 	At      time.Time       `json:"at"`
-	Subject artifact.Digest `json:"subject"` // manifest that runs
-	Size    int64           `json:"size"`    // of the manifest
 	Bundle  artifact.Base64 `json:"bundle"`
 }
 

@@ -23,6 +23,7 @@ rollback, is a new record with a higher seq.`,
 		Sub: []Command{
 			channelPublishCommand(), channelShowCommand(), channelHistoryCommand(), channelRollbackCommand(),
 			channelFreezeCommand(), channelUnfreezeCommand(), channelRefreshCommand(), channelVerifyCommand(),
+			channelProvisionCommand(), channelStatusCommand(),
 		},
 	}
 }
