@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -44,6 +45,7 @@ func TestChain(t *testing.T) {
 			e.Setenv("WAYBILL_HOME", filepath.Join(e.WorkDir, ".waybill"))
 			e.Setenv("CHAIN", abs("testdata/chain"))
 			e.Setenv("EXAMPLES", abs("../../examples"))
+			e.Setenv("DEVICES", cmp.Or(os.Getenv("WAYBILL_ENROL_DEVICES"), "20"))
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			return nil
 		},

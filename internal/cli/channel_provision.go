@@ -32,7 +32,7 @@ func channelProvisionCommand() Command {
 	return Command{
 		Name: "provision", Summary: "enrol devices: check their requests, write what each is given, keep the register",
 		Args: "REQUESTS", Min: 1, Max: 1,
-		Long: `REQUESTS is a folder of request.json files at any depth, a file with one request a line, or - for stdin. Each
+		Long: `REQUESTS is a folder of request.json files at any depth, a file with one after the other, or - for stdin. Each
 is checked: its id is the hash of its key, and the key signed it. With --template each device gets DIR/ID.json,
 which is the template with the device's class, labels and credential. The register, ` + registerFile + `, tells from
 then on whose status reports are genuine. Nothing is written while one request is wrong, unless --skip-bad;
@@ -220,9 +220,6 @@ func (c *Call) requests(name, out string) ([]fleet.Asked, error) {
 		if err != nil {
 			return nil, err
 		}
-		if json.Valid(raw) { // one request, however it is laid out
-			return []fleet.Asked{{Where: name, Raw: raw}}, nil
-		}
 		return split(name, raw), nil
 	}
 	var asked []fleet.Asked
@@ -253,13 +250,26 @@ func (c *Call) requests(name, out string) ([]fleet.Asked, error) {
 	return asked, nil
 }
 
-// split makes one request of each line.
+// split makes one document of each JSON value; of each line, when there is one that is none: then only that one is bad.
 func split(name string, raw []byte) (out []fleet.Asked) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	for n := 1; ; n++ {
+		var one json.RawMessage
+		err := d.Decode(&one)
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			break
+		}
+		out = append(out, fleet.Asked{Where: fmt.Sprintf("%s, number %d", name, n), Raw: one})
+	}
+	out = nil
 	n := 0
 	for line := range bytes.Lines(raw) {
 		n++
 		if line = bytes.TrimSpace(line); len(line) > 0 {
-			out = append(out, fleet.Asked{Where: fmt.Sprintf("%s:%d", name, n), Raw: line})
+			out = append(out, fleet.Asked{Where: fmt.Sprintf("%s, line %d", name, n), Raw: line})
 		}
 	}
 	return out
@@ -298,18 +308,18 @@ func (c *Call) provisionTemplate(name string) (*provisionTemplate, error) {
 	t := &provisionTemplate{}
 	var known struct {
 		Schema string            `json:"schema"`
-		Device string            `json:"device"`
-		Class  string            `json:"class"`
-		Labels map[string]string `json:"labels"`
+		Device string            `json:"device,omitempty"`
+		Class  string            `json:"class,omitempty"`
+		Labels map[string]string `json:"labels,omitempty"`
 		Trust  struct {
-			File    string          `json:"file"`
-			Bundle  artifact.Base64 `json:"bundle"`
-			Version int             `json:"version"`
-			Digest  artifact.Digest `json:"digest"`
-		} `json:"trust"`
+			File    string          `json:"file,omitempty"`
+			Bundle  artifact.Base64 `json:"bundle,omitempty"`
+			Version int             `json:"version,omitempty"`
+			Digest  artifact.Digest `json:"digest,omitempty"`
+		} `json:"trust,omitzero"`
 		Channels []struct {
-			Registry string `json:"registry"`
-		} `json:"channels"`
+			Registry string `json:"registry,omitempty"`
+		} `json:"channels,omitempty"`
 	}
 	fail := func(err error) error { return diag.Wrap(diag.Usage, err, "read %s", name) }
 	if err := strictjson.DecodeOpen(raw, &known); err != nil {
