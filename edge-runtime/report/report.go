@@ -120,7 +120,11 @@ func Open(fsys fsx.FS, dir string, sinks []Sink, o Options) (*Spool, error) {
 		h := sha256.Sum256([]byte(k.ID()))
 		s.sinks = append(s.sinks, &queue{sink: k, id: hex.EncodeToString(h[:6]), waiting: map[string]*entry{}, wake: make(chan struct{}, 1)})
 	}
-	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+	err := fsys.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = fsys.SyncDir(filepath.Dir(dir))
+	}
+	if err != nil {
 		return s, fmt.Errorf("spool of reports: %w", err)
 	}
 	es, err := fsys.ReadDir(dir)
