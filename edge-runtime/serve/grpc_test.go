@@ -285,6 +285,7 @@ func TestGRPCErrors(t *testing.T) {
 
 // A small message that decompresses to a large one is refused, and what it took is given back.
 func TestGRPCBomb(t *testing.T) {
+	t.Parallel()
 	s := New(Config{MaxBody: 1 << 20})
 	s.Swap("m", Model{dig, echo(port("x", "i64", -1))})
 	url, _ := serveOn(t, s)
@@ -299,6 +300,7 @@ func TestGRPCBomb(t *testing.T) {
 
 // A client's deadline and its going away end the work, and neither is counted against the model.
 func TestGRPCDeadlineAndCancel(t *testing.T) {
+	t.Parallel()
 	r := echo(port("x", "i64", -1))
 	entered, ended := make(chan struct{}, 1), make(chan error, 1)
 	r.f = func(ctx context.Context, _ []engine.Tensor) ([]engine.Tensor, error) {

@@ -44,6 +44,7 @@ func status(t *testing.T, c net.Conn) int {
 
 // Clients that never finish their requests hold no worker: others are answered, and they are told 408 in the end.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	s := New(Config{MaxInFlight: 1, MaxQueue: -1, BodyTimeout: 2 * time.Second})
 	s.Swap("m", Model{dig, echo(port("x", "i64", -1))})
 	url, _ := serveOn(t, s)
@@ -66,6 +67,7 @@ func TestSlowClients(t *testing.T) {
 
 // An inference may take longer than a body: the deadline of the body does not end it.
 func TestLongInference(t *testing.T) {
+	t.Parallel()
 	r := echo(port("x", "i64", -1))
 	r.f = func(ctx context.Context, ins []engine.Tensor) ([]engine.Tensor, error) {
 		select {
