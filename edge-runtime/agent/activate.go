@@ -21,6 +21,9 @@ const maxKept = 4
 // drainTime is how long a replaced model may finish its requests before it is closed under them.
 const drainTime = 30 * time.Second
 
+// drainSoon is how long an activation or a rollback waits for that.
+const drainSoon = 100 * time.Millisecond
+
 // errShutdown ends an activation because the agent stops; errByHand because a person rolls back.
 var (
 	errShutdown = errors.New("the agent is stopping")
@@ -449,19 +452,33 @@ func fail(c *state.Channel, in *state.Intent, reason string, now time.Time, hand
 	}
 }
 
-// retire closes a model once its requests are done; gone is closed then, nil when it never served.
+// retire closes a model once its requests and sessions are done; gone is closed then, nil when it never served. Nobody waits
+// long for that: what is not done soon goes on in the background, where Close of the agent waits for it.
 func (f *follower) retire(l *loaded, gone <-chan struct{}) error {
 	if l == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
 	if gone != nil {
+		soon := time.NewTimer(drainSoon)
+		defer soon.Stop()
 		select {
 		case <-gone:
-		case <-ctx.Done():
+		case <-soon.C:
+			f.a.retiring.Go(func() {
+				defer cancel()
+				select {
+				case <-gone:
+				case <-ctx.Done():
+				}
+				if err := l.model.Close(ctx); err != nil {
+					f.a.Log.Warn("close a model that was replaced", "channel", f.cfg.Name, "error", err)
+				}
+			})
+			return nil
 		}
 	}
+	defer cancel()
 	return l.model.Close(ctx)
 }
 

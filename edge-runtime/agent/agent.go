@@ -187,6 +187,8 @@ type Agent struct {
 	mu    sync.Mutex
 	trust *trust.Document
 
+	retiring sync.WaitGroup // models that were replaced and are still at work
+
 	careful   atomic.Bool // the last start did not come to its end
 	followers []*follower
 }
@@ -380,6 +382,12 @@ func (a *Agent) Close(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 		f.mu.Unlock()
+	}
+	done := make(chan struct{})
+	go func() { a.retiring.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 	return errors.Join(errs...)
 }

@@ -122,6 +122,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration,
 	end, stop := context.WithTimeout(context.Background(), grace)
 	defer stop()
 	err := s.Drain(end)
+	s.sessions.Close() // nobody can go on with one
 	cancel()
 	if e := h.Shutdown(end); e != nil {
 		err = errors.Join(err, e, h.Close())
