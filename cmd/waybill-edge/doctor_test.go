@@ -16,7 +16,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,9 +61,6 @@ func certificate(t *testing.T, file string, ends time.Time) {
 
 // Each check is broken once, on a device that passes all of them.
 func TestDoctorFindsWhatIsBroken(t *testing.T) {
-	if goruntime.GOOS == "windows" {
-		t.Skip("file modes are POSIX")
-	}
 	p := newPublisher(t)
 	p.Doc.Expires = p.Now.Add(60 * 24 * time.Hour)
 	v1, v2 := p.pack("v1"), p.pack("v2")

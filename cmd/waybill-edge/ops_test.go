@@ -211,7 +211,7 @@ func TestSituations(t *testing.T) {
 		"rollback --to beef":   {diag.NotFound, []string{"begins with beef"}},
 		"rollback --to xyz":    {diag.Usage, []string{"nor the beginning of one"}},
 	})
-	if goruntime.GOOS != "windows" {
+	{
 		if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
@@ -364,7 +364,7 @@ func controlServer(t testing.TB, edit func(*door)) (cfg *config, a *fakeAgent) {
 
 func TestControlSocket(t *testing.T) {
 	cfg, a := controlServer(t, nil)
-	if info, err := os.Stat(cfg.Control); err != nil || goruntime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(cfg.Control); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", info, err)
 	}
 	var s agent.Status

@@ -73,14 +73,14 @@ func TestMetricsAreBounded(t *testing.T) {
 	for n := range 1000 {
 		use(20 + n)
 	}
-	text, last := lines()
+	_, last := lines()
 	if last > first {
 		t.Errorf("%d lines after 20 updates, %d after 1,020", first, last)
 	}
 	t.Logf("%d lines after 20 updates, %d after 1,020", first, last)
 	st.Channels[0].Current.Version = "1\"} evil{x=\"\\\n" + strings.Repeat("9", 1000)
 	st.Channels[1].Model = "a\nwaybill_up 1\n"
-	text, _ = lines()
+	text, _ := lines()
 	if strings.Contains(text, "\nwaybill_up 1") {
 		t.Error("a model's name became a line")
 	}

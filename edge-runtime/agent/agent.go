@@ -205,6 +205,7 @@ type checks struct {
 	pinned  func(doc *trust.Document, policy artifact.Digest) bool
 	time    func(clock, floor time.Time) time.Time
 	needs   func(c *state.Channel) []state.Slot // what a sweep keeps
+	place   func(r *channel.Record, c *Channel) error
 }
 
 func realChecks() checks {
@@ -219,6 +220,7 @@ func realChecks() checks {
 		pinned:  pinned,
 		time:    later,
 		needs:   (*state.Channel).Slots,
+		place:   ofChannel,
 	}
 }
 

@@ -194,7 +194,7 @@ func attackTable(t *testing.T) []attack {
 }
 
 func TestAttacks(t *testing.T) {
-	for _, at := range attackTable(t) {
+	for _, at := range append(attackTable(t), stolenKeys(t)...) {
 		t.Run(at.name, func(t *testing.T) {
 			for _, open := range []bool{false, true} {
 				w, m := newWorld(t), newDeviceFS(t)

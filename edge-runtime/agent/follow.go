@@ -146,13 +146,8 @@ func (f *follower) accept(ctx context.Context, raw []byte) (*channel.Record, err
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case r.Channel != f.cfg.Name:
-		return r, fmt.Errorf("%w: it is of channel %q, this is %q", channel.ErrChannel, r.Channel, f.cfg.Name)
-	case r.Env != f.cfg.Env:
-		return r, fmt.Errorf("the record is for environment %q, this device is in %q", r.Env, f.cfg.Env)
-	case r.Target.Name != f.cfg.Model:
-		return r, fmt.Errorf("the record's target is model %q, this channel serves %q", r.Target.Name, f.cfg.Model)
+	if err := f.a.checks.place(r, &f.cfg); err != nil {
+		return r, err
 	}
 	next := &channel.Head{Record: r, Bundle: artifact.DigestOf(raw)}
 	prev, err := f.head()
@@ -478,4 +473,17 @@ func (f *follower) held(c *state.Channel) error {
 
 func slotOf(t channel.Target, seq int64) state.Slot {
 	return state.Slot{Digest: t.Digest, Size: t.Size, Name: t.Name, Version: t.Version, Epoch: t.Epoch, Seq: seq}
+}
+
+// ofChannel tells whether a record is one of this channel, environment and model.
+func ofChannel(r *channel.Record, c *Channel) error {
+	switch {
+	case r.Channel != c.Name:
+		return fmt.Errorf("%w: it is of channel %q, this is %q", channel.ErrChannel, r.Channel, c.Name)
+	case r.Env != c.Env:
+		return fmt.Errorf("the record is for environment %q, this device is in %q", r.Env, c.Env)
+	case r.Target.Name != c.Model:
+		return fmt.Errorf("the record's target is model %q, this channel serves %q", r.Target.Name, c.Model)
+	}
+	return nil
 }
