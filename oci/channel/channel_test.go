@@ -329,6 +329,16 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
+	h, _ := w.SignRecord(trust.RoleDeployer, r)
+	c := w.Change(verifytest.Target("2.0", digestB))
+	c.Rollout, c.Freeze = &channel.Rollout{ID: "r", Percent: 12.34}, &channel.Freeze{Reason: "x"}
+	if r, err = channel.Next(h, c); err != nil {
+		f.Fatal(err)
+	}
+	if raw, err = artifact.Canonical(r); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r, err := channel.Parse(raw)
