@@ -24,7 +24,7 @@ import (
 // lockFlags are those of every verb that writes a record.
 func lockFlags() []ucli.Flag {
 	return []ucli.Flag{
-		&ucli.StringFlag{Name: "lock", EnvVars: []string{"WAYBILL_LOCK"}, Usage: "`URI` of the publishers' locks (file:, registry:, s3:, git+ssh:); default: what the environment says, else this machine"},
+		&ucli.StringFlag{Name: "lock", EnvVars: []string{"WAYBILL_LOCK"}, Usage: "`URI` of the publishers' locks; default: the environment's, else this machine"},
 		&ucli.DurationFlag{Name: "lock-wait", Value: 90 * time.Second, Usage: "how `LONG` to wait for another publisher; a dead one is waited out in a minute"},
 		&ucli.StringFlag{Name: "steal-lock", Usage: "take the lock from the holder with this `ID`, who is known to be gone"},
 	}
