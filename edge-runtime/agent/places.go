@@ -119,7 +119,12 @@ func (f *follower) choose(ctx context.Context, tags []artifact.Digest, handled .
 	if len(fresh) == 0 {
 		return nil, nil
 	}
-	if len(tags) == 1 {
+	// Where a channel has several places, old news are no attack: a stick may be ahead of the network, which catches up.
+	several := false
+	if s, ok := f.places.(interface{ Several() bool }); ok {
+		several = s.Several()
+	}
+	if len(tags) == 1 && !several {
 		return &sighting{tag: fresh[0]}, nil
 	}
 	type found struct {
@@ -147,8 +152,8 @@ func (f *follower) choose(ctx context.Context, tags []artifact.Digest, handled .
 		behind := r.Generation < c.Generation || r.Generation == c.Generation && (r.Seq < c.Seq || r.Seq == c.Seq && bundle == c.Record && bundle == f.settled)
 		if behind {
 			lag = append(lag, t)
-			if known {
-				continue // another place shows what runs here
+			if known || several {
+				continue // another place shows what runs here, or did
 			}
 		} else {
 			known = true
@@ -157,8 +162,9 @@ func (f *follower) choose(ctx context.Context, tags []artifact.Digest, handled .
 			best = &found{sighting{t, raw}, r}
 		}
 	}
-	if known {
+	if known || several {
 		for _, t := range lag {
+			f.a.Log.Info("a carrier shows an older record", "channel", f.cfg.Name, "record", string(t))
 			f.seen.put(t, attempt{older: true})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -110,6 +111,23 @@ const indexFile = "index.json"
 // Heads implements Place: a conditional GET of the index (RFC 9110, 13.1), which costs a few hundred bytes while nothing
 // changes.
 func (m *Mirror) Heads(ctx context.Context, tag string) ([]artifact.Digest, error) {
+	ds, cached, err := m.heads(ctx, tag)
+	if cached && errors.Is(err, fs.ErrNotExist) {
+		m.forget() // what is confirmed may have been altered on its way
+		ds, _, err = m.heads(ctx, tag)
+	}
+	return ds, err
+}
+
+// forget drops the index, so that the next look fetches it anew.
+func (m *Mirror) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.index, m.etag, m.modified = nil, "", ""
+}
+
+// heads also tells whether the answer confirmed an index that was known.
+func (m *Mirror) heads(ctx context.Context, tag string) (ds []artifact.Digest, cached bool, err error) {
 	m.mu.Lock()
 	was, h := m.index, http.Header{}
 	if was != nil && m.etag != "" {
@@ -120,28 +138,29 @@ func (m *Mirror) Heads(ctx context.Context, tag string) ([]artifact.Digest, erro
 	m.mu.Unlock()
 	resp, err := m.get(ctx, indexFile, h)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	x := was
 	switch {
 	case resp.StatusCode == http.StatusNotModified && was != nil && len(h) > 0:
+		cached = true
 		_ = resp.Body.Close()
 	case resp.StatusCode == http.StatusOK:
 		if x, err = m.read(resp); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.base.Host, err)
+			return nil, false, fmt.Errorf("%s: %w", m.base.Host, err)
 		}
 	default:
 		err := m.answer(resp, indexFile)
-		if resp.StatusCode == http.StatusNotFound {
+		if errors.Is(err, fs.ErrNotExist) {
 			// A place that has no layout at all is misconfigured or gone: not a channel without a record.
-			return nil, fmt.Errorf("there is no %s at %s", indexFile, m.base.Redacted())
+			err = fmt.Errorf("there is no %s at %s", indexFile, m.base.Redacted())
 		}
-		return nil, err
+		return nil, false, err
 	}
 	if ds := x.heads(tag, m.names); len(ds) > 0 {
-		return ds, nil
+		return ds, cached, nil
 	}
-	return nil, notFound("%s has no tag %s", m.base.Host, tag)
+	return nil, cached, notFound("%s has no tag %s", m.base.Host, tag)
 }
 
 func (m *Mirror) read(resp *http.Response) (*index, error) {
@@ -189,6 +208,7 @@ func (m *Mirror) Open(ctx context.Context, d artifact.Descriptor, offset int64) 
 		}
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+		m.forget() // the digest may have been altered on its way
 		return nil, m.answer(resp, path)
 	}
 	first, err := m.checks.part(resp, offset, d.Size)

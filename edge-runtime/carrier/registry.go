@@ -51,6 +51,7 @@ func (r *Registry) Open(ctx context.Context, d artifact.Descriptor, offset int64
 	if d.MediaType == artifact.MediaTypeManifest {
 		raw, _, err := r.repo.GetBounded(ctx, string(d.Digest), artifact.MaxManifest)
 		if err != nil {
+			r.forget(d.Digest)
 			return nil, pacedByRegistry(err)
 		}
 		return io.NopCloser(bytes.NewReader(raw[min(offset, int64(len(raw))):])), nil
@@ -60,6 +61,18 @@ func (r *Registry) Open(ctx context.Context, d artifact.Descriptor, offset int64
 		return nil, pacedByRegistry(err)
 	}
 	return rc, nil
+}
+
+// forget drops what was said about a digest that cannot be had: a digest that was altered on its way, kept with the entity tag
+// of the right one, would be confirmed for ever.
+func (r *Registry) forget(d artifact.Digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for tag, s := range r.seen {
+		if s.Digest == d {
+			delete(r.seen, tag)
+		}
+	}
 }
 
 func pacedByRegistry(err error) error {

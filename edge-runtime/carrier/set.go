@@ -28,6 +28,9 @@ type Options struct {
 	MinRate int64         // bytes in a second below which a place is too slow: 512
 	Window  time.Duration // over which that is measured: 30 s. Nothing at all for so long is too slow as well.
 	Answer  time.Duration // within which a place must answer: 1 min
+	// MaxPause bounds how long an answer can keep the device away from a place: an hour. Whoever answers in the place's stead
+	// must not silence it for ever.
+	MaxPause time.Duration
 }
 
 // Set is several places as one carrier, in the order of preference. All that are there are asked what a tag is, so that a
@@ -51,9 +54,10 @@ type placeState struct {
 	at     time.Time // of blame
 	last   error
 	state  string
-	until  time.Time // not asked before
-	why    error     // for until
-	asking bool      // a call that did not return is still under way
+	until  time.Time     // not asked before
+	why    error         // for until
+	pause  time.Duration // at most
+	asking bool          // a call that did not return is still under way
 }
 
 // How much a failure counts: as many places as it puts this one back.
@@ -64,8 +68,6 @@ const (
 
 	halfLife = 30 * time.Minute
 	maxBlame = 16
-	// maxPause bounds how long an answer can keep us away from a place that is one of several.
-	maxPause = time.Hour
 )
 
 // NewSet makes a carrier of at least one place.
@@ -79,9 +81,12 @@ func NewSet(o Options, places ...Named) *Set {
 	if o.Answer <= 0 {
 		o.Answer = time.Minute
 	}
+	if o.MaxPause <= 0 {
+		o.MaxPause = time.Hour
+	}
 	s := &Set{o: o, given: map[artifact.Digest][]*placeState{}, alone: map[artifact.Digest]bool{}, spoilt: map[artifact.Digest][]*placeState{}}
 	for _, p := range places {
-		s.places = append(s.places, &placeState{Named: p, state: Unasked})
+		s.places = append(s.places, &placeState{Named: p, state: Unasked, pause: o.MaxPause})
 	}
 	return s
 }
@@ -104,6 +109,9 @@ type State struct {
 	Reason string `json:"reason,omitempty"`
 	After  int    `json:"after,omitempty"` // how many places it is put back for its failures
 }
+
+// Several tells whether there is more than one place.
+func (s *Set) Several() bool { return len(s.places) > 1 }
 
 // States tells what is known of the places, in the order of preference.
 func (s *Set) States() []State {
@@ -137,7 +145,7 @@ func (p *placeState) note(state string, err error, blame float64) {
 	}
 	var pace *PaceError
 	if errors.As(err, &pace) && pace.Wait > 0 {
-		p.until, p.why = now.Add(min(pace.Wait, maxPause)), err
+		p.until, p.why = now.Add(min(pace.Wait, p.pause)), err
 	}
 }
 
