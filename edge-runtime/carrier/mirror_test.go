@@ -184,9 +184,12 @@ func TestMirrorAnswers(t *testing.T) {
 		"portal": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
 		"gzip":   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Encoding", "gzip") },
 		"loop":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) },
-		"file":   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Location", "file:///etc/passwd"); w.WriteHeader(302) },
-		"404":    http.NotFound,
-		"large":  func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, artifact.MaxManifest+1)) },
+		"file": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "file:///etc/passwd")
+			w.WriteHeader(302)
+		},
+		"404":   http.NotFound,
+		"large": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, artifact.MaxManifest+1)) },
 	} {
 		m := mirrorOf(t, h)
 		if ds, err := m.Heads(t.Context(), "channel-prod"); err == nil {
