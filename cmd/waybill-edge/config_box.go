@@ -15,8 +15,9 @@ type engineConfig struct {
 	TimeLimit   duration `json:"time_limit,omitzero"` // of one call
 	Instances   int      `json:"instances,omitempty"`
 	Threads     int      `json:"threads,omitempty"`
-	Weights     string   `json:"weights,omitempty"`   // map (default): pages of the file; copy: read once, for media that may go away
-	Integrity   string   `json:"integrity,omitempty"` // of weights; start (default): hashed whenever they are loaded; install: when they arrive only
+	Weights     string   `json:"weights,omitempty"`    // map (default): pages of the file; copy: read once, for media that may go away
+	CacheLimit  byteSize `json:"cache_limit,omitzero"` // of compiled models on disk; what was not used for longest goes first
+	Integrity   string   `json:"integrity,omitempty"`  // of weights; start (default): hashed whenever they are loaded; install: when they arrive only
 }
 
 func (c *engineConfig) check() error {
@@ -38,7 +39,7 @@ func (c *engineConfig) check() error {
 // limits is the part of the engine's configuration that comes from the file.
 func (c *engineConfig) limits() (engine.Config, error) {
 	mode, err := engine.ParseMode(c.Mode)
-	return engine.Config{Mode: mode, MemoryLimit: c.MemoryLimit, TimeLimit: time.Duration(c.TimeLimit), Instances: c.Instances, Threads: c.Threads}, err
+	return engine.Config{Mode: mode, MemoryLimit: c.MemoryLimit, TimeLimit: time.Duration(c.TimeLimit), Instances: c.Instances, Threads: c.Threads, CacheLimit: int64(min(c.CacheLimit, 1<<62))}, err
 }
 
 // source is where the weights of a layer come from: a file of the agent's own directory.

@@ -313,14 +313,23 @@ func command1(t *testing.T, args ...string) (string, error) {
 	return out.String(), nil
 }
 
+// edgeBinary is the waybill-edge under test: WAYBILL_EDGE_BINARY, or this test binary being it.
+func edgeBinary(t *testing.T) string {
+	t.Helper()
+	if b := os.Getenv("WAYBILL_EDGE_BINARY"); b != "" {
+		return b
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}
+
 // start runs the agent as a second process and waits until it listens.
 func (d *edge) start() {
 	d.t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	line := append([]string{exe, "run", "--config", d.cfg}, d.args...)
+	line := append([]string{edgeBinary(d.t), "run", "--config", d.cfg}, d.args...)
 	if d.exe != nil {
 		line = append(d.exe[:len(d.exe):len(d.exe)], line[1:]...)
 	}

@@ -34,25 +34,12 @@ type injection struct {
 
 func (i injection) String() string { return fmt.Sprintf("%s:%s:when=%d", i.call, i.what, i.when) }
 
-// sweepBinary is the waybill-edge under test: WAYBILL_EDGE_BINARY, or this test binary being it.
-func sweepBinary(t *testing.T) string {
-	t.Helper()
-	if b := os.Getenv("WAYBILL_EDGE_BINARY"); b != "" {
-		return b
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exe
-}
-
 // under starts the agent below strace with the given options. started is false when it ended before it listened.
 func (d *edge) under(options ...string) (started bool) {
 	d.t.Helper()
 	// With -D the process started here is the agent, and strace its grandchild.
 	args := append([]string{"-D", "-f", "--seccomp-bpf", "-qqq"}, options...)
-	args = append(args, sweepBinary(d.t), "run", "--config", d.cfg)
+	args = append(args, edgeBinary(d.t), "run", "--config", d.cfg)
 	d.cmd = exec.Command("strace", args...)
 	d.cmd.Env = append(os.Environ(), "WAYBILL_EDGE_TEST_MAIN=1")
 	d.log = &bytes.Buffer{}
@@ -78,15 +65,13 @@ func (d *edge) act(v1, v2 artifact.Digest, bad func(string, ...any)) (acked arti
 			bad("%s answers", got)
 		}
 	}
-	may = []artifact.Digest{v1, v2}
 	if _, err := d.do("poll"); err == nil {
-		acked, may = v2, []artifact.Digest{v2}
+		acked = v2
 	}
 	ok()
+	may = []artifact.Digest{v1, v2} // a rollback that failed may have happened
 	if _, err := d.do("rollback"); err == nil {
 		acked, may = v1, []artifact.Digest{v1}
-	} else {
-		may = []artifact.Digest{v1, v2}
 	}
 	ok()
 	return acked, may
