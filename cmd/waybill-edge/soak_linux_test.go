@@ -115,7 +115,6 @@ type load struct {
 	addr          atomic.Pointer[string]
 	asked, failed atomic.Int64
 	first         atomic.Pointer[error]
-	input         string
 	done          chan struct{}
 	wait          sync.WaitGroup
 	body          []byte
