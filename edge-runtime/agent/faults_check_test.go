@@ -405,10 +405,12 @@ func (s *scenario) finish(ctx context.Context, d *faultDevice, disk *fsx.Mem, mu
 	for range 4 {
 		last = d.poll(ctx)
 	}
-	// An artifact while whose loading the process died three times in a row is given up: two faults in a scenario that begins with one.
+	// What the process died over three times in a row is given up, with the reason in the journal: two faults in a scenario that begins with one.
 	gaveUp := false
 	if told, err := d.History(64); err == nil && twice {
-		gaveUp = slices.ContainsFunc(told, func(e journal.Entry) bool { return strings.Contains(e.Reason, "times while it was loaded") })
+		gaveUp = slices.ContainsFunc(told, func(e journal.Entry) bool {
+			return strings.Contains(e.Reason, "times while it was loaded") || strings.Contains(e.Reason, "times in the middle of it")
+		})
 	}
 	for i, model := range s.models {
 		c := d.followers[i].state()
