@@ -60,7 +60,7 @@ type doctor struct {
 	offline bool
 	now     time.Time
 	sys     system
-	reach   func(ctx context.Context, c *channelConfig) (string, error) // what a carrier says of the channel
+	reach   func(ctx context.Context, c *channelConfig, x carrierConfig) (string, error) // what a carrier says of the channel
 
 	cfg     *config
 	key     *devicekey.Key
@@ -81,7 +81,7 @@ func (d *doctor) ok(check, format string, args ...any) { d.add(check, good, "", 
 func (d *doctor) diagnose(ctx context.Context) {
 	if d.checkConfig() {
 		d.checkAgent(ctx)
-		d.checkKey()
+		d.checkKey(ctx)
 		d.checkStateDir()
 		d.checkState()
 		d.checkTrust()
@@ -215,8 +215,8 @@ func (d *doctor) checkAgent(ctx context.Context) {
 	}
 }
 
-func (d *doctor) checkKey() {
-	key, err := readKey(fsx.OS{}, d.cfg.Key)
+func (d *doctor) checkKey(ctx context.Context) {
+	key, err := openKey(ctx, fsx.OS{}, d.cfg.Key)
 	if err != nil {
 		d.add("key", bad, firstHint(err, ""), "%v", err)
 		return

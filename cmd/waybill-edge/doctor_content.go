@@ -173,34 +173,44 @@ func (d *doctor) checkFiles(ctx context.Context, name string, st *state.Channel,
 	}
 }
 
-// lookAt asks the carriers of a channel for its record.
-func lookAt(ctx context.Context, c *channelConfig) (string, error) {
-	from, err := c.carriers(carryConfig{}, nil)
+// lookAt asks one carrier of a channel for its record.
+func lookAt(ctx context.Context, c *channelConfig, x carrierConfig) (string, error) {
+	one := *c
+	one.Carriers = []carrierConfig{x}
+	s, err := one.carriers(carryConfig{}, nil)
 	if err != nil {
 		return "", err
 	}
-	d, err := from.Resolve(ctx, channel.Tag(c.Name))
+	d, err := s.Resolve(ctx, channel.Tag(c.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "there is no record yet", nil
 	}
 	return "record " + d.Short(), err
 }
 
+// checkCarrier asks each place that the channel may come from. A folder may be absent: a stick is there when somebody brings it.
 func (d *doctor) checkCarrier(ctx context.Context, c *channelConfig) {
 	check := "carrier " + c.Name
-	if d.offline {
-		d.add(check, skipped, "", "not asked (--offline)")
-		return
+	for _, x := range c.places() {
+		name := first(x.Registry, x.Folder, x.Mirror)
+		if d.offline && x.Folder == "" {
+			d.add(check, skipped, "", "%s: not asked (--offline)", name)
+			continue
+		}
+		if _, err := os.Stat(x.Folder); x.Folder != "" && err != nil {
+			d.add(check, skipped, "", "%s is not there now", name)
+			continue
+		}
+		at := time.Now()
+		within, cancel := context.WithTimeout(ctx, patience)
+		found, err := d.reach(within, c, x)
+		cancel()
+		if err != nil {
+			d.add(check, bad, firstHint(err, "waybill-edge doctor --offline"), "%s: %v", name, err)
+			continue
+		}
+		d.ok(check, "%s, %s in %s", name, found, ui.Duration(time.Since(at)))
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	at := time.Now()
-	found, err := d.reach(ctx, c)
-	if err != nil {
-		d.add(check, bad, firstHint(err, "waybill-edge doctor --offline"), "%v", err)
-		return
-	}
-	d.ok(check, "%s, %s in %s", c.Registry, found, ui.Duration(time.Since(at)))
 }
 
 func (d *doctor) checkJournal() {
@@ -265,13 +275,15 @@ func (d *doctor) checkCache() {
 // checkCertificates looks for certificates that end soon.
 func (d *doctor) checkCertificates() {
 	seen := map[string]bool{}
-	for _, c := range d.cfg.Channels {
-		for _, f := range []string{c.ClientCert, c.CAFile} {
-			if f == "" || seen[f] {
-				continue
+	for i := range d.cfg.Channels {
+		for _, x := range d.cfg.Channels[i].places() {
+			for _, f := range []string{x.ClientCert, x.CAFile} {
+				if f == "" || seen[f] {
+					continue
+				}
+				seen[f] = true
+				d.checkCertificate(f, f == x.ClientCert)
 			}
-			seen[f] = true
-			d.checkCertificate(f, f == c.ClientCert)
 		}
 	}
 }

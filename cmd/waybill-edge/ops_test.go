@@ -183,7 +183,8 @@ func TestSituations(t *testing.T) {
 				}
 			}
 		}
-		if after := contents(t, filepath.Dir(d.cfg)); after != before {
+		runs := strings.HasPrefix(situation, "running") || situation == "rolled back" // an agent that runs writes what it has to write
+		if after := contents(t, filepath.Dir(d.cfg)); after != before && !runs {
 			t.Errorf("%s: looking changed something:\n%s\n%s", situation, before, after)
 		}
 	}
