@@ -104,8 +104,12 @@ type Engine struct {
 	opened func(*cacheEntry) // tests break an opened cache entry with it
 }
 
-// New checks cfg and resolves Auto.
-func New(ctx context.Context, cfg Config) (*Engine, error) {
+// New checks cfg and resolves Auto: the compiler is asked for by name, also where wazero itself would not choose it (Android), once a
+// function of it has run.
+func New(ctx context.Context, cfg Config) (*Engine, error) { return newWith(ctx, cfg, tryCompiler) }
+
+// newWith is New with the probe for executable memory.
+func newWith(ctx context.Context, cfg Config, probe func(context.Context) error) (*Engine, error) {
 	if cfg.MemoryLimit == 0 {
 		cfg.MemoryLimit = 1 << 30
 	}
@@ -130,13 +134,14 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, mode: cfg.Mode, models: map[*Model]struct{}{}, fuel: stepFuel}
 	if cfg.Mode != Interpreter {
-		err := tryCompiler(ctx)
+		err := probe(ctx)
 		if err != nil && cfg.Mode == Compiler {
 			return nil, fmt.Errorf("this machine cannot run compiled code: %w", err)
 		}
 		e.mode = Compiler
 		if err != nil {
 			e.mode = Interpreter
+			cfg.Log("engine", fmt.Sprintf("models are interpreted, some fifty times slower: this machine cannot run compiled code: %v", err))
 		}
 	}
 	if e.mode == Interpreter && e.cfg.Budget == 0 {
