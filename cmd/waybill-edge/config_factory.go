@@ -1,19 +1,17 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/carrier"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
 // factoryConfig pins the artifact that a device is delivered with.
 type factoryConfig struct {
-	Source  string            `json:"source"` // directory of an OCI layout
+	Source  string            `json:"source"` // directory of an OCI layout, or an archive that `waybill save` wrote, or a directory with one
 	Digest  artifact.Digest   `json:"digest"`
 	Release []artifact.Digest `json:"release"` // bundles of publishers that release it
 	Epoch   int64             `json:"epoch,omitempty"`
@@ -47,36 +45,5 @@ func (f *factoryConfig) factory() agent.Factory {
 	if f == nil {
 		return agent.Factory{}
 	}
-	return agent.Factory{Digest: f.Digest, Releases: f.Release, Epoch: f.Epoch, Source: layoutSource(f.Source)}
-}
-
-// layoutSource is the directory of an OCI layout. What it gives is hashed by whoever reads it.
-type layoutSource string
-
-// Open implements agent.Source.
-func (s layoutSource) Open(_ context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
-	if _, err := artifact.ParseDigest(string(d.Digest)); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(string(s))
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.Open("blobs/sha256/" + d.Digest.Hex())
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no file", f.Name())
-	}
-	if err == nil {
-		_, err = f.Seek(offset, io.SeekStart)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
+	return agent.Factory{Digest: f.Digest, Releases: f.Release, Epoch: f.Epoch, Source: carrier.NewFolder(f.Source)}
 }

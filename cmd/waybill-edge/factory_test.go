@@ -48,6 +48,11 @@ func (p *publisher) layout(digest artifact.Digest) factoryConfig {
 		_ = r.Close()
 		put(b.Bytes())
 	}
+	for name, text := range map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "index.json": `{"schemaVersion":2,"manifests":[]}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
 	return factoryConfig{Source: dir, Digest: digest, Release: []artifact.Digest{put(p.Release(modelName, digest))}}
 }
 
@@ -128,8 +133,5 @@ func TestFactoryConfig(t *testing.T) {
 		if err := f.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", f, err, want)
 		}
-	}
-	if _, err := layoutSource(t.TempDir()).Open(t.Context(), artifact.Descriptor{Digest: "sha256:../../../etc/passwd"}, 0); err == nil {
-		t.Error("a digest that is a path")
 	}
 }

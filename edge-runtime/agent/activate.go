@@ -85,7 +85,9 @@ func (f *follower) activate(ctx context.Context, r *channel.Record, target state
 // step makes the next step durable before it is taken.
 func (f *follower) step(in *state.Intent, to state.Step, events ...journal.Entry) error {
 	in.Step = to
-	return f.change(func(c *state.Channel) error {
+	return f.a.update(func(d *state.Doc) error {
+		c := d.Channel(f.cfg.Name)
+		f.a.attest(d, f.attested)
 		if c.Intent == nil || c.Intent.Candidate.Digest != in.Candidate.Digest {
 			return errors.New("the intent is gone")
 		}

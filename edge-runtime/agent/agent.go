@@ -251,6 +251,7 @@ type follower struct {
 	count    tallies
 	beat     pulse        // of the goroutine that follows
 	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
+	attested time.Time    // the latest time that the evidence of the candidate proves
 	// shadowed is the shadow run under way.
 	shadowed atomic.Pointer[ShadowRun]
 	// sendFailed is set by the goroutine that hands reports over.
@@ -335,18 +336,6 @@ func (a *Agent) Trust() *trust.Document {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.trust
-}
-
-// now is the clock, or the latest signed time seen when the clock is behind it.
-func (a *Agent) now() time.Time {
-	return a.checks.time(a.Clock.Now().UTC(), a.Store.Doc().TimeFloor)
-}
-
-func later(clock, floor time.Time) time.Time {
-	if clock.Before(floor) {
-		return floor
-	}
-	return clock
 }
 
 // Run polls every channel until ctx ends, then lets activations under way stop where they are and closes the models.

@@ -171,15 +171,21 @@ func (f *follower) verifyEvidence(r *channel.Record, target state.Slot) error {
 			}
 			if ev != nil {
 				proven = append(proven, *ev)
+				if ev.TimeSource.Verified() {
+					f.attested = later(f.attested, ev.At)
+				}
 			}
 			releases++
 		case evidence.TypeVSA:
-			_, _, err := f.a.checks.vsa(raw, doc, verify.VSAWant{
+			vsa, _, err := f.a.checks.vsa(raw, doc, verify.VSAWant{
 				Subject: target.Digest, ResourceURI: f.cfg.ResourceURI, Model: target.Name, Env: f.cfg.Env,
 				DeviceClass: f.a.cfg.Class, Now: now, Record: r, Certificates: f.a.Certificates,
 			})
 			if err != nil {
 				return fmt.Errorf("verdict on %s: %w", target.Digest.Short(), err)
+			}
+			if vsa != nil {
+				f.attested = later(f.attested, vsa.TimeVerified)
 			}
 			verdicts++
 		default:

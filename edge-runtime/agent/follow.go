@@ -206,9 +206,7 @@ func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record
 				delete(c.Quarantine, q)
 			}
 		}
-		if r.Issued.After(d.TimeFloor) {
-			d.TimeFloor = r.Issued.UTC()
-		}
+		f.a.attest(d, r.Issued)
 		return nil
 	}, events...)
 }
@@ -365,9 +363,7 @@ func (f *follower) takeTrust(ctx context.Context, current *trust.Document, tag a
 			return nil // another channel was faster
 		}
 		d.Trust = state.TrustPin{Version: next.Version, Digest: digest, File: blob}
-		if next.Issued.After(d.TimeFloor) {
-			d.TimeFloor = next.Issued.UTC()
-		}
+		d.TimeFloor = later(d.TimeFloor, next.Issued.UTC()) // its roots say until when it may be believed
 		return nil
 	}, e)
 	if err != nil {
@@ -457,10 +453,10 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 
 // held stops activations after too many automatic rollbacks in a short time.
 func (f *follower) held(c *state.Channel) error {
-	since := f.a.now().Add(-f.a.cfg.RollbackWindow)
-	n := 0
+	now, n := f.a.now(), 0
 	for _, at := range c.Rollbacks {
-		if at.After(since) {
+		// One that was noted while the clock was far ahead is old once the clock is right.
+		if now.Sub(at).Abs() < f.a.cfg.RollbackWindow {
 			n++
 		}
 	}

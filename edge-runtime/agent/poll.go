@@ -104,6 +104,7 @@ func (f *follower) look(ctx context.Context, now bool) error {
 
 func (f *follower) pollAs(ctx context.Context, how hand) error {
 	f.a.endStart()
+	f.a.reserve()
 	f.beat.expect(f.a.cfg.Stuck)
 	f.mu.Lock()
 	if how != atEase {

@@ -24,9 +24,10 @@ func (a *Agent) Start(ctx context.Context) error {
 		errs = append(errs, f.recover(ctx))
 		f.mu.Unlock()
 	}
-	if err := a.Store.Ballast().Ensure(); err != nil {
-		a.Log.Warn("no space could be reserved", "error", err)
+	if a.careful.Load() {
+		a.endStart() // many short lives in a row are no failing start
 	}
+	a.reserve()
 	return errors.Join(errs...)
 }
 
@@ -62,6 +63,15 @@ func (a *Agent) endStart() {
 	})
 	if err != nil {
 		a.Log.Error("the end of the start can't be written down", "error", err)
+	}
+}
+
+// reserve gives the ballast its space back once there is some.
+func (a *Agent) reserve() {
+	a.disk.Lock()
+	defer a.disk.Unlock()
+	if err := a.Store.Ballast().Ensure(); err != nil {
+		a.Log.Warn("no space could be reserved", "error", err)
 	}
 }
 

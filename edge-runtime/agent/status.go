@@ -27,6 +27,7 @@ type Status struct {
 	At       time.Time       `json:"at"`
 	Trust    int             `json:"trustVersion"`
 	ClockOK  bool            `json:"clockOk"` // the clock is not behind the latest signed time
+	Clock    string          `json:"clock"`   // ok, behind floor, no time
 	Journal  journal.Head    `json:"journal"`
 	Free     uint64          `json:"freeBytes"`
 	Channels []ChannelStatus `json:"channels"`
@@ -90,7 +91,7 @@ const (
 func StatusOf(d *state.Doc, now time.Time) Status {
 	s := Status{
 		Schema: StatusSchema, Device: d.Device, At: now.UTC(), Trust: d.Trust.Version,
-		ClockOK: !now.Before(d.TimeFloor), ClockFloor: d.TimeFloor, Journal: d.Journal, Channels: []ChannelStatus{},
+		ClockOK: !now.Before(d.TimeFloor), Clock: clockState(now, d.TimeFloor), ClockFloor: d.TimeFloor, Journal: d.Journal, Channels: []ChannelStatus{},
 	}
 	if now.Before(d.TimeFloor) {
 		now = d.TimeFloor
