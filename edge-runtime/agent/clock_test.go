@@ -108,7 +108,7 @@ func TestNoClock(t *testing.T) {
 }
 
 // A clock far in the future refuses what is new and harms nothing for good; once it is right, all goes on.
-func TestClockFarAhead(t *testing.T) {
+func TestClockThatRanAhead(t *testing.T) {
 	w, m := newWorld(t), newDeviceFS(t)
 	d := w.mustBoot(m, func(c *Config) { c.MaxRollbacks = 1 })
 	v1 := w.model("1.0 good")
