@@ -30,7 +30,7 @@ const registerFile = "devices.jsonl"
 
 func channelProvisionCommand() Command {
 	return Command{
-		Name: "provision", Summary: "enrol devices: check their requests, write what each is given, keep the register",
+		Name: "provision", Summary: "enrol devices and keep the register of them",
 		Args: "REQUESTS", Min: 1, Max: 1,
 		Long: `REQUESTS is a folder of request.json files at any depth, a file with one after the other, or - for stdin. Each
 is checked: its id is the hash of its key, and the key signed it. With --template each device gets DIR/ID.json,

@@ -25,7 +25,7 @@ import (
 
 func channelStatusCommand() Command {
 	return Command{
-		Name: "status", Summary: "tell what the devices of a channel say: who runs what, who went back and why, who is silent",
+		Name: "status", Summary: "tell what devices report: who runs what, who went back and why",
 		Args: "CHANNEL [REPO]", Min: 1, Max: 2,
 		Long: `Reads signed reports (status/v1) from --reports and, when REPO is given, from that repository. A report counts
 when a device of the register signed it about itself; the newest of each device stands for it. With --seen what
