@@ -81,7 +81,7 @@ type channelConfig struct {
 	Interval    duration    `json:"interval"`
 	Trial       trialConfig `json:"trial"`
 	NoReports   bool        `json:"no_reports,omitempty"` // keep status reports on the device
-	Credential  string      `json:"credential,omitempty"` // file of registry credentials, mode 0600; "": what docker login left
+	Credential  string      `json:"credential,omitempty"` // file of registry credentials, mode 0600; "": none
 
 	Shadow  *shadowConfig  `json:"shadow,omitempty"`
 	Factory *factoryConfig `json:"factory,omitempty"`

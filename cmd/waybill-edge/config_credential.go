@@ -81,7 +81,7 @@ func (k fileKeychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return registry.Credentials{Host: c.Registry, Username: c.Username, Password: string(c.Password), Token: string(c.Token)}.Resolve(r)
 }
 
-// access adds the channel's credential to the options of a carrier; a channel without one uses what docker login left.
+// access adds the channel's credential to the options of a carrier; a channel without one asks without credentials.
 func (c *channelConfig) access(o registry.RemoteOptions) registry.RemoteOptions {
 	o.LoginHint = "waybill-edge enroll --out DIR --credential FILE"
 	if c.Credential != "" {

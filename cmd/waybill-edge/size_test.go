@@ -18,7 +18,8 @@ func TestBinarySize(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds for another platform")
 	}
-	binarySize(t, budget, []string{"GOOS=linux", "GOARCH=arm64", "CGO_ENABLED=0"}, "-trimpath")
+	// The flags of `make release`.
+	binarySize(t, budget, []string{"GOOS=linux", "GOARCH=arm64", "CGO_ENABLED=0"}, "-trimpath", "-gcflags=errors=-l", "-gcflags=fmt=-l")
 }
 
 // With the tag it is built for the machine at hand, with packages that other tests have compiled: for another platform it

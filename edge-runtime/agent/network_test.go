@@ -102,7 +102,6 @@ type matrix struct {
 	t      *testing.T
 	base   *fsx.Mem
 	v1, v2 artifact.Digest
-	size   int64 // of what an update downloads
 }
 
 func newMatrix(t *testing.T) *matrix {

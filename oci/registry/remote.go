@@ -28,7 +28,7 @@ import (
 // RemoteOptions configure access to registries.
 type RemoteOptions struct {
 	PlainHTTP bool              // allow http to hosts other than this machine
-	Keychain  authn.Keychain    // nil: UserKeychain
+	Keychain  authn.Keychain    // nil: no credentials
 	TLS       TLSOptions        // of the transport, when Transport is nil
 	Transport http.RoundTripper // nil: NewTransport() with TLS; retries are added to it
 	UserAgent string            // nil: "waybill"
@@ -77,7 +77,7 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 		return nil, diag.New(diag.Usage, "%s/%s is not a repository", host, repo)
 	}
 	if o.Keychain == nil {
-		o.Keychain = UserKeychain{}
+		o.Keychain = Credentials{}
 	}
 	if o.Transport == nil {
 		if o.Transport, err = o.TLS.transport(reg.RegistryStr(), o.Idle); err != nil {
