@@ -148,6 +148,23 @@ func TestWholeLife(t *testing.T) {
 	if r.Counts[audit.Contradicted] != 0 {
 		t.Errorf("contradictions:\n%s", r.Text(nil))
 	}
+	attached := r.Text(nil)
+
+	// The same report under the device's own tag, as agents keep it.
+	report := w.Attached[v2][len(w.Attached[v2])-1]
+	w.Reported = [][]byte{report}
+	if twice := show(t, w, v3, p).Text(nil); twice != attached {
+		t.Errorf("attached and under a tag:\n%s\nattached only:\n%s", twice, attached)
+	}
+	w.Attached[v2] = w.Attached[v2][:len(w.Attached[v2])-1]
+	want(t, show(t, w, v3, p), "WHERE", "rolled it back to "+v2.Short(), audit.Proven, st)
+	forged := policytest.Resign(t, report, func(p map[string]any) { p["device"] = "x" })
+	w.Reported, w.Unread = [][]byte{forged, []byte("junk")}, 7
+	bad := show(t, w, v3, p).Text(nil)
+	if strings.Contains(bad, "rolled it back") || !strings.Contains(bad, "7 reports of devices were not read") {
+		t.Errorf("forged report:\n%s", bad)
+	}
+	w.Reported, w.Unread = [][]byte{report}, 0
 	if l := find(t, r, "DATA", "train: churn-train"); l.Refs[0] != policytest.TrainSet() {
 		t.Errorf("refs %v", l.Refs)
 	}

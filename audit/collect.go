@@ -251,8 +251,31 @@ func (a *auditor) fleet(ctx context.Context, src Source) error {
 	}
 	slices.Sort(order)
 	for _, s := range order {
-		if err := a.reports(ctx, src, artifact.Digest(s)); err != nil {
-			return err
+		raws, err := src.Bundles(ctx, artifact.Digest(s))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			a.failed = append(a.failed, "reports about "+artifact.Digest(s).Short()+" could not be read: "+err.Error())
+		}
+		for _, raw := range raws {
+			a.report(raw, artifact.Digest(s), artifact.Digest(s) == a.digest)
+		}
+	}
+	raws, unread, err := src.Reports(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		a.failed = append(a.failed, "the reports of devices could not be read: "+err.Error())
+	}
+	if unread > 0 {
+		a.failed = append(a.failed, fmt.Sprintf("%d reports of devices were not read, beside %d that were", unread, len(raws)))
+	}
+	for _, raw := range raws {
+		// A report is about what the device runs, which may be a digest that no channel names any more.
+		if subject := subjectOf(raw); subject != "" {
+			a.report(raw, subject, false)
 		}
 	}
 	slices.SortFunc(a.statuses, func(x, y status) int {
@@ -267,33 +290,40 @@ func (a *auditor) fleet(ctx context.Context, src Source) error {
 	return nil
 }
 
-func (a *auditor) reports(ctx context.Context, src Source, subject artifact.Digest) error {
-	raws, err := src.Bundles(ctx, subject)
+// report believes a device about itself, when its key may say it. listed tells that the bundle stands among the statements anyway.
+func (a *auditor) report(raw []byte, subject artifact.Digest, listed bool) {
+	d := artifact.DigestOf(raw)
+	if slices.ContainsFunc(a.statuses, func(s status) bool { return s.bundle == d }) {
+		return // attached to the digest, and under the device's tag
+	}
+	x := a.open(raw, d, subject)
+	if x.PredicateType != evidence.TypeStatus {
+		return
+	}
+	if !x.Verified {
+		if !listed {
+			a.failed = append(a.failed, "a device report ("+x.Bundle.Short()+"): "+x.Reason)
+		}
+		return
+	}
+	st, err := evidence.ParseStatus(x.e.Predicate)
+	if err != nil || st.Model != a.in.Model.Name {
+		return
+	}
+	a.statuses = append(a.statuses, status{st, x.Bundle})
+}
+
+// subjectOf is the digest that a bundle says it is about, not verified; "" when it says none.
+func subjectOf(raw []byte) artifact.Digest {
+	b, err := evidence.OpenBundle(raw)
 	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		a.failed = append(a.failed, "reports about "+subject.Short()+" could not be read: "+err.Error())
-		return nil
+		return ""
 	}
-	for _, raw := range raws {
-		x := a.open(raw, artifact.DigestOf(raw), subject)
-		if x.PredicateType != evidence.TypeStatus {
-			continue
-		}
-		if !x.Verified {
-			if subject != a.digest { // those about the digest itself are listed with its statements
-				a.failed = append(a.failed, "a device report ("+x.Bundle.Short()+"): "+x.Reason)
-			}
-			continue
-		}
-		st, err := evidence.ParseStatus(x.e.Predicate)
-		if err != nil || st.Model != a.in.Model.Name {
-			continue
-		}
-		a.statuses = append(a.statuses, status{st, x.Bundle})
+	s, err := evidence.ParseStatement(b.DSSEEnvelope.Payload)
+	if err != nil {
+		return ""
 	}
-	return nil
+	return s.SubjectDigest()
 }
 
 // cite adds the records and device reports that lines rest on to the statements, so that each proof can be looked up.

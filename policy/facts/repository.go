@@ -115,3 +115,22 @@ func (s *RepositorySource) RecordAt(ctx context.Context, tag string) ([]byte, er
 	}
 	return b, nil
 }
+
+// ReportAt gives the bundle of a device report behind a tag; nil when there is no such tag, or it leads to something else.
+func (s *RepositorySource) ReportAt(ctx context.Context, tag string) ([]byte, error) {
+	d, err := s.r.Resolve(ctx, tag)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.bundleOf(ctx, d.Digest, artifact.MaxBundle, artifact.MediaTypeBundle)
+	if errors.Is(err, errNoBundle) || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tag %s: %w", tag, err)
+	}
+	return b, nil
+}

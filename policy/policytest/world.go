@@ -80,6 +80,8 @@ type World struct {
 	Attached     map[artifact.Digest][][]byte
 	Channels     map[string][]byte
 	Kept         [][]byte // every record that was published
+	Reported     [][]byte // reports of devices, and how many there are beside them
+	Unread       int
 	ChannelErr   error
 	EvidenceErr  error
 }
@@ -321,6 +323,9 @@ func (w *World) Record(_ context.Context, name string) ([]byte, error) {
 
 // Records implements the audit's source.
 func (w *World) Records(context.Context) ([][]byte, error) { return w.Kept, w.ChannelErr }
+
+// Reports implements the audit's source: what devices keep under tags of their own.
+func (w *World) Reports(context.Context) ([][]byte, int, error) { return w.Reported, w.Unread, nil }
 
 // Layer finds a layer of an artifact by role.
 func (w *World) Layer(t testing.TB, d artifact.Digest, role artifact.Role) artifact.Layer {
