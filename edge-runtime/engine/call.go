@@ -323,6 +323,9 @@ func (c *call) parallel(ctx context.Context, breathe func() error) error {
 		return &ProtocolError{c.g.name, fmt.Errorf("a parallel section of %d parts", n)}
 	}
 	workers := min(int(n), c.g.eng.cfg.Threads)
+	if c.g.watched {
+		workers = 1 // the first call that its context ends frees the memory under all others (wazero's FailIfClosed)
+	}
 	for len(c.inst.parts) < workers {
 		c.inst.parts = append(c.inst.parts, c.inst.mod.ExportedFunction(abi.ExportPart))
 	}

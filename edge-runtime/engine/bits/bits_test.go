@@ -158,13 +158,13 @@ func allHosts(t *testing.T) []host {
 
 func here(t *testing.T, mode engine.Mode, j Job) Result {
 	t.Helper()
-	return with(t, engine.Config{Mode: mode, Instances: 1}, j)
+	return with(t, engine.Config{Mode: mode, Instances: 1, TimeLimit: -1}, j)
 }
 
 // poisoned fills unused memory and runs parts on several threads: neither may show in the outputs.
 func poisoned(t *testing.T, j Job) Result {
 	t.Helper()
-	return with(t, engine.Config{Poison: true, Threads: 3, Budget: 1000}, j)
+	return with(t, engine.Config{Poison: true, Threads: 3, Budget: 1000, TimeLimit: -1}, j)
 }
 
 func with(t *testing.T, cfg engine.Config, j Job) Result {

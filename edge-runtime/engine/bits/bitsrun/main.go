@@ -31,7 +31,7 @@ func run(ctx context.Context) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
 		return fmt.Errorf("read the job: %w", err)
 	}
-	e, err := engine.New(ctx, engine.Config{Mode: mode, Instances: 1})
+	e, err := engine.New(ctx, engine.Config{Mode: mode, Instances: 1, TimeLimit: -1})
 	if err != nil {
 		return err
 	}
