@@ -129,6 +129,9 @@ func (f *follower) prepare(ctx context.Context, r *channel.Record, in *state.Int
 		if err := errors.Join(f.window(deviceinput.Activate, r, in.Candidate), f.permitted(ctx, deviceinput.Activate, in.Candidate, m)); err != nil {
 			return nil, err
 		}
+		if err := f.compiles(m); err != nil {
+			return nil, err
+		}
 	}
 	if m, err := f.manifest(in.Candidate); err != nil {
 		return nil, err

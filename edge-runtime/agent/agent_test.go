@@ -389,7 +389,7 @@ func TestSpace(t *testing.T) {
 	m.SetCapacity(m.Used() + 1<<20 + 100)
 	v2 := w.model("2.0 good " + strings.Repeat("x", 10000))
 	w.publish(w.change(v2))
-	if err := d.pollOnce(); err == nil || !strings.Contains(err.Error(), "bytes free") {
+	if err := d.pollOnce(); err == nil || !strings.Contains(err.Error(), "no room on the disk") {
 		t.Errorf("no space: %v", err)
 	}
 	m.SetCapacity(0)

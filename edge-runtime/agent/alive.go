@@ -67,14 +67,20 @@ func (a *Agent) Alive(ctx context.Context) error {
 	}
 }
 
-// beating gives a sign of life with every read of a download, and counts its bytes.
+// beating gives a sign of life with every read of a download, counts its bytes, and ends it when it may not go on.
 type beating struct {
 	io.ReadCloser
-	f *follower
+	f   *follower
+	may func() error // nil: it may
 }
 
 // Read implements io.Reader.
 func (b beating) Read(p []byte) (int, error) {
+	if b.may != nil {
+		if err := b.may(); err != nil {
+			return 0, err
+		}
+	}
 	b.f.alive()
 	n, err := b.ReadCloser.Read(p)
 	b.f.count.add(func(c *Counts) { c.Bytes += int64(n) })

@@ -223,7 +223,7 @@ func TestRoomForBoth(t *testing.T) {
 	if err := a.room(big("a", 6000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.room(big("b", 6000)); err == nil || !transient(err) || !strings.Contains(err.Error(), "6000 of other channels") {
+	if err := b.room(big("b", 6000)); err == nil || !transient(err) || !strings.Contains(err.Error(), "the download needs 6000 bytes and downloads of other channels 6000 bytes") {
 		t.Errorf("both: %v", err)
 	}
 	b.release()

@@ -187,7 +187,7 @@ func (f *follower) copyFactory(ctx context.Context) (state.Slot, error) {
 		return slot, err
 	}
 	for _, d := range ds {
-		if err := f.fetchFrom(ctx, want.Source, d); err != nil {
+		if err := f.fetchFrom(ctx, want.Source, d, nil); err != nil {
 			return slot, err
 		}
 	}

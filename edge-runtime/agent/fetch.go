@@ -50,7 +50,7 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 		return nil, err
 	}
 	for _, d := range small {
-		if err := f.fetchOne(ctx, d); err != nil {
+		if err := f.fetchOne(ctx, d, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -65,8 +65,9 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 	for _, l := range deviceLayers(m) {
 		large = append(large, artifact.Descriptor{MediaType: "application/octet-stream", Digest: l.Digest, Size: l.Size})
 	}
+	open := func() error { return f.window(deviceinput.Download, r, target) }
 	if f.missing(m) {
-		if err := errors.Join(f.window(deviceinput.Download, r, target), f.permitted(ctx, deviceinput.Download, target, m)); err != nil {
+		if err := errors.Join(open(), f.permitted(ctx, deviceinput.Download, target, m)); err != nil {
 			return nil, err
 		}
 	}
@@ -74,16 +75,17 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 		return nil, err
 	}
 	for _, d := range large {
-		if err := f.fetchOne(ctx, d); err != nil {
+		if err := f.fetchOne(ctx, d, open); err != nil { // a window that closes meanwhile ends it where it is
 			return nil, err
 		}
 	}
 	return m, nil
 }
 
-func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
+// fetchOne brings d into the store while may, where it is given, has no objection.
+func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor, may func() error) error {
 	for {
-		err := f.fetchFrom(ctx, f.places, d)
+		err := f.fetchFrom(ctx, f.places, d, may)
 		if err == nil || !errors.Is(err, state.ErrDigest) || !f.places.Spoiled(d.Digest) {
 			return err
 		}
@@ -91,14 +93,14 @@ func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor) error {
 }
 
 // fetchFrom brings d from src into the store; what lies there already is hashed again.
-func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descriptor) error {
+func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descriptor, may func() error) error {
 	fetch := func() error {
 		return f.a.blobs.Fetch(ctx, d.Digest, d.Size, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 			r, err := src.Open(ctx, d, offset)
 			if err != nil {
 				return nil, errors.Join(ErrTransient, err)
 			}
-			return beating{r, f}, nil
+			return beating{r, f, may}, nil
 		})
 	}
 	if f.a.blobs.Has(d.Digest, d.Size) {

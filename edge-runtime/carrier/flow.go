@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/ratelimit"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -42,10 +43,7 @@ func (f *flow) next(why error) error {
 			func(rc io.ReadCloser) { _ = rc.Close() })
 		if err == nil {
 			g := guard(f.ctx, body, f.s.o)
-			f.cur, f.body, f.r, f.cancel = p, g, g, cancel
-			for _, l := range p.Limits {
-				f.r = l.Reader(f.ctx, f.r)
-			}
+			f.cur, f.body, f.r, f.cancel = p, g, ratelimit.Reader(f.ctx, g, p.Limits...), cancel
 			return nil
 		}
 		cancel(nil)

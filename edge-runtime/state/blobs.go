@@ -36,6 +36,9 @@ func (s *Store) Blobs() *Blobs {
 // Path is where the blob lies, or would.
 func (b *Blobs) Path(d artifact.Digest) string { return filepath.Join(b.dir, d.Hex()) }
 
+// Dir is the directory of the blobs.
+func (b *Blobs) Dir() string { return b.dir }
+
 // Has reports whether a file of that digest's name and size is there. Its content is not read.
 func (b *Blobs) Has(d artifact.Digest, size int64) bool {
 	info, err := b.fs.Stat(b.Path(d))

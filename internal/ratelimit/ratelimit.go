@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,17 +34,25 @@ func New(bytesPerSecond int64) *Limiter {
 
 // Wait returns when n bytes more may pass, or with ctx's error.
 func (l *Limiter) Wait(ctx context.Context, n int) error {
+	return sleep(ctx, l.take(n))
+}
+
+// take books n bytes and returns how long they have to wait.
+func (l *Limiter) take(n int) time.Duration {
 	if l == nil || n <= 0 {
-		return ctx.Err()
+		return 0
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	now := time.Now()
 	if oldest := now.Add(-slack); l.free.Before(oldest) {
 		l.free = oldest
 	}
 	l.free = l.free.Add(time.Duration(float64(n) / l.perSecond * float64(time.Second)))
-	wait := l.free.Sub(now)
-	l.mu.Unlock()
+	return l.free.Sub(now)
+}
+
+func sleep(ctx context.Context, wait time.Duration) error {
 	if wait <= 0 {
 		return ctx.Err()
 	}
@@ -66,22 +75,39 @@ func (l *Limiter) Chunk() int {
 }
 
 // Reader paces r. A nil Limiter gives r itself.
-func (l *Limiter) Reader(ctx context.Context, r io.Reader) io.Reader {
-	if l == nil {
+func (l *Limiter) Reader(ctx context.Context, r io.Reader) io.Reader { return Reader(ctx, r, l) }
+
+// Reader paces r by several limits at once, nil ones left out. They are waited for together, so that the time spent for one
+// counts for the others too.
+func Reader(ctx context.Context, r io.Reader, limits ...*Limiter) io.Reader {
+	limits = slices.DeleteFunc(slices.Clone(limits), func(l *Limiter) bool { return l == nil })
+	if len(limits) == 0 {
 		return r
 	}
-	return &reader{ctx, l, r}
+	// With smaller pieces than the others a reader would have less than its share of a common limit; with pieces of more than
+	// a second it would look dead.
+	p, second := &reader{ctx, limits, r, 1}, 1<<30
+	for _, l := range limits {
+		p.chunk, second = max(p.chunk, l.Chunk()), min(second, max(int(l.perSecond), 1))
+	}
+	p.chunk = min(p.chunk, second)
+	return p
 }
 
 type reader struct {
-	ctx context.Context // of one transfer, which this value is
-	l   *Limiter
-	r   io.Reader
+	ctx   context.Context // of one transfer, which this value is
+	ls    []*Limiter
+	r     io.Reader
+	chunk int
 }
 
 func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p[:min(len(p), r.l.Chunk())])
-	if werr := r.l.Wait(r.ctx, n); werr != nil {
+	n, err := r.r.Read(p[:min(len(p), r.chunk)])
+	var wait time.Duration
+	for _, l := range r.ls {
+		wait = max(wait, l.take(n))
+	}
+	if werr := sleep(r.ctx, wait); werr != nil {
 		return n, werr
 	}
 	return n, err
