@@ -206,6 +206,13 @@ type checks struct {
 	time    func(clock, floor time.Time) time.Time
 	needs   func(c *state.Channel) []state.Slot // what a sweep keeps
 	place   func(r *channel.Record, c *Channel) error
+	denied  func(doc *trust.Document, d artifact.Digest) bool
+	cut     func(r io.Reader, n int64) io.Reader // what is read of an answer
+	// What is done with files: how they get into the store, are read from it, and are hashed where they lie.
+	fetch    func(b *state.Blobs, ctx context.Context, d artifact.Digest, size int64, open func(ctx context.Context, offset int64) (io.ReadCloser, error)) error
+	read     func(b *state.Blobs, d artifact.Digest, most int64) ([]byte, error)
+	rehash   func(b *state.Blobs, ctx context.Context, d artifact.Digest, size int64) error
+	manifest func(raw []byte, want artifact.Digest) (*artifact.Model, error)
 }
 
 func realChecks() checks {
@@ -221,6 +228,11 @@ func realChecks() checks {
 		time:    later,
 		needs:   (*state.Channel).Slots,
 		place:   ofChannel,
+		denied:  (*trust.Document).IsDenied,
+		cut:     io.LimitReader,
+
+		fetch: (*state.Blobs).Fetch, read: (*state.Blobs).Read, rehash: (*state.Blobs).Check,
+		manifest: verify.Manifest,
 	}
 }
 

@@ -16,6 +16,7 @@ type endless struct {
 	*registry
 	victim artifact.Digest
 	given  int64 // bytes handed over for it
+	most   int64 // after which it ends after all; 0: never
 }
 
 func (e *endless) Open(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
@@ -23,7 +24,11 @@ func (e *endless) Open(ctx context.Context, d artifact.Descriptor, offset int64)
 	if err != nil || d.Digest != e.victim {
 		return r, err
 	}
-	return io.NopCloser(io.TeeReader(io.MultiReader(r, zeros{}), counter{&e.given})), nil
+	rest := io.Reader(zeros{})
+	if e.most > 0 {
+		rest = io.LimitReader(rest, e.most)
+	}
+	return io.NopCloser(io.TeeReader(io.MultiReader(r, rest), counter{&e.given})), nil
 }
 
 type zeros struct{}

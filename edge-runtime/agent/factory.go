@@ -62,7 +62,7 @@ func (f *follower) takeFactory(ctx context.Context) error {
 	want, c := f.cfg.Factory, f.state()
 	fail := func(err error) error { return fmt.Errorf("factory artifact %s: %w", want.Digest.Short(), err) }
 	switch tries := c.FactoryTries; {
-	case f.a.Trust().IsDenied(want.Digest):
+	case f.a.denied(want.Digest):
 		return fail(errors.New("the trust document denies it"))
 	case want.Epoch < c.EpochFloor:
 		return fail(fmt.Errorf("it has epoch %d, below the security floor %d of this device", want.Epoch, c.EpochFloor))
@@ -219,7 +219,7 @@ func (f *follower) readFactory(ctx context.Context, d artifact.Descriptor, max i
 		return nil, err
 	}
 	defer r.Close()
-	raw, err := io.ReadAll(io.LimitReader(r, max+1))
+	raw, err := io.ReadAll(f.a.checks.cut(r, max+1))
 	switch {
 	case err != nil:
 		return nil, errors.Join(ErrTransient, err)

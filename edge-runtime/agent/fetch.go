@@ -95,7 +95,7 @@ func (f *follower) fetchOne(ctx context.Context, d artifact.Descriptor, may func
 // fetchFrom brings d from src into the store; what lies there already is hashed again.
 func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descriptor, may func() error) error {
 	fetch := func() error {
-		return f.a.blobs.Fetch(ctx, d.Digest, d.Size, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		return f.a.checks.fetch(f.a.blobs, ctx, d.Digest, d.Size, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 			r, err := src.Open(ctx, d, offset)
 			if err != nil {
 				return nil, errors.Join(ErrTransient, err)
@@ -104,7 +104,7 @@ func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descrip
 		})
 	}
 	if f.a.blobs.Has(d.Digest, d.Size) {
-		err := f.a.blobs.Check(ctx, d.Digest, d.Size)
+		err := f.a.checks.rehash(f.a.blobs, ctx, d.Digest, d.Size)
 		if err != nil && !errors.Is(err, state.ErrDigest) {
 			return err
 		}
@@ -129,16 +129,19 @@ func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descrip
 
 // manifest reads the target's manifest from disk, checks it against the digest and parses it.
 func (f *follower) manifest(s state.Slot) (*artifact.Model, error) {
-	raw, err := f.a.blobs.Read(s.Digest, artifact.MaxManifest)
+	raw, err := f.a.checks.read(f.a.blobs, s.Digest, artifact.MaxManifest)
 	if err != nil {
 		return nil, err
 	}
-	m, err := verify.Manifest(raw, s.Digest)
+	m, err := f.a.checks.manifest(raw, s.Digest)
 	if err == nil && !m.Compiled() {
 		return nil, fmt.Errorf("%s was bundled as it is (compile: false): it has no module that a device could run", s.Digest)
 	}
 	return m, err
 }
+
+// denied tells whether the trust document in force denies d.
+func (a *Agent) denied(d artifact.Digest) bool { return a.checks.denied(a.Trust(), d) }
 
 // deviceLayers are the layers that this runtime needs: those for devices, without the module for browsers.
 func deviceLayers(m *artifact.Model) []artifact.Layer {
@@ -209,7 +212,7 @@ func (f *follower) checkBlobs(ctx context.Context, s state.Slot) (*artifact.Mode
 		return nil, err
 	}
 	for _, l := range deviceLayers(m) {
-		if err := f.a.blobs.Check(ctx, l.Digest, l.Size); err != nil {
+		if err := f.a.checks.rehash(f.a.blobs, ctx, l.Digest, l.Size); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", l.Path, err)
 		}
 	}
@@ -228,7 +231,7 @@ func (f *follower) load(ctx context.Context, s state.Slot, measure bool) (*loade
 		Slot: s, Layers: deviceLayers(m), Path: f.a.blobs.Path,
 		Read: func(l artifact.Layer) ([]byte, error) {
 			hashed[l.Digest] = true
-			return f.a.blobs.Read(l.Digest, l.Size)
+			return f.a.checks.read(f.a.blobs, l.Digest, l.Size)
 		},
 	})
 	if err != nil {
@@ -238,7 +241,7 @@ func (f *follower) load(ctx context.Context, s state.Slot, measure bool) (*loade
 		if hashed[l.Digest] || l.Role == artifact.RoleWeights {
 			continue
 		}
-		if err := f.a.blobs.Check(ctx, l.Digest, l.Size); err != nil {
+		if err := f.a.checks.rehash(f.a.blobs, ctx, l.Digest, l.Size); err != nil {
 			return nil, errors.Join(fmt.Errorf("layer %s: %w", l.Path, err), model.Close(ctx))
 		}
 	}

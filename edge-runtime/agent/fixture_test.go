@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -232,7 +233,10 @@ func newWorld(t testing.TB) *world {
 }
 
 // model pushes an artifact whose module holds text.
-func (w *world) model(text string) channel.Target {
+func (w *world) model(text string) channel.Target { return w.modelOf(text, nil) }
+
+// modelOf is model with other content for some of its files.
+func (w *world) modelOf(text string, other map[string][]byte) channel.Target {
 	w.t.Helper()
 	iface := []byte(`{"name":"churn"}`)
 	if strings.Contains(text, "hungry") {
@@ -251,6 +255,7 @@ func (w *world) model(text string) channel.Target {
 		"golden.json":    []byte(`{"vectors":[]}`),
 		"model.onnx":     []byte("source of " + text), // not for devices
 	}
+	maps.Copy(files, other)
 	roles := map[string]artifact.Role{"model.wasm": artifact.RoleModule, "interface.json": artifact.RoleInterface, "golden.json": artifact.RoleGolden, "model.onnx": artifact.RoleSource}
 	var ls []artifact.Layer
 	for name, b := range files {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
@@ -125,7 +124,7 @@ func (f *follower) readOnce(ctx context.Context, d artifact.Descriptor, max int6
 	}
 	defer r.Close()
 	var b bytes.Buffer
-	n, err := b.ReadFrom(io.LimitReader(r, max+1))
+	n, err := b.ReadFrom(f.a.checks.cut(r, max+1))
 	switch {
 	case err != nil:
 		return nil, errors.Join(ErrTransient, err)
@@ -387,7 +386,7 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 	refused := func(err error) error {
 		return f.refused(err, state.Note{Record: c.Record, To: target.Digest, Seq: r.Seq, Reason: err.Error()})
 	}
-	if f.a.Trust().IsDenied(target.Digest) {
+	if f.a.denied(target.Digest) {
 		return refused(fmt.Errorf("the trust document denies %s", target.Digest.Short()))
 	}
 	if c.Current != nil && c.Current.Digest == target.Digest && f.live != nil {
@@ -423,7 +422,7 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 		if berr != nil {
 			return f.refused(berr, state.Note{Record: c.Record, To: target.Digest, Seq: r.Seq, Reason: clip(berr.Error())})
 		}
-		if former == nil || c.Barred(former.Target.Digest, r.Generation, r.Seq) != "" || f.a.Trust().IsDenied(former.Target.Digest) {
+		if former == nil || c.Barred(former.Target.Digest, r.Generation, r.Seq) != "" || f.a.denied(former.Target.Digest) {
 			f.a.Log.Info("the record is not for this device, which has nothing yet", "channel", f.cfg.Name, "seq", r.Seq, "reason", err)
 			return done()
 		}

@@ -127,7 +127,7 @@ func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 		return &overtaken{fmt.Sprintf("the channel was frozen meanwhile: %s", r.Freeze.Reason)}
 	case r.Target.Digest != in.Candidate.Digest:
 		return &overtaken{fmt.Sprintf("the channel moved on to %s %s with seq %d", r.Target.Version, r.Target.Digest.Short(), r.Seq)}
-	case f.a.Trust().IsDenied(in.Candidate.Digest):
+	case f.a.denied(in.Candidate.Digest):
 		return &overtaken{fmt.Sprintf("the trust document denies %s", in.Candidate.Digest.Short())}
 	}
 	return nil

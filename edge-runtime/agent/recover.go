@@ -133,7 +133,7 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		switch {
 		case s.Committed.IsZero():
 			continue
-		case f.a.Trust().IsDenied(s.Digest) && s.Digest != c.Current.Digest:
+		case f.a.denied(s.Digest) && s.Digest != c.Current.Digest:
 			errs = append(errs, fmt.Errorf("%s %s: the trust document denies it", s.Name, s.Digest.Short()))
 			continue
 		case s.Epoch < c.EpochFloor:
@@ -307,7 +307,7 @@ func (f *follower) rollbackTarget(c *state.Channel, to artifact.Digest) (state.S
 		return s, fmt.Errorf("%w: %s was never committed on channel %s, or is no longer kept; %s", ErrNoTarget, to, c.Name, f.choices(c))
 	case s.Digest == c.Current.Digest:
 		return s, fmt.Errorf("%w: %s is what runs", ErrNoTarget, to.Short())
-	case f.a.Trust().IsDenied(to):
+	case f.a.denied(to):
 		return s, fmt.Errorf("the trust document denies %s", to.Short())
 	case s.Epoch < c.EpochFloor:
 		return s, fmt.Errorf("%s has epoch %d, below the security floor %d of this device", to.Short(), s.Epoch, c.EpochFloor)
@@ -319,7 +319,7 @@ func (f *follower) rollbackTarget(c *state.Channel, to artifact.Digest) (state.S
 func (f *follower) choices(c *state.Channel) string {
 	var list []string
 	for _, s := range c.Slots() {
-		if s.Committed.IsZero() || s.Digest == c.Current.Digest || f.a.Trust().IsDenied(s.Digest) || s.Epoch < c.EpochFloor {
+		if s.Committed.IsZero() || s.Digest == c.Current.Digest || f.a.denied(s.Digest) || s.Epoch < c.EpochFloor {
 			continue
 		}
 		list = append(list, strings.TrimSpace(s.Version+" "+string(s.Digest)))
