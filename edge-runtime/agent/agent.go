@@ -206,6 +206,8 @@ type checks struct {
 	time    func(clock, floor time.Time) time.Time
 	needs   func(c *state.Channel) []state.Slot // what a sweep keeps
 	place   func(r *channel.Record, c *Channel) error
+	renew   func(f *follower, ctx context.Context) // before a new record is believed
+	walk    int                                   // how many earlier records, or trust documents, one poll fetches
 	denied  func(doc *trust.Document, d artifact.Digest) bool
 	cut     func(r io.Reader, n int64) io.Reader // what is read of an answer
 	// What is done with files: how they get into the store, are read from it, and are hashed where they lie.
@@ -228,6 +230,8 @@ func realChecks() checks {
 		time:    later,
 		needs:   (*state.Channel).Slots,
 		place:   ofChannel,
+		renew:   (*follower).renewTrust,
+		walk:    maxWalk,
 		denied:  (*trust.Document).IsDenied,
 		cut:     io.LimitReader,
 

@@ -141,6 +141,9 @@ func (f *follower) readOnce(ctx context.Context, d artifact.Descriptor, max int6
 // whether or not its target can be activated: that an older one was seen must never be forgotten. The record is also
 // returned with some errors, for the note about it.
 func (f *follower) accept(ctx context.Context, raw []byte) (*channel.Record, error) {
+	if artifact.DigestOf(raw) != f.state().Record {
+		f.a.checks.renew(f, ctx)
+	}
 	r, ev, err := f.verifyRecord(ctx, raw)
 	if err != nil {
 		return nil, err
@@ -235,7 +238,7 @@ func (f *follower) catchUp(ctx context.Context, prev *channel.Head, next *channe
 	if prev != nil {
 		low = prev.Record.Seq
 	}
-	for seq := next.Seq - 1; seq > low && seq >= next.Seq-maxWalk; seq-- {
+	for seq := next.Seq - 1; seq > low && seq >= next.Seq-int64(f.a.checks.walk); seq-- {
 		tags, err := f.places.Look(ctx, channel.SeqTag(f.cfg.Name, seq), false)
 		if err != nil {
 			return nil, fmt.Errorf("fetch record seq %d: %w", seq, errors.Join(ErrTransient, err))
@@ -289,7 +292,7 @@ func (f *follower) earlier(ctx context.Context, prev *channel.Head, tag artifact
 
 // verifyRecord verifies raw, walking to a newer trust document first when the record was made under one.
 func (f *follower) verifyRecord(ctx context.Context, raw []byte) (*channel.Record, *verify.Evidence, error) {
-	for range maxWalk {
+	for range f.a.checks.walk {
 		r, ev, err := f.a.checks.record(raw, f.a.Trust(), f.a.now())
 		if verify.ReasonOf(err) != verify.TrustBehind && verify.ReasonOf(err) != verify.WrongSigner {
 			return r, ev, err
@@ -302,7 +305,22 @@ func (f *follower) verifyRecord(ctx context.Context, raw []byte) (*channel.Recor
 			return nil, nil, err
 		}
 	}
-	return nil, nil, fmt.Errorf("more than %d trust documents to walk at once", maxWalk)
+	return nil, nil, fmt.Errorf("more than %d trust documents to walk at once", f.a.checks.walk)
+}
+
+// renewTrust walks to the newest trust document that the carrier has, before anything new is believed: whoever holds a key that was
+// revoked names a document that still knows it. What cannot be looked up or does not verify changes nothing, since whoever could
+// put it there could as well withhold it; a record that needs a newer document is refused without it.
+func (f *follower) renewTrust(ctx context.Context) {
+	for range f.a.checks.walk {
+		moved, err := f.nextTrust(ctx)
+		if err != nil {
+			f.a.Log.Warn("a newer trust document can't be used", "channel", f.cfg.Name, "error", err)
+		}
+		if err != nil || !moved {
+			return
+		}
+	}
 }
 
 // nextTrust accepts the trust document that follows the present one, when the carrier has it.

@@ -395,12 +395,18 @@ func (f *follower) commitRollback(in *state.Intent) error {
 	return err
 }
 
-// resumeRollback finishes a rollback that a restart interrupted. When that fails, or a few restarts were in the middle of it, the
-// intent is ended.
+// resumeRollback finishes a rollback that a restart interrupted. When that fails, a few restarts were in the middle of it, or its
+// target is denied by now, the intent is ended.
 func (f *follower) resumeRollback(ctx context.Context, in *state.Intent) error {
 	crashes := f.state().Crashes + 1
-	if crashes >= f.a.cfg.MaxCrashes {
-		err := fmt.Errorf("the device restarted %d times in the middle of it", crashes)
+	var err error
+	switch {
+	case crashes >= f.a.cfg.MaxCrashes:
+		err = fmt.Errorf("the device restarted %d times in the middle of it", crashes)
+	case f.a.denied(in.Candidate.Digest): // by a document that came since
+		err = fmt.Errorf("the trust document denies %s", in.Candidate.Digest.Short())
+	}
+	if err != nil {
 		e := f.about(KindFailed, in.Candidate, in.Seq, "rollback: "+err.Error())
 		return errors.Join(err, f.change(func(c *state.Channel) error { c.Intent, c.Crashes = nil, 0; return nil }, e))
 	}

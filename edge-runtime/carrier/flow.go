@@ -42,6 +42,7 @@ func (f *flow) next(why error) error {
 		body, cancel, err := within(f.ctx, p, f.s.o.Answer, func(ctx context.Context) (io.ReadCloser, error) { return p.Open(ctx, f.d, f.at) },
 			func(rc io.ReadCloser) { _ = rc.Close() })
 		if err == nil {
+			p.hasIt()
 			g := guard(f.ctx, body, f.s.o)
 			f.cur, f.body, f.r, f.cancel = p, g, ratelimit.Reader(f.ctx, g, p.Limits...), cancel
 			return nil

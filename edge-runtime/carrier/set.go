@@ -149,6 +149,15 @@ func (p *placeState) note(state string, err error, blame float64) {
 	}
 }
 
+// hasIt ends the note that p lacked something: it was asked for what it need not have, such as the next trust document.
+func (p *placeState) hasIt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == Lacking {
+		p.state, p.last = OK, nil
+	}
+}
+
 // order is the places, the better first.
 func (s *Set) order() []*placeState {
 	now := time.Now()
