@@ -147,12 +147,26 @@ func parseRequest(raw []byte) (*wireRequest, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("the request is empty; it must be a JSON object with inputs")
 		}
-		return nil, fmt.Errorf("the request is not the JSON object that the protocol wants: %w", err)
+		return nil, fmt.Errorf("the request is not the JSON object that the protocol wants: %w", jsonCause(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something after the request's JSON object")
 	}
 	return &wr, nil
+}
+
+// jsonCause says what is wrong in the words of the request: encoding/json names types of this program.
+func jsonCause(err error) error {
+	var te *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("it ends in the middle")
+	case !errors.As(err, &te):
+		return err
+	case te.Field == "":
+		return fmt.Errorf("it is a JSON %s", te.Value)
+	}
+	return fmt.Errorf("%s cannot be a JSON %s (at byte %d)", te.Field, te.Value, te.Offset)
 }
 
 // params reads the parameters that mean something here.

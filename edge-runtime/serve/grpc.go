@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,22 @@ func (s *Server) handleGRPC(mux *http.ServeMux) {
 func unary[Req, Res any](mux *http.ServeMux, s *Server, name string, f func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), opts []connect.HandlerOption) {
 	procedure := "/" + serviceName + "/" + name
 	mux.Handle(procedure, s.call(connect.NewUnaryHandler(procedure, f, opts...)))
+}
+
+// isGRPC tells whether the client of r speaks gRPC over HTTP/2.
+func isGRPC(r *http.Request) bool {
+	ct := r.Header.Get("Content-Type")
+	return r.ProtoMajor == 2 && (ct == "application/grpc" || strings.HasPrefix(ct, "application/grpc+"))
+}
+
+// noSuchCall answers a gRPC call that is none of ours as gRPC wants it, with headers alone: of another answer clients show the
+// HTTP status and nothing else.
+func noSuchCall(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(int(connect.CodeUnimplemented)))
+	h.Set("Grpc-Message", "there is no such call here; this server has those of "+serviceName+" and grpc.health.v1.Health")
+	w.WriteHeader(http.StatusOK)
 }
 
 // call is what one gRPC call holds of the server.

@@ -42,7 +42,11 @@ func (s *Server) Handler() http.Handler {
 		return nil
 	})
 	s.handleGRPC(mux)
-	mux.Handle("/", s.route("", func(_ http.ResponseWriter, r *http.Request) error {
+	mux.Handle("/", s.route("", func(w http.ResponseWriter, r *http.Request) error {
+		if isGRPC(r) {
+			noSuchCall(w)
+			return nil
+		}
 		return fail(http.StatusNotFound, "there is nothing at %s; this server speaks the Open Inference Protocol below /v2", r.URL.Path)
 	}))
 	return mux

@@ -87,13 +87,18 @@ func bodyForm(r *http.Request, raw []byte) (binary bool, jsonLen int, err error)
 	return true, int(n), nil
 }
 
-// checkJSON: a body without binary tensors is JSON in UTF-8. A missing Content-Type passes: many clients send none.
+// checkJSON: a body without binary tensors is JSON in UTF-8. A missing Content-Type passes: many clients send none. So does the
+// one that curl -d and Python's urllib put there unless told otherwise, but not from a web page: a browser lets every site post
+// that type to this machine without asking it first, and always says Origin then.
 func checkJSON(r *http.Request) error {
 	ct := r.Header.Get("Content-Type")
 	if ct == "" {
 		return nil
 	}
 	t, p, err := mime.ParseMediaType(ct)
+	if err == nil && t == "application/x-www-form-urlencoded" && r.Header.Get("Origin") == "" {
+		return nil
+	}
 	if err != nil || t != "application/json" {
 		return fail(http.StatusUnsupportedMediaType, "content type %q is not supported; send application/json, or binary tensors with the header %s", ct, headerLength)
 	}

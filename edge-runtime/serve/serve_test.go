@@ -239,7 +239,10 @@ func TestBadRequests(t *testing.T) {
 	}{
 		{"empty", "", ``, 400, "empty"},
 		{"not json", "", `{"inputs":`, 400, "not the JSON object"},
-		{"array", "", `[1]`, 400, "not the JSON object"},
+		{"array", "", `[1]`, 400, "not the JSON object that the protocol wants: it is a JSON array"},
+		{"field", "", x(`{"name":"x","datatype":"FP32","shape":[1.5,2],"data":[1,2]}`), 400, "inputs.shape cannot be a JSON number 1.5"},
+		{"cut", "", `{"inputs":[{"name":`, 400, "ends in the middle"},
+		{"form", "application/x-www-form-urlencoded", `inputs=1`, 400, "not the JSON object"},
 		{"trailing", "", `{"inputs":[]} x`, 400, "after the request"},
 		{"no inputs", "", `{}`, 400, `input "x" is missing`},
 		{"unknown input", "", `{"inputs":[{"name":"z","datatype":"FP32","shape":[1],"data":[1]}]}`, 400, `no input "z"; it has x, n`},
