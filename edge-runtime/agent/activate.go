@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
@@ -364,7 +365,7 @@ func promote(c *state.Channel, s state.Slot, now time.Time, keep []state.Slot) {
 			c.Kept = append(c.Kept, o)
 		}
 	}
-	slices.SortStableFunc(c.Kept, func(a, b state.Slot) int { return rank(a) - rank(b) })
+	sort.SliceStable(c.Kept, func(i, j int) bool { return rank(c.Kept[i]) < rank(c.Kept[j]) })
 	c.Kept = c.Kept[:min(len(c.Kept), max(maxKept, len(keep)))]
 }
 

@@ -1,8 +1,7 @@
 package agent
 
 import (
-	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/state"
@@ -43,11 +42,9 @@ func (f *follower) describe(s *evidence.Status, c *state.Channel, slot state.Slo
 		q := c.Quarantine[d]
 		s.Quarantine = append(s.Quarantine, evidence.StatusQuarantine{Digest: artifact.Digest(d), Seq: q.Seq, At: q.At.UTC(), Reason: q.Reason})
 	}
-	slices.SortStableFunc(s.Quarantine, func(a, b evidence.StatusQuarantine) int {
-		if c := b.At.Compare(a.At); c != 0 {
-			return c
-		}
-		return strings.Compare(string(a.Digest), string(b.Digest))
+	sort.Slice(s.Quarantine, func(i, j int) bool { // the newest first; no digest is there twice
+		a, b := s.Quarantine[i], s.Quarantine[j]
+		return a.At.After(b.At) || a.At.Equal(b.At) && a.Digest < b.Digest
 	})
 	s.Quarantine = s.Quarantine[:min(len(s.Quarantine), evidence.MaxStatusQuarantine)]
 }

@@ -56,6 +56,9 @@ func section(b []byte, id byte, count uint32, body []byte) []byte {
 
 func text(b []byte, s string) []byte { return append(uleb(b, uint32(len(s))), s...) }
 
+// uleb is not inlined: it is called from everywhere, once per load.
+//
+//go:noinline
 func uleb(b []byte, v uint32) []byte {
 	for v >= 0x80 {
 		b = append(b, byte(v)|0x80)

@@ -102,17 +102,17 @@ func params(s string) []api.ValueType {
 	return p
 }
 
-// errno makes a WASI function that returns an error number.
-func errno(p string, fn func(s *sandbox, m api.Module, a []uint64) uint32) hostFunction {
+// errnoFunc is a WASI function that returns an error number.
+type errnoFunc func(s *sandbox, m api.Module, a []uint64) uint32
+
+// errno makes a function of the host from fn.
+func errno(p string, fn errnoFunc) hostFunction {
 	return hostFunction{params(p), params("i"), func(s *sandbox, m api.Module, stack []uint64) {
 		stack[0] = uint64(fn(s, m, stack))
 	}}
 }
 
-// refuse makes a WASI function that always fails: there are no files, no preopened directories.
-func refuse(p string, code uint32) hostFunction {
-	return errno(p, func(*sandbox, api.Module, []uint64) uint32 { return code })
-}
+func noFile(*sandbox, api.Module, []uint64) uint32 { return errnoBadf }
 
 // empty answers args_sizes_get and environ_sizes_get: no entries, no bytes.
 func empty(_ *sandbox, m api.Module, a []uint64) uint32 {
@@ -136,50 +136,60 @@ func hostFunctions(module string) map[string]hostFunction {
 }
 
 func wasiFunctions() map[string]hostFunction {
-	return map[string]hostFunction{
-		"args_get":            errno("ii", ok),
-		"args_sizes_get":      errno("ii", empty),
-		"environ_get":         errno("ii", ok),
-		"environ_sizes_get":   errno("ii", empty),
-		"clock_res_get":       errno("ii", clockRes),
-		"clock_time_get":      errno("iIi", clockTime),
-		"random_get":          errno("ii", randomGet),
-		"poll_oneoff":         errno("iiii", poll),
-		"sched_yield":         errno("", ok),
-		"proc_exit":           {params("i"), nil, procExit},
-		"fd_write":            errno("iiii", fdWrite),
-		"fd_read":             errno("iiii", fdRead),
-		"fd_fdstat_get":       errno("ii", fdStat),
-		"fd_fdstat_set_flags": errno("ii", stdOnly),
-		"fd_close":            errno("i", stdOnly),
-
-		"fd_seek":                 refuse("iIii", errnoBadf),
-		"fd_tell":                 refuse("ii", errnoBadf),
-		"fd_sync":                 refuse("i", errnoBadf),
-		"fd_datasync":             refuse("i", errnoBadf),
-		"fd_advise":               refuse("iIIi", errnoBadf),
-		"fd_allocate":             refuse("iII", errnoBadf),
-		"fd_pread":                refuse("iiiIi", errnoBadf),
-		"fd_pwrite":               refuse("iiiIi", errnoBadf),
-		"fd_readdir":              refuse("iiiIi", errnoBadf),
-		"fd_renumber":             refuse("ii", errnoBadf),
-		"fd_filestat_get":         refuse("ii", errnoBadf),
-		"fd_filestat_set_size":    refuse("iI", errnoBadf),
-		"fd_filestat_set_times":   refuse("iIIi", errnoBadf),
-		"fd_fdstat_set_rights":    refuse("iII", errnoBadf),
-		"fd_prestat_get":          refuse("ii", errnoBadf),
-		"fd_prestat_dir_name":     refuse("iii", errnoBadf),
-		"path_create_directory":   refuse("iii", errnoBadf),
-		"path_filestat_get":       refuse("iiiii", errnoBadf),
-		"path_filestat_set_times": refuse("iiiiIIi", errnoBadf),
-		"path_link":               refuse("iiiiiii", errnoBadf),
-		"path_open":               refuse("iiiiiIIii", errnoBadf),
-		"path_readlink":           refuse("iiiiii", errnoBadf),
-		"path_remove_directory":   refuse("iii", errnoBadf),
-		"path_rename":             refuse("iiiiii", errnoBadf),
-		"path_symlink":            refuse("iiiii", errnoBadf),
-		"path_unlink_file":        refuse("iii", errnoBadf),
+	fns := map[string]hostFunction{"proc_exit": {params("i"), nil, procExit}}
+	for _, f := range [...]struct {
+		name, params string
+		fn           errnoFunc
+	}{
+		{"args_get", "ii", ok},
+		{"args_sizes_get", "ii", empty},
+		{"environ_get", "ii", ok},
+		{"environ_sizes_get", "ii", empty},
+		{"clock_res_get", "ii", clockRes},
+		{"clock_time_get", "iIi", clockTime},
+		{"random_get", "ii", randomGet},
+		{"poll_oneoff", "iiii", poll},
+		{"sched_yield", "", ok},
+		{"fd_write", "iiii", fdWrite},
+		{"fd_read", "iiii", fdRead},
+		{"fd_fdstat_get", "ii", fdStat},
+		{"fd_fdstat_set_flags", "ii", stdOnly},
+		{"fd_close", "i", stdOnly},
+	} {
+		fns[f.name] = errno(f.params, f.fn)
 	}
+	// There are no files and no preopened directories.
+	for _, f := range [...]struct{ name, params string }{
+		{"fd_seek", "iIii"},
+		{"fd_tell", "ii"},
+		{"fd_sync", "i"},
+		{"fd_datasync", "i"},
+		{"fd_advise", "iIIi"},
+		{"fd_allocate", "iII"},
+		{"fd_pread", "iiiIi"},
+		{"fd_pwrite", "iiiIi"},
+		{"fd_readdir", "iiiIi"},
+		{"fd_renumber", "ii"},
+		{"fd_filestat_get", "ii"},
+		{"fd_filestat_set_size", "iI"},
+		{"fd_filestat_set_times", "iIIi"},
+		{"fd_fdstat_set_rights", "iII"},
+		{"fd_prestat_get", "ii"},
+		{"fd_prestat_dir_name", "iii"},
+		{"path_create_directory", "iii"},
+		{"path_filestat_get", "iiiii"},
+		{"path_filestat_set_times", "iiiiIIi"},
+		{"path_link", "iiiiiii"},
+		{"path_open", "iiiiiIIii"},
+		{"path_readlink", "iiiiii"},
+		{"path_remove_directory", "iii"},
+		{"path_rename", "iiiiii"},
+		{"path_symlink", "iiiii"},
+		{"path_unlink_file", "iii"},
+	} {
+		fns[f.name] = errno(f.params, noFile)
+	}
+	return fns
 }
 
 func (s *sandbox) tick() uint64 {

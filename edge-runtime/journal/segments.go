@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -72,7 +73,7 @@ func segments(fsys fsx.FS, path string) ([]segment, error) {
 			out = append(out, segment{filepath.Join(filepath.Dir(path), e.Name()), n})
 		}
 	}
-	slices.SortFunc(out, func(a, b segment) int { return int(min(max(a.first-b.first, -1), 1)) })
+	sort.Slice(out, func(i, j int) bool { return out[i].first < out[j].first })
 	return append(out, segment{path: path}), nil
 }
 

@@ -53,14 +53,37 @@ func (s *Server) handleGRPC(mux *http.ServeMux) {
 	unary(mux, s, "ModelMetadata", r.modelMetadata, small)
 	unary(mux, s, "ModelInfer", r.modelInfer, opts)
 	const stream = "/" + serviceName + "/ModelStreamInfer"
-	mux.Handle(stream, s.call(connect.NewBidiStreamHandler(stream, r.modelStreamInfer, opts...)))
+	mux.Handle(stream, s.call(connect.NewBidiStreamHandler(stream, r.modelStreamInfer, append(opts[:len(opts):len(opts)], receives[*oip.ModelInferRequest]())...)))
 	path, h := grpchealth.NewHandler(r, small...)
 	mux.Handle(path, unlimited(h))
 }
 
-func unary[Req, Res any](mux *http.ServeMux, s *Server, name string, f func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), opts []connect.HandlerOption) {
+// message is any message of the protocol. The library's generic code is compiled once for it; with a type of its own for each
+// message it would be 100 kB more of the device's program.
+type message struct{ proto.Message }
+
+// receives tells the library what message requests of a procedure are.
+func receives[Req proto.Message]() connect.HandlerOption {
+	return connect.WithRequestInitializer(func(_ connect.Spec, m any) error {
+		var none Req
+		m.(*message).Message = none.ProtoReflect().New().Interface()
+		return nil
+	})
+}
+
+// unary adds the procedure of one request and one answer. f sets header fields of the answer in header.
+func unary[Req, Res proto.Message](mux *http.ServeMux, s *Server, name string, f func(ctx context.Context, req Req, header http.Header) (Res, error), opts []connect.HandlerOption) {
 	procedure := "/" + serviceName + "/" + name
-	mux.Handle(procedure, s.call(connect.NewUnaryHandler(procedure, f, opts...)))
+	h := func(ctx context.Context, req *connect.Request[message]) (*connect.Response[message], error) {
+		res := connect.NewResponse(&message{})
+		m, err := f(ctx, req.Msg.Message.(Req), res.Header())
+		if err != nil {
+			return nil, err
+		}
+		res.Msg.Message = m
+		return res, nil
+	}
+	mux.Handle(procedure, s.call(connect.NewUnaryHandler(procedure, h, append(opts[:len(opts):len(opts)], receives[Req]())...)))
 }
 
 // isGRPC tells whether the client of r speaks gRPC over HTTP/2.
@@ -192,33 +215,32 @@ func rpcError(err error) error {
 	return e
 }
 
-func (r *rpc) serverLive(ctx context.Context, _ *connect.Request[oip.ServerLiveRequest]) (*connect.Response[oip.ServerLiveResponse], error) {
+func (r *rpc) serverLive(ctx context.Context, _ *oip.ServerLiveRequest, _ http.Header) (*oip.ServerLiveResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	return connect.NewResponse(&oip.ServerLiveResponse{Live: r.s.Healthy(ctx) == nil}), nil
+	return &oip.ServerLiveResponse{Live: r.s.Healthy(ctx) == nil}, nil
 }
 
-func (r *rpc) serverReady(context.Context, *connect.Request[oip.ServerReadyRequest]) (*connect.Response[oip.ServerReadyResponse], error) {
-	return connect.NewResponse(&oip.ServerReadyResponse{Ready: r.s.Ready()}), nil
+func (r *rpc) serverReady(context.Context, *oip.ServerReadyRequest, http.Header) (*oip.ServerReadyResponse, error) {
+	return &oip.ServerReadyResponse{Ready: r.s.Ready()}, nil
 }
 
-func (r *rpc) modelReady(_ context.Context, req *connect.Request[oip.ModelReadyRequest]) (*connect.Response[oip.ModelReadyResponse], error) {
-	sl, err := r.s.find(req.Msg.GetName(), req.Msg.GetVersion())
+func (r *rpc) modelReady(_ context.Context, req *oip.ModelReadyRequest, header http.Header) (*oip.ModelReadyResponse, error) {
+	sl, err := r.s.find(req.GetName(), req.GetVersion())
 	if err != nil {
-		return connect.NewResponse(&oip.ModelReadyResponse{}), nil // Triton and its clients ask whether there is such a model
+		return &oip.ModelReadyResponse{}, nil // Triton and its clients ask whether there is such a model
 	}
 	defer sl.release()
-	res := connect.NewResponse(&oip.ModelReadyResponse{Ready: !r.s.isDraining()})
-	res.Header().Set(DigestHeader, sl.Digest())
-	return res, nil
+	header.Set(DigestHeader, sl.Digest())
+	return &oip.ModelReadyResponse{Ready: !r.s.isDraining()}, nil
 }
 
-func (r *rpc) serverMetadata(context.Context, *connect.Request[oip.ServerMetadataRequest]) (*connect.Response[oip.ServerMetadataResponse], error) {
-	return connect.NewResponse(&oip.ServerMetadataResponse{Name: "waybill", Version: version.Number, Extensions: extensions()}), nil
+func (r *rpc) serverMetadata(context.Context, *oip.ServerMetadataRequest, http.Header) (*oip.ServerMetadataResponse, error) {
+	return &oip.ServerMetadataResponse{Name: "waybill", Version: version.Number, Extensions: extensions()}, nil
 }
 
-func (r *rpc) modelMetadata(_ context.Context, req *connect.Request[oip.ModelMetadataRequest]) (*connect.Response[oip.ModelMetadataResponse], error) {
-	sl, err := r.s.find(req.Msg.GetName(), req.Msg.GetVersion())
+func (r *rpc) modelMetadata(_ context.Context, req *oip.ModelMetadataRequest, header http.Header) (*oip.ModelMetadataResponse, error) {
+	sl, err := r.s.find(req.GetName(), req.GetVersion())
 	if err != nil {
 		return nil, rpcError(err)
 	}
@@ -233,19 +255,18 @@ func (r *rpc) modelMetadata(_ context.Context, req *connect.Request[oip.ModelMet
 	for _, t := range describePorts(i.Outputs) {
 		m.Outputs = append(m.Outputs, &oip.ModelMetadataResponse_TensorMetadata{Name: t.Name, Datatype: t.Datatype, Shape: t.Shape})
 	}
-	res := connect.NewResponse(m)
-	res.Header().Set(DigestHeader, sl.Digest())
-	return res, nil
+	header.Set(DigestHeader, sl.Digest())
+	return m, nil
 }
 
-func (r *rpc) modelInfer(ctx context.Context, req *connect.Request[oip.ModelInferRequest]) (*connect.Response[oip.ModelInferResponse], error) {
+func (r *rpc) modelInfer(ctx context.Context, req *oip.ModelInferRequest, header http.Header) (*oip.ModelInferResponse, error) {
 	c, _ := ctx.Value(callKey{}).(*call)
 	if err := c.begin(); err != nil {
 		r.s.cfg.Metrics.Request("", "", http.StatusServiceUnavailable)
 		return nil, rpcError(err)
 	}
 	var digest string
-	answer, err := r.infer(ctx, req.Msg, c.arrived, &digest)
+	answer, err := r.infer(ctx, req, c.arrived, &digest)
 	if err != nil {
 		e := rpcError(err)
 		var ce *connect.Error
@@ -254,9 +275,8 @@ func (r *rpc) modelInfer(ctx context.Context, req *connect.Request[oip.ModelInfe
 		}
 		return nil, e
 	}
-	res := connect.NewResponse(answer)
-	res.Header().Set(DigestHeader, digest)
-	return res, nil
+	header.Set(DigestHeader, digest)
+	return answer, nil
 }
 
 func (r *rpc) infer(ctx context.Context, m *oip.ModelInferRequest, arrived time.Time, digest *string) (answer *oip.ModelInferResponse, err error) {
@@ -280,7 +300,7 @@ func (r *rpc) infer(ctx context.Context, m *oip.ModelInferRequest, arrived time.
 }
 
 // modelStreamInfer answers the requests of a stream in their order. A request that fails does not end the stream.
-func (r *rpc) modelStreamInfer(ctx context.Context, stream *connect.BidiStream[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
+func (r *rpc) modelStreamInfer(ctx context.Context, stream *connect.BidiStream[message, message]) error {
 	c, _ := ctx.Value(callKey{}).(*call)
 	wake := context.AfterFunc(ctx, func() { _ = c.rc.SetReadDeadline(time.Unix(1, 0)) }) // the stream waits for the client, not for ctx
 	defer wake()
@@ -289,7 +309,7 @@ func (r *rpc) modelStreamInfer(ctx context.Context, stream *connect.BidiStream[o
 		if ctx.Err() != nil {
 			_ = c.rc.SetReadDeadline(time.Unix(1, 0)) // which extend has lifted
 		}
-		m, err := stream.Receive()
+		received, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -303,13 +323,14 @@ func (r *rpc) modelStreamInfer(ctx context.Context, stream *connect.BidiStream[o
 			return rpcError(err)
 		}
 		var digest string
+		m := received.Message.(*oip.ModelInferRequest)
 		answer, err := r.infer(ctx, m, time.Now(), &digest)
 		res := &oip.ModelStreamInferResponse{InferResponse: answer}
 		if err != nil {
 			res.ErrorMessage = fmt.Sprintf("%s: %s", code(statusOf(err)), err)
 			res.InferResponse = &oip.ModelInferResponse{Id: m.GetId(), ModelName: m.GetModelName()}
 		}
-		err = stream.Send(res)
+		err = stream.Send(&message{res})
 		c.body.release()
 		c.end()
 		if err != nil {

@@ -82,6 +82,9 @@ func NameOf(predicateType string) string {
 	return predicateType
 }
 
+// names is not inlined: a map literal is a kilobyte of code.
+//
+//go:noinline
 func names() map[string]string {
 	return map[string]string{
 		"release": TypeRelease, "provenance": TypeProvenance, "vsa": TypeVSA, "cyclonedx": TypeCycloneDX, "oms": TypeOMS,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -162,7 +163,7 @@ func tidy(dir string, most int, life time.Duration) {
 			files = append(files, aged{filepath.Join(dir, e.Name()), fi.ModTime()})
 		}
 	}
-	slices.SortFunc(files, func(a, b aged) int { return a.mod.Compare(b.mod) })
+	sort.Slice(files, func(i, j int) bool { return files[i].mod.Before(files[j].mod) })
 	for i, f := range files {
 		if len(files)-i > most || time.Since(f.mod) > life {
 			_ = os.Remove(f.path)

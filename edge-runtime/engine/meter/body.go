@@ -116,6 +116,8 @@ func (f *function) watch() {
 }
 
 // op writes an instruction with one index.
+//
+//go:noinline
 func (f *function) op(code byte, index uint32) { f.out = appendU32(append(f.out, code), index) }
 
 // charge takes cost from the fuel and leaves for label out when it is used up.
