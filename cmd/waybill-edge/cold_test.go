@@ -15,6 +15,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 )
 
 // stripped builds the program as it is released, once.
@@ -39,7 +42,7 @@ type releasedAgent struct {
 }
 
 func (s *releasedAgent) ask(addr string) error {
-	res, err := http.Post(addr+"/v2/models/"+modelName+"/infer", "application/json", strings.NewReader(string(s.body)))
+	res, err := http.Post(addr+"/v2/models/"+edgetest.Model+"/infer", "application/json", strings.NewReader(string(s.body)))
 	if err != nil {
 		return err
 	}
@@ -84,11 +87,11 @@ func (s *releasedAgent) run(exe string, then func(pid int, addr string)) (time.D
 // committed gives a device whose committed model is example; the embedded registry is gone.
 func committed(t *testing.T, example, input string) *releasedAgent {
 	t.Helper()
-	p := newPublisher(t)
-	v := p.pack(example)
-	d := enrolled(t, p, trialConfig{Duration: duration(1), MinRequests: 5, MaxErrorRate: 0.01})
+	p := edgetest.NewPublisher(t)
+	v := p.Pack(example)
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(1), MinRequests: 5, MaxErrorRate: 0.01})
 	d.start()
-	p.publish(p.change(v))
+	p.Publish(p.Change(v))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}

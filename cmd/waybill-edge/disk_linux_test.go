@@ -6,9 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"golang.org/x/sys/unix"
 )
 
 // onTmpfs moves an enrolled device onto a file system of its own.
@@ -44,17 +45,17 @@ func onTmpfs(t *testing.T, d *edge, options string) (dir string) {
 
 // A disk that was remounted read-only for its errors: a restart serves what is on it.
 func TestReadOnlyDisk(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond)})
 	dir := onTmpfs(t, d, "size=64m,mode=700")
 	d.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}
 	// Read-only in the middle of its life: the update fails, what serves goes on.
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -104,9 +105,9 @@ func fill(t *testing.T, dir string) (empty func()) {
 // A full disk: the update fails and the model before goes on; a rollback by hand works and is kept over a restart; with space the
 // update comes.
 func TestFullRealDisk(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2, v3 := p.pack("v1"), p.pack("v2"), p.pack("v3")
-	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	v1, v2, v3 := p.Pack("v1"), p.Pack("v2"), p.Pack("v3")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond)})
 	dir := onTmpfs(t, d, "size=64m,mode=700")
 	d.start()
 	for _, v := range []artifact.Digest{v1.Digest, v2.Digest} {
@@ -114,13 +115,13 @@ func TestFullRealDisk(t *testing.T) {
 		if v == v2.Digest {
 			target = v2
 		}
-		p.publish(p.change(target))
+		p.Publish(p.Change(target))
 		if _, err := d.do("poll"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	empty := fill(t, dir)
-	p.publish(p.change(v3))
+	p.Publish(p.Change(v3))
 	if _, err := d.do("poll"); err == nil {
 		t.Error("an update on a full disk")
 	}
@@ -136,7 +137,7 @@ func TestFullRealDisk(t *testing.T) {
 		t.Fatalf("after a restart on a full disk: %s, %v\n%s", got, err, d.log)
 	}
 	empty()
-	p.publish(p.change(v3))
+	p.Publish(p.Change(v3))
 	if _, err := d.do("poll"); err != nil {
 		t.Errorf("with space again: %v\n%s", err, d.log)
 	}

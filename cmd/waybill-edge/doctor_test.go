@@ -21,25 +21,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/edge-runtime/doctor"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/internal/ui"
 )
 
 // healthy is a machine on which every check is content.
-func healthy() system {
-	return system{
-		disk: func(string) (diskFacts, error) {
-			return diskFacts{kind: "ext4", free: 1 << 30, total: 1 << 34, inodes: 1 << 20, inodesTotal: 1 << 21}, nil
+func healthy() doctor.System {
+	return doctor.System{
+		Disk: func(string) (doctor.DiskFacts, error) {
+			return doctor.DiskFacts{Kind: "ext4", Free: 1 << 30, Total: 1 << 34, Inodes: 1 << 20, InodesTotal: 1 << 21}, nil
 		},
-		write:  func(string) error { return nil },
-		synced: func() (bool, bool) { return true, true },
-		rtc:    func() (bool, bool) { return true, true },
-		limits: func(int) limitFacts { return limitFacts{descriptors: 65536, memory: 1 << 32, memoryBy: "a test"} },
-		engine: func(context.Context, engine.Mode) (engine.Mode, error) { return engine.Compiler, nil },
-		total:  func() (uint64, bool) { return 1 << 33, true },
+		Write:  func(string) error { return nil },
+		Synced: func() (bool, bool) { return true, true },
+		RTC:    func() (bool, bool) { return true, true },
+		Limits: func(int) doctor.LimitFacts {
+			return doctor.LimitFacts{Descriptors: 65536, Memory: 1 << 32, MemoryBy: "a test"}
+		},
+		Engine: func(context.Context, engine.Mode) (engine.Mode, error) { return engine.Compiler, nil },
+		Total:  func() (uint64, bool) { return 1 << 33, true },
 	}
 }
 
@@ -61,54 +66,58 @@ func certificate(t *testing.T, file string, ends time.Time) {
 
 // Each check is broken once, on a device that passes all of them.
 func TestDoctorFindsWhatIsBroken(t *testing.T) {
-	p := newPublisher(t)
+	p := edgetest.NewPublisher(t)
 	p.Doc.Expires = p.Now.Add(60 * 24 * time.Hour)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	d := enrolled(t, p, trialConfig{Duration: duration(100 * time.Millisecond), MinRequests: 1000})
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(100 * time.Millisecond), MinRequests: 1000})
 	d.start()
 	for _, v := range []int{1, 2} {
 		target := v1
 		if v == 2 {
 			target = v2
 		}
-		p.publish(p.change(target))
+		p.Publish(p.Change(target))
 		if _, err := d.do("poll"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	home := filepath.Dir(d.cfg)
 	dir := filepath.Join(home, "state")
-	diagnose := func(edit func(*doctor)) *doctor {
-		x := &doctor{file: d.cfg, now: time.Now(), sys: healthy(), reach: lookAt}
+	diagnose := func(edit func(*doctor.Doctor)) *doctor.Diagnosis {
+		x := doctor.New(d.cfg)
+		x.Sys = healthy()
 		if edit != nil {
 			edit(x)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		before := contents(t, home)
-		x.diagnose(ctx)
-		if after := contents(t, home); after != before && x.status == nil { // an agent that runs writes what it has to write
+		out, err := x.Diagnose(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := contents(t, home); after != before && !out.AgentRunning { // an agent that runs writes what it has to write
 			t.Errorf("the doctor changed something:\n%s\n%s", before, after)
 		}
-		return x
+		return out
 	}
-	find := func(x *doctor, check string, v verdict) *finding {
-		for i, f := range x.results {
+	find := func(x *doctor.Diagnosis, check string, v doctor.Verdict) *doctor.Finding {
+		for i, f := range x.Checks {
 			if f.Check == check && f.Status == v {
-				return &x.results[i]
+				return &x.Checks[i]
 			}
 		}
 		return nil
 	}
-	for _, f := range diagnose(nil).results {
-		if f.Status != good && f.Check != "watchdog" {
+	for _, f := range diagnose(nil).Checks {
+		if f.Status != doctor.Good && f.Check != "watchdog" {
 			t.Errorf("the agent runs: %+v", f)
 		}
 	}
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := loadConfig(d.cfg)
+	cfg, err := config.Load(d.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,8 +125,8 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range diagnose(nil).results {
-		if f.Status != good && f.Check != "agent" {
+	for _, f := range diagnose(nil).Checks {
+		if f.Status != doctor.Good && f.Check != "agent" {
 			t.Errorf("the agent is down: %+v", f)
 		}
 	}
@@ -162,9 +171,9 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 		}
 	}
 	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
-	configure := func(change func(*config)) func() func() {
+	configure := func(change func(*config.Config)) func() func() {
 		return edit(d.cfg, func(b []byte) []byte {
-			var c config
+			var c config.Config
 			if err := json.Unmarshal(b, &c); err != nil {
 				t.Fatal(err)
 			}
@@ -176,12 +185,14 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 			return out
 		})
 	}
-	machine := func(change func(*system)) func(*doctor) { return func(x *doctor) { change(&x.sys) } }
-	disk := func(change func(*diskFacts)) func(*doctor) {
-		return machine(func(s *system) {
-			f, _ := s.disk("")
+	machine := func(change func(*doctor.System)) func(*doctor.Doctor) {
+		return func(x *doctor.Doctor) { change(&x.Sys) }
+	}
+	disk := func(change func(*doctor.DiskFacts)) func(*doctor.Doctor) {
+		return machine(func(s *doctor.System) {
+			f, _ := s.Disk("")
 			change(&f)
-			s.disk = func(string) (diskFacts, error) { return f, nil }
+			s.Disk = func(string) (doctor.DiskFacts, error) { return f, nil }
 		})
 	}
 	old := filepath.Join(home, "old.pem")
@@ -191,78 +202,84 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		breaks func() func()
-		with   func(*doctor)
+		with   func(*doctor.Doctor)
 		check  string
-		status verdict
+		status doctor.Verdict
 		what   string
 	}{
-		{"configuration that is no JSON", edit(d.cfg, func(b []byte) []byte { return b[:len(b)/2] }), nil, "config", bad, ""},
-		{"configuration that others may write", chmod(d.cfg, 0o666), nil, "config", bad, "0666"},
-		{"key that others may read", chmod(cfg.Key, 0o644), nil, "key", bad, "may be read by others"},
-		{"key that is no key", edit(cfg.Key, flip), nil, "key", bad, ""},
-		{"trust document altered", edit(cfg.Trust.File, flip), nil, "trust", bad, ""},
-		{"trust document about to expire", nil, func(x *doctor) { x.now = x.now.Add(50 * 24 * time.Hour) }, "trust", doubt, "expires in"},
-		{"trust document expired", nil, func(x *doctor) { x.now = x.now.Add(61 * 24 * time.Hour) }, "trust", doubt, "expired"},
-		{"clock behind", nil, func(x *doctor) { x.now = x.now.Add(-50 * time.Hour) }, "clock", doubt, "behind the last signed time"},
-		{"clock not synchronised", nil, machine(func(s *system) { s.synced = func() (bool, bool) { return false, true } }), "clock sync", doubt, ""},
-		{"no real-time clock", nil, machine(func(s *system) { s.rtc = func() (bool, bool) { return false, true } }), "clock rtc", doubt, ""},
-		{"state directory open to others", chmod(dir, 0o755), nil, "state dir", bad, "0755"},
-		{"read-only disk", nil, disk(func(f *diskFacts) { f.readOnly = true }), "disk", bad, "read-only"},
-		{"FAT", nil, disk(func(f *diskFacts) { f.kind, f.noLocks = "vfat", true }), "disk", bad, "vfat"},
-		{"NFS", nil, disk(func(f *diskFacts) { f.kind, f.network = "nfs", true }), "disk", doubt, "network"},
-		{"state in memory", nil, disk(func(f *diskFacts) { f.kind, f.volatileMemory = "tmpfs", true }), "disk", doubt, "memory"},
-		{"disk that does not sync", nil, machine(func(s *system) { s.write = func(string) error { return errors.New("fsync: input/output error") } }), "disk write", bad, "fsync"},
-		{"full disk", nil, disk(func(f *diskFacts) { f.free = 1000 }), "disk space", bad, "1.0 kB free"},
-		{"nearly full disk", nil, disk(func(f *diskFacts) { f.free = 10 << 20 }), "disk space", doubt, ""},
-		{"no inodes", nil, disk(func(f *diskFacts) { f.inodes = 3 }), "disk inodes", bad, ""},
-		{"newest state document damaged", edit(newest, flip), nil, "state", doubt, "checksum"},
-		{"record that is stale", nil, func(x *doctor) { x.now = x.now.Add(10 * 24 * time.Hour) }, "record prod", doubt, "STALE"},
-		{"accepted record altered", edit(filepath.Join(dir, "blobs", "sha256", doc.Channels["prod"].Record.Hex()), flip), nil, "record prod", bad, "does not match its digest"},
-		{"module altered", edit(module, flip), nil, "files prod", bad, "does not match its digest"},
-		{"former manifest gone", func() func() { return gone(t, filepath.Join(dir, "blobs", "sha256", v1.Digest.Hex())) }, nil, "files prod", doubt, "no such file"},
-		{"journal altered", edit(journalPath(cfg), func(b []byte) []byte { return bytes.Replace(b, []byte(`"seq":1`), []byte(`"seq":7`), 1) }), nil, "journal", bad, "damaged"},
-		{"journal half-written", edit(journalPath(cfg), func(b []byte) []byte { return append(b, "0000"...) }), nil, "journal", doubt, "being written"},
+		{"configuration that is no JSON", edit(d.cfg, func(b []byte) []byte { return b[:len(b)/2] }), nil, "config", doctor.Bad, ""},
+		{"configuration that others may write", chmod(d.cfg, 0o666), nil, "config", doctor.Bad, "0666"},
+		{"key that others may read", chmod(cfg.Key, 0o644), nil, "key", doctor.Bad, "may be read by others"},
+		{"key that is no key", edit(cfg.Key, flip), nil, "key", doctor.Bad, ""},
+		{"trust document altered", edit(cfg.Trust.File, flip), nil, "trust", doctor.Bad, ""},
+		{"trust document about to expire", nil, func(x *doctor.Doctor) { x.Now = x.Now.Add(50 * 24 * time.Hour) }, "trust", doctor.Doubt, "expires in"},
+		{"trust document expired", nil, func(x *doctor.Doctor) { x.Now = x.Now.Add(61 * 24 * time.Hour) }, "trust", doctor.Doubt, "expired"},
+		{"clock behind", nil, func(x *doctor.Doctor) { x.Now = x.Now.Add(-50 * time.Hour) }, "clock", doctor.Doubt, "behind the last signed time"},
+		{"clock not synchronised", nil, machine(func(s *doctor.System) { s.Synced = func() (bool, bool) { return false, true } }), "clock sync", doctor.Doubt, ""},
+		{"no real-time clock", nil, machine(func(s *doctor.System) { s.RTC = func() (bool, bool) { return false, true } }), "clock rtc", doctor.Doubt, ""},
+		{"state directory open to others", chmod(dir, 0o755), nil, "state dir", doctor.Bad, "0755"},
+		{"read-only disk", nil, disk(func(f *doctor.DiskFacts) { f.ReadOnly = true }), "disk", doctor.Bad, "read-only"},
+		{"FAT", nil, disk(func(f *doctor.DiskFacts) { f.Kind, f.NoLocks = "vfat", true }), "disk", doctor.Bad, "vfat"},
+		{"NFS", nil, disk(func(f *doctor.DiskFacts) { f.Kind, f.Network = "nfs", true }), "disk", doctor.Doubt, "network"},
+		{"state in memory", nil, disk(func(f *doctor.DiskFacts) { f.Kind, f.VolatileMemory = "tmpfs", true }), "disk", doctor.Doubt, "memory"},
+		{"disk that does not sync", nil, machine(func(s *doctor.System) {
+			s.Write = func(string) error { return errors.New("fsync: input/output error") }
+		}), "disk write", doctor.Bad, "fsync"},
+		{"full disk", nil, disk(func(f *doctor.DiskFacts) { f.Free = 1000 }), "disk space", doctor.Bad, "1.0 kB free"},
+		{"nearly full disk", nil, disk(func(f *doctor.DiskFacts) { f.Free = 10 << 20 }), "disk space", doctor.Doubt, ""},
+		{"no inodes", nil, disk(func(f *doctor.DiskFacts) { f.Inodes = 3 }), "disk inodes", doctor.Bad, ""},
+		{"newest state document damaged", edit(newest, flip), nil, "state", doctor.Doubt, "checksum"},
+		{"record that is stale", nil, func(x *doctor.Doctor) { x.Now = x.Now.Add(10 * 24 * time.Hour) }, "record prod", doctor.Doubt, "STALE"},
+		{"accepted record altered", edit(filepath.Join(dir, "blobs", "sha256", doc.Channels["prod"].Record.Hex()), flip), nil, "record prod", doctor.Bad, "does not match its digest"},
+		{"module altered", edit(module, flip), nil, "files prod", doctor.Bad, "does not match its digest"},
+		{"former manifest gone", func() func() { return gone(t, filepath.Join(dir, "blobs", "sha256", v1.Digest.Hex())) }, nil, "files prod", doctor.Doubt, "no such file"},
+		{"journal altered", edit(config.JournalPath(cfg), func(b []byte) []byte { return bytes.Replace(b, []byte(`"seq":1`), []byte(`"seq":7`), 1) }), nil, "journal", doctor.Bad, "damaged"},
+		{"journal half-written", edit(config.JournalPath(cfg), func(b []byte) []byte { return append(b, "0000"...) }), nil, "journal", doctor.Doubt, "being written"},
 		{"journal put aside", func() func() {
-			f := journalPath(cfg) + ".damaged-1"
+			f := config.JournalPath(cfg) + ".damaged-1"
 			if err := os.WriteFile(f, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			return func() { _ = os.Remove(f) }
-		}, nil, "journal", doubt, "put aside"},
-		{"cache that others may write", chmod(filepath.Join(dir, "cache"), 0o777), nil, "compile cache", bad, "0777"},
-		{"cache secret that others may read", chmod(filepath.Join(dir, "cache.secret"), 0o644), nil, "compile cache", bad, "0644"},
-		{"registry gone", nil, func(x *doctor) {
-			x.reach = func(context.Context, *channelConfig, carrierConfig) (string, error) {
+		}, nil, "journal", doctor.Doubt, "put aside"},
+		{"cache that others may write", chmod(filepath.Join(dir, "cache"), 0o777), nil, "compile cache", doctor.Bad, "0777"},
+		{"cache secret that others may read", chmod(filepath.Join(dir, "cache.secret"), 0o644), nil, "compile cache", doctor.Bad, "0644"},
+		{"registry gone", nil, func(x *doctor.Doctor) {
+			x.Reach = func(context.Context, *config.Channel, config.Carrier) (string, error) {
 				return "", diag.Wrap(diag.Registry, syscall.ECONNREFUSED, "HEAD")
 			}
-		}, "carrier prod", bad, "refused"},
-		{"registry at a port where nobody listens", configure(func(c *config) { c.Channels[0].Registry = "127.0.0.1:1" }), nil, "carrier prod", bad, ""},
-		{"folder that nobody has brought", configure(func(c *config) {
+		}, "carrier prod", doctor.Bad, "refused"},
+		{"registry at a port where nobody listens", configure(func(c *config.Config) { c.Channels[0].Registry = "127.0.0.1:1" }), nil, "carrier prod", doctor.Bad, ""},
+		{"folder that nobody has brought", configure(func(c *config.Config) {
 			c.Channels[0].Registry, c.Channels[0].Repo = "", ""
-			c.Channels[0].Carriers = []carrierConfig{{Folder: filepath.Join(home, "stick")}}
-		}), nil, "carrier prod", skipped, "not there now"},
-		{"port in use", configure(func(c *config) { c.Listen = busy.Addr().String() }), nil, "port", bad, "in use"},
-		{"client certificate expired", configure(func(c *config) { c.Channels[0].ClientCert = old }), func(x *doctor) { x.offline = true }, "certificate", bad, "expired"},
-		{"authority about to end", configure(func(c *config) { c.Channels[0].CAFile = ending }), func(x *doctor) { x.offline = true }, "certificate", doubt, "ends on"},
-		{"file that holds no certificate", configure(func(c *config) { c.Channels[0].CAFile = c.Key }), func(x *doctor) { x.offline = true }, "certificate", bad, "no certificate"},
-		{"no compiled code", nil, machine(func(s *system) {
-			s.engine = func(context.Context, engine.Mode) (engine.Mode, error) { return engine.Interpreter, nil }
-		}), "engine", doubt, "interpreted"},
-		{"compiler demanded and not allowed", nil, machine(func(s *system) {
-			s.engine = func(context.Context, engine.Mode) (engine.Mode, error) {
+			c.Channels[0].Carriers = []config.Carrier{{Folder: filepath.Join(home, "stick")}}
+		}), nil, "carrier prod", doctor.Skipped, "not there now"},
+		{"port in use", configure(func(c *config.Config) { c.Listen = busy.Addr().String() }), nil, "port", doctor.Bad, "in use"},
+		{"client certificate expired", configure(func(c *config.Config) { c.Channels[0].ClientCert = old }), func(x *doctor.Doctor) { x.Offline = true }, "certificate", doctor.Bad, "expired"},
+		{"authority about to end", configure(func(c *config.Config) { c.Channels[0].CAFile = ending }), func(x *doctor.Doctor) { x.Offline = true }, "certificate", doctor.Doubt, "ends on"},
+		{"file that holds no certificate", configure(func(c *config.Config) { c.Channels[0].CAFile = c.Key }), func(x *doctor.Doctor) { x.Offline = true }, "certificate", doctor.Bad, "no certificate"},
+		{"no compiled code", nil, machine(func(s *doctor.System) {
+			s.Engine = func(context.Context, engine.Mode) (engine.Mode, error) { return engine.Interpreter, nil }
+		}), "engine", doctor.Doubt, "interpreted"},
+		{"compiler demanded and not allowed", nil, machine(func(s *doctor.System) {
+			s.Engine = func(context.Context, engine.Mode) (engine.Mode, error) {
 				return 0, errors.New("mprotect: permission denied")
 			}
-		}), "engine", bad, "mprotect"},
-		{"few descriptors", nil, machine(func(s *system) { s.limits = func(int) limitFacts { return limitFacts{descriptors: 256} } }), "descriptors", doubt, "256"},
-		{"little memory", nil, machine(func(s *system) {
-			s.limits = func(int) limitFacts { return limitFacts{memory: 100 << 20, memoryBy: "the control group /x"} }
-		}), "memory", doubt, "105 MB"},
-		{"hardly any memory", nil, machine(func(s *system) {
-			s.limits = func(int) limitFacts { return limitFacts{memory: 10 << 20, memoryBy: "x"} }
-		}), "memory", bad, ""},
+		}), "engine", doctor.Bad, "mprotect"},
+		{"few descriptors", nil, machine(func(s *doctor.System) {
+			s.Limits = func(int) doctor.LimitFacts { return doctor.LimitFacts{Descriptors: 256} }
+		}), "descriptors", doctor.Doubt, "256"},
+		{"little memory", nil, machine(func(s *doctor.System) {
+			s.Limits = func(int) doctor.LimitFacts {
+				return doctor.LimitFacts{Memory: 100 << 20, MemoryBy: "the control group /x"}
+			}
+		}), "memory", doctor.Doubt, "105 MB"},
+		{"hardly any memory", nil, machine(func(s *doctor.System) {
+			s.Limits = func(int) doctor.LimitFacts { return doctor.LimitFacts{Memory: 10 << 20, MemoryBy: "x"} }
+		}), "memory", doctor.Bad, ""},
 		{"state of another device", func() func() {
 			return edit(cfg.Key, func([]byte) []byte { return otherKey(t) })()
-		}, nil, "state", bad, "belongs to device"},
+		}, nil, "state", doctor.Bad, "belongs to device"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.breaks != nil {
@@ -271,10 +288,10 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 			x := diagnose(c.with)
 			f := find(x, c.check, c.status)
 			if f == nil || !strings.Contains(f.What, c.what) {
-				t.Errorf("%s %s with %q is missing in %+v", c.check, c.status, c.what, x.results)
+				t.Errorf("%s %s with %q is missing in %+v", c.check, c.status, c.what, x.Checks)
 			}
 			var b bytes.Buffer
-			if err := printDiagnosis(&b, x.results, 100); err != nil {
+			if err := doctor.Print(&b, x.Checks, 100); err != nil {
 				t.Fatal(err)
 			}
 			for l := range strings.Lines(b.String()) {
@@ -289,8 +306,8 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 	if got := diag.CodeOf(err); got != diag.OK && !strings.Contains(out, `"status": "fail"`) {
 		t.Errorf("exit code %d: %v\n%s", got, err, out)
 	}
-	var x diagnosis
-	if err := json.Unmarshal([]byte(out), &x); err != nil || x.Schema != schemaDoctor || len(x.Checks) < 15 || x.AgentRunning {
+	var x doctor.Diagnosis
+	if err := json.Unmarshal([]byte(out), &x); err != nil || x.Schema != doctor.Schema || len(x.Checks) < 15 || x.AgentRunning {
 		t.Errorf("%v: %s", err, out)
 	}
 	undo := edit(module, flip)()

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,18 +21,18 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
-	"github.com/waybill-ml/waybill/edge-runtime/probe"
+	"github.com/waybill-ml/waybill/edge-runtime/enroll"
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/fleet"
 	"github.com/waybill-ml/waybill/oci/registry"
-	ociserver "github.com/waybill-ml/waybill/oci/server"
 	"github.com/waybill-ml/waybill/oci/trust"
 	"github.com/waybill-ml/waybill/oci/verify/verifytest"
-	"github.com/waybill-ml/waybill/packager/build"
 )
 
 // TestMain lets the test binary be waybill-edge itself, so that tests run a real second process without a build.
@@ -42,223 +41,6 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	os.Exit(m.Run())
-}
-
-const modelName = "churn" // of verifytest's world
-
-// publisher is the other side: an embedded registry and the keys of a verifytest world whose time is now.
-type publisher struct {
-	*verifytest.World
-	t    *testing.T
-	repo *registry.Remote
-	host string
-	head *channel.Head
-
-	mu    sync.Mutex
-	alter artifact.Digest // blob that is served with one byte changed
-}
-
-func newPublisher(t *testing.T) *publisher {
-	t.Helper()
-	p := &publisher{World: verifytest.New(t), t: t}
-	p.Now = time.Now().UTC().Truncate(time.Second)
-	p.Doc.Issued, p.Doc.Expires = p.Now.Add(-time.Hour), p.Now.Add(24*time.Hour)
-	s, err := ociserver.New(t.TempDir(), ociserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.mu.Lock()
-		alter := p.alter
-		p.mu.Unlock()
-		if alter == "" || r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, string(alter)) {
-			s.ServeHTTP(w, r)
-			return
-		}
-		rec := httptest.NewRecorder()
-		s.ServeHTTP(rec, r)
-		b := rec.Body.Bytes()
-		b[len(b)/2] ^= 1
-		w.WriteHeader(rec.Code)
-		_, _ = w.Write(b)
-	}))
-	t.Cleanup(func() {
-		h.Close()
-		_ = s.Close()
-	})
-	p.host = strings.TrimPrefix(h.URL, "http://")
-	if p.repo, err = registry.NewRemote(p.host, "ml/churn", registry.RemoteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// compiled caches compiled examples for the whole test run: compiling is not what is tested here.
-var compiled sync.Map
-
-// pack compiles an example, records its golden vectors with the engine, and pushes the artifact.
-func (p *publisher) pack(example string) channel.Target {
-	p.t.Helper()
-	type files struct{ module, weights, iface, golden []byte }
-	v, ok := compiled.Load(example)
-	if !ok {
-		raw, err := exampleModel(example)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		m, err := build.Compile(p.t.Context(), build.Source{Path: "model.onnx", Data: raw}, build.Options{Name: modelName, Version: example})
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		iface, err := artifact.Canonical(m.Interface)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		v = files{m.Code, m.Weights, iface, p.golden(m)}
-		compiled.Store(example, v)
-	}
-	f := v.(files)
-	ctx := p.t.Context()
-	var ls []artifact.Layer
-	for _, x := range []struct {
-		path string
-		role artifact.Role
-		data []byte
-	}{{"model.wasm", artifact.RoleModule, f.module}, {"weights.bin", artifact.RoleWeights, f.weights}, {"interface.json", artifact.RoleInterface, f.iface}, {"golden.json", artifact.RoleGolden, f.golden}} {
-		if x.data == nil {
-			continue
-		}
-		d, err := registry.PushBytes(ctx, p.repo, "application/octet-stream", x.data)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		l := artifact.Layer{Role: x.role, Path: x.path, Digest: d.Digest, Size: d.Size}
-		switch x.role {
-		case artifact.RoleModule:
-			l.Target = artifact.TargetAny
-		case artifact.RoleGolden:
-			l.Personal = artifact.PersonalNone
-		}
-		ls = append(ls, l)
-	}
-	manifest, cfg, err := artifact.BuildModel(artifact.Config{Descriptor: artifact.ModelDescriptor{Name: modelName, Version: example}}, ls, nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if _, err := registry.PushBytes(ctx, p.repo, artifact.MediaTypeConfig, cfg); err != nil {
-		p.t.Fatal(err)
-	}
-	d, err := p.repo.PushManifest(ctx, manifest, artifact.MediaTypeManifest, example)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return channel.Target{Name: modelName, Repo: "ml/churn", Digest: d.Digest, Size: d.Size, Version: example}
-}
-
-// golden records what the module computes for a few rows.
-func (p *publisher) golden(m *build.Model) []byte {
-	p.t.Helper()
-	ctx := p.t.Context()
-	e, err := engine.New(ctx, engine.Config{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer e.Close(ctx)
-	loaded, err := e.Load(ctx, m.Code, engine.WeightsSource{Bytes: m.Weights}, m.Interface)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	g := artifact.Golden{Schema: artifact.GoldenSchema}
-	for n := range 4 {
-		in := row(n)
-		outs, err := loaded.Run(ctx, []engine.Tensor{in})
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		v := artifact.GoldenVector{Name: fmt.Sprint("row ", n), Inputs: []artifact.GoldenTensor{probe.ToGolden(m.Interface.Inputs[0].Name, in)}}
-		for i, o := range outs {
-			v.Expected = append(v.Expected, probe.ToGolden(m.Interface.Outputs[i].Name, o))
-		}
-		g.Vectors = append(g.Vectors, v)
-	}
-	b, err := artifact.Canonical(g)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return b
-}
-
-func row(n int) engine.Tensor {
-	v := make([]float32, 30)
-	for i := range v {
-		v[i] = float32((i*37+n*11)%50) / 2
-	}
-	return engine.Of(v, 1, 30)
-}
-
-// change is the input for the next record, with its evidence pushed.
-func (p *publisher) change(target channel.Target, edit ...func(*evidence.VSA)) channel.Change {
-	p.t.Helper()
-	c := p.Change(target)
-	vsa := p.VSA()
-	if p.head != nil {
-		vsa.Waybill.Basis = evidence.Basis{Channel: "prod", Seq: p.head.Record.Seq, Champion: p.head.Record.Target.Digest}
-	}
-	for _, e := range edit {
-		e(vsa)
-	}
-	rel, verdict := p.Release(modelName, target.Digest), p.SignVSA(target.Digest, vsa)
-	c.Evidence = nil
-	subject := artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: target.Digest, Size: target.Size}
-	for _, x := range []struct {
-		typ string
-		b   []byte
-	}{{evidence.TypeRelease, rel}, {evidence.TypeVSA, verdict}} {
-		if _, err := p.repo.Attach(p.t.Context(), subject, x.b, x.typ); err != nil {
-			p.t.Fatal(err)
-		}
-		c.Evidence = append(c.Evidence, verifytest.Ref(x.typ, target.Digest, x.b))
-	}
-	return c
-}
-
-func (p *publisher) publish(c channel.Change) {
-	p.t.Helper()
-	r, err := channel.Next(p.head, c)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.push(r)
-}
-
-func (p *publisher) push(r *channel.Record) {
-	p.t.Helper()
-	head, raw := p.SignRecord(trust.RoleDeployer, r)
-	p.tag(raw, channel.SeqTag("prod", r.Seq))
-	p.tag(raw, channel.Tag("prod"))
-	p.head = head
-}
-
-func (p *publisher) tag(raw []byte, tag string) {
-	p.t.Helper()
-	ctx := p.t.Context()
-	d, err := registry.PushBytes(ctx, p.repo, artifact.MediaTypeBundle, raw)
-	if err == nil {
-		_, err = registry.PushBytes(ctx, p.repo, artifact.MediaTypeEmpty, []byte(artifact.EmptyConfig))
-	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	m, err := json.Marshal(artifact.Manifest{
-		SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, ArtifactType: artifact.MediaTypeChannel,
-		Config: artifact.Descriptor{MediaType: artifact.MediaTypeEmpty, Digest: artifact.EmptyDigest, Size: 2}, Layers: []artifact.Descriptor{d},
-	})
-	if err == nil {
-		_, err = p.repo.PushManifest(ctx, m, artifact.MediaTypeManifest, tag)
-	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
 }
 
 // edge is one enrolled device with its process.
@@ -274,16 +56,16 @@ type edge struct {
 	exit chan error
 }
 
-func enrolled(t *testing.T, p *publisher, trial trialConfig) *edge {
+func enrolled(t *testing.T, p *edgetest.Publisher, trial config.Trial) *edge {
 	t.Helper()
 	d := &edge{t: t, dir: t.TempDir()}
 	ref := p.TrustRef()
-	prov, err := json.Marshal(provisioning{
-		Schema: schemaProvisioning, Class: "edge-s", Listen: "127.0.0.1:0",
-		Trust: provisionedTrust{Bundle: p.Trust(), Version: ref.Version, Digest: ref.Digest},
-		Channels: []channelConfig{{
-			Name: "prod", Env: "prod", Registry: p.host, Repo: "ml/churn", Model: modelName, ResourceURI: "waybill:ml/churn",
-			Interval: duration(time.Hour), Trial: trial, // polls are asked for
+	prov, err := json.Marshal(config.Provisioning{
+		Schema: config.SchemaProvisioning, Class: "edge-s", Listen: "127.0.0.1:0",
+		Trust: config.ProvisionedTrust{Bundle: p.Trust(), Version: ref.Version, Digest: ref.Digest},
+		Channels: []config.Channel{{
+			Name: "prod", Env: "prod", Registry: p.Host, Repo: "ml/churn", Model: edgetest.Model, ResourceURI: "waybill:ml/churn",
+			Interval: config.Duration(time.Hour), Trial: trial, // polls are asked for
 		}},
 	})
 	if err != nil {
@@ -401,11 +183,11 @@ func (d *edge) status() agent.ChannelStatus {
 
 // infer asks the served model and returns the digest that answered.
 func (d *edge) infer() (artifact.Digest, error) {
-	data, err := engine.Values[float32](row(1))
+	data, err := engine.Values[float32](edgetest.Row(1))
 	if err != nil {
 		return "", err
 	}
-	meta, err := http.Get(d.addr + "/v2/models/" + modelName)
+	meta, err := http.Get(d.addr + "/v2/models/" + edgetest.Model)
 	if err != nil {
 		return "", err
 	}
@@ -421,7 +203,7 @@ func (d *edge) infer() (artifact.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.Post(d.addr+"/v2/models/"+modelName+"/infer", "application/json", bytes.NewReader(body))
+	resp, err := http.Post(d.addr+"/v2/models/"+edgetest.Model+"/infer", "application/json", bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}
@@ -437,14 +219,14 @@ func (d *edge) infer() (artifact.Digest, error) {
 // request, attacks that are refused, an update that breaks its latency budget and is undone, rollback by record and by hand,
 // restart without network.
 func TestEndToEnd(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2, v3 := p.pack("v1"), p.pack("v2"), p.pack("v3")
-	d := enrolled(t, p, trialConfig{Duration: duration(300 * time.Millisecond), MinRequests: 5, MaxErrorRate: 0.01, P99: duration(time.Minute)})
+	p := edgetest.NewPublisher(t)
+	v1, v2, v3 := p.Pack("v1"), p.Pack("v2"), p.Pack("v3")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(300 * time.Millisecond), MinRequests: 5, MaxErrorRate: 0.01, P99: config.Duration(time.Minute)})
 	d.start()
 	if _, err := d.infer(); err == nil {
 		t.Error("it answers before anything was activated")
 	}
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if out, err := d.do("poll"); err != nil {
 		t.Fatalf("poll: %v\n%s\n%s", err, out, d.log)
 	}
@@ -470,7 +252,7 @@ func TestEndToEnd(t *testing.T) {
 			}
 		})
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	if _, err := d.do("poll"); err != nil {
 		t.Errorf("update: %v\n%s", err, d.log)
 	}
@@ -488,11 +270,11 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("attacks", func(t *testing.T) { attacks(t, p, d, v2, v3) })
 
 	// By record, then by hand, then by hand to a digest.
-	r, err := channel.RollBack(p.head, v1.Digest, "recall fell", p.change(v1))
+	r, err := channel.RollBack(p.Head, v1.Digest, "recall fell", p.Change(v1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.push(r)
+	p.Push(r)
 	if _, err := d.do("poll"); err != nil {
 		t.Errorf("rollback by record: %v", err)
 	}
@@ -514,11 +296,11 @@ func TestEndToEnd(t *testing.T) {
 
 	// The device's own word reaches the registry, and no list of what is attached to a model.
 	id := fleetID(t, d)
-	eventually(t, "the newest status report stands under the device's tag", func() bool {
-		m, _, err := p.repo.GetBounded(t.Context(), fleet.StatusTag("prod", id), artifact.MaxManifest)
+	edgetest.Eventually(t, "the newest status report stands under the device's tag", func() bool {
+		m, _, err := p.Repo.GetBounded(t.Context(), fleet.StatusTag("prod", id), artifact.MaxManifest)
 		return err == nil && bytes.Contains(m, []byte(evidence.TypeStatus))
 	})
-	refs, err := p.repo.Referrers(t.Context(), v2.Digest)
+	refs, err := p.Repo.Referrers(t.Context(), v2.Digest)
 	if err != nil || len(refs) == 0 {
 		t.Fatal(len(refs), err)
 	}
@@ -566,7 +348,7 @@ func TestEndToEnd(t *testing.T) {
 }
 
 // attacks are refused with their reason; what serves goes on.
-func attacks(t *testing.T, p *publisher, d *edge, serving, target channel.Target) {
+func attacks(t *testing.T, p *edgetest.Publisher, d *edge, serving, target channel.Target) {
 	check := func(name, reason string) {
 		t.Helper()
 		_, err := d.do("poll")
@@ -581,21 +363,21 @@ func attacks(t *testing.T, p *publisher, d *edge, serving, target channel.Target
 		}
 	}
 	// A verdict for staging.
-	p.publish(p.change(target, func(v *evidence.VSA) { v.Waybill.Environment = "staging" }))
+	p.Publish(p.Change(target, func(v *evidence.VSA) { v.Waybill.Environment = "staging" }))
 	check("verdict for staging", "environment staging, not prod")
 	// A release that nobody signed as publisher.
-	c := p.change(target)
-	fake := p.Keys[trust.RoleEvaluator].Sign(t, evidence.TypeRelease, modelName, target.Digest, struct{}{})
+	c := p.Change(target)
+	fake := p.Keys[trust.RoleEvaluator].Sign(t, evidence.TypeRelease, edgetest.Model, target.Digest, struct{}{})
 	subject := artifact.Descriptor{MediaType: artifact.MediaTypeManifest, Digest: target.Digest, Size: target.Size}
-	if _, err := p.repo.Attach(t.Context(), subject, fake, evidence.TypeRelease); err != nil {
+	if _, err := p.Repo.Attach(t.Context(), subject, fake, evidence.TypeRelease); err != nil {
 		t.Fatal(err)
 	}
 	c.Evidence[0] = verifytest.Ref(evidence.TypeRelease, target.Digest, fake)
-	p.publish(c)
+	p.Publish(c)
 	check("release by the evaluator", "wrong-role")
 	// One byte of a layer altered on the way.
-	p.publish(p.change(target))
-	m, _, err := registry.ReadModel(t.Context(), p.repo, string(target.Digest))
+	p.Publish(p.Change(target))
+	m, _, err := registry.ReadModel(t.Context(), p.Repo, string(target.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -603,24 +385,24 @@ func attacks(t *testing.T, p *publisher, d *edge, serving, target channel.Target
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.mu.Lock()
-	p.alter = module.Digest
-	p.mu.Unlock()
+	p.Mu.Lock()
+	p.Alter = module.Digest
+	p.Mu.Unlock()
 	check("altered layer", "digest")
-	p.mu.Lock()
-	p.alter = ""
-	p.mu.Unlock()
+	p.Mu.Lock()
+	p.Alter = ""
+	p.Mu.Unlock()
 	// An older record again.
-	raw, _, err := p.repo.GetBounded(t.Context(), channel.SeqTag("prod", 1), artifact.MaxManifest)
+	raw, _, err := p.Repo.GetBounded(t.Context(), channel.SeqTag("prod", 1), artifact.MaxManifest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.repo.PushManifest(t.Context(), raw, artifact.MediaTypeManifest, channel.Tag("prod")); err != nil {
+	if _, err := p.Repo.PushManifest(t.Context(), raw, artifact.MediaTypeManifest, channel.Tag("prod")); err != nil {
 		t.Fatal(err)
 	}
 	check("replayed record", "older than the one accepted")
 	// The registry as it was: the next record goes through again.
-	p.publish(p.change(serving))
+	p.Publish(p.Change(serving))
 	if _, err := d.do("poll"); err != nil {
 		t.Errorf("after the attacks: %v", err)
 	}
@@ -628,12 +410,12 @@ func attacks(t *testing.T, p *publisher, d *edge, serving, target channel.Target
 
 // A model that is too slow for its device goes back by itself while requests go on, and says why.
 func TestLatencyBudget(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
 	// No model meets this budget; what is tested is the way back, not the machine.
-	d := enrolled(t, p, trialConfig{Duration: duration(20 * time.Second), MinRequests: 5, MaxErrorRate: 0.01, P99: duration(time.Nanosecond)})
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(20 * time.Second), MinRequests: 5, MaxErrorRate: 0.01, P99: config.Duration(time.Nanosecond)})
 	d.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	answer := make(chan error, 1)
 	go func() {
 		_, err := d.do("poll")
@@ -672,13 +454,13 @@ func TestLatencyBudget(t *testing.T) {
 	}
 	edit(`"p99": "1ns"`, `"p99": "0s"`)
 	edit(`"duration": "20s"`, `"duration": "1ms"`)
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}
 	edit(`"p99": "0s"`, `"p99": "1ns"`)
 	edit(`"duration": "1ms"`, `"duration": "20s"`)
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	go func() {
 		_, err := d.do("poll")
 		answer <- err
@@ -715,11 +497,11 @@ func TestLatencyBudget(t *testing.T) {
 
 // kill -9 in the middle of a trial: the old model serves after the restart, and the new one is not tried again.
 func TestKillInTrial(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond), MinRequests: 5, MaxErrorRate: 0.01})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond), MinRequests: 5, MaxErrorRate: 0.01})
 	d.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}
@@ -731,7 +513,7 @@ func TestKillInTrial(t *testing.T) {
 	if err := os.WriteFile(d.cfg, bytes.Replace(raw, []byte(`"duration": "1ms"`), []byte(`"duration": "1h0m0s"`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	d.start()
 	asked := make(chan struct{})
 	go func() { defer close(asked); _, _ = d.do("poll") }() // it waits for the end of a trial that the kill below cuts short
@@ -793,14 +575,14 @@ func TestBadInput(t *testing.T) {
 	check(diag.Usage, "config.json:2", "run", "--config", cfg)
 	put(`{"state":"state","listen":"127.0.0.1:0","class":"a","trust":{"file":"t","version":1,"digest":"sha256:ab"}}`)
 	check(diag.Usage, "trust.digest", "run", "--config", cfg)
-	check(diag.Usage, "not a sha256 digest", "rollback", "--config", enrolled(t, newPublisher(t), trialConfig{}).cfg, "--to", "v1")
+	check(diag.Usage, "not a sha256 digest", "rollback", "--config", enrolled(t, edgetest.NewPublisher(t), config.Trial{}).cfg, "--to", "v1")
 
 	// A trust document that is not the pinned one.
-	p := newPublisher(t)
+	p := edgetest.NewPublisher(t)
 	ref := p.TrustRef()
-	b, err := json.Marshal(provisioning{
-		Schema: schemaProvisioning, Class: "edge-s", Trust: provisionedTrust{Bundle: p.Trust(), Version: ref.Version, Digest: artifact.DigestOf(nil)},
-		Channels: []channelConfig{{Name: "prod", Env: "prod", Registry: "localhost:1", Repo: "a", Model: "m", ResourceURI: "waybill:a/m"}},
+	b, err := json.Marshal(config.Provisioning{
+		Schema: config.SchemaProvisioning, Class: "edge-s", Trust: config.ProvisionedTrust{Bundle: p.Trust(), Version: ref.Version, Digest: artifact.DigestOf(nil)},
+		Channels: []config.Channel{{Name: "prod", Env: "prod", Registry: "localhost:1", Repo: "a", Model: "m", ResourceURI: "waybill:a/m"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -817,7 +599,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	d := enrolled(t, p, trialConfig{})
+	d := enrolled(t, p, config.Trial{})
 	raw, err := os.ReadFile(d.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -826,7 +608,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(diag.Failure, "listen on "+l.Addr().String(), "run", "--config", d.cfg)
-	check(diag.NotFound, "has not run yet", "verify-journal", "--config", enrolled(t, p, trialConfig{}).cfg)
+	check(diag.NotFound, "has not run yet", "verify-journal", "--config", enrolled(t, p, config.Trial{}).cfg)
 }
 
 // The key stays when a device is enrolled again, and its mode is looked at.
@@ -864,15 +646,15 @@ func TestEnrollAgain(t *testing.T) {
 
 // The flags give the same configuration as a provisioning file.
 func TestEnrollByFlags(t *testing.T) {
-	p := newPublisher(t)
-	want := enrolled(t, p, trialConfig{Duration: duration(time.Minute), MinRequests: 20, MaxErrorRate: 0.01, P99: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	want := enrolled(t, p, config.Trial{Duration: config.Duration(time.Minute), MinRequests: 20, MaxErrorRate: 0.01, P99: config.Duration(time.Millisecond)})
 	dir := t.TempDir()
 	file, out := filepath.Join(dir, "trust.signed"), filepath.Join(dir, "edge")
 	if err := os.WriteFile(file, p.Trust(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"enroll", "--out", out, "--class", "edge-s", "--label", "site=a", "--listen", "127.0.0.1:0", "--trust", file,
-		"--follow", p.host + "/ml/churn", "--interval", "1h", "--p99", "1ms"}
+		"--follow", p.Host + "/ml/churn", "--interval", "1h", "--p99", "1ms"}
 	if _, err := command1(t, append(args, "--trust-digest", string(p.TrustRef().Digest))...); err != nil {
 		t.Fatal(err)
 	}
@@ -905,7 +687,7 @@ func TestEnrollByFlags(t *testing.T) {
 // fleetID is the id of a device.
 func fleetID(t *testing.T, d *edge) string {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(filepath.Dir(d.cfg), requestFile))
+	raw, err := os.ReadFile(filepath.Join(filepath.Dir(d.cfg), enroll.RequestFile))
 	if err != nil {
 		t.Fatal(err)
 	}

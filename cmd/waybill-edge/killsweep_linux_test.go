@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -99,18 +101,18 @@ func TestKillSweep(t *testing.T) {
 	if testing.Short() {
 		runs = min(runs, 2)
 	}
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	base := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	base := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond)})
 	base.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := base.do("poll"); err != nil {
 		t.Fatal(err)
 	}
 	if err := base.stop(); err != nil {
 		t.Fatal(err)
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	fresh := func() *edge {
 		t.Helper()
 		d := &edge{t: t, dir: t.TempDir()}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/policy/bundle"
 	policydevice "github.com/waybill-ml/waybill/policy/device"
@@ -43,9 +45,9 @@ func host(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-func (d *edge) configure(edit func(c *config)) {
+func (d *edge) configure(edit func(c *config.Config)) {
 	d.t.Helper()
-	c, err := loadConfig(d.cfg)
+	c, err := config.Load(d.cfg)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -62,12 +64,12 @@ func (d *edge) configure(edit func(c *config)) {
 // The example policy on a device with a real process: it waits at 12 % of battery, downloads at 80 %, and activates when there is
 // memory for the model; a restart serves what it had; a policy that nobody pinned, or that is broken, allows nothing.
 func TestDevicePolicy(t *testing.T) {
-	p := newPublisher(t)
+	p := edgetest.NewPublisher(t)
 	m := examplePolicy(t)
 	p.Doc.Policies = append(p.Doc.Policies, m.Digest)
-	d := enrolled(t, p, trialConfig{Duration: duration(10 * time.Millisecond), MinRequests: 1000, MaxErrorRate: 0.5})
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	p.publish(p.change(v1))
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(10 * time.Millisecond), MinRequests: 1000, MaxErrorRate: 0.5})
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	p.Publish(p.Change(v1))
 	d.start()
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err, d.log)
@@ -90,11 +92,11 @@ func TestDevicePolicy(t *testing.T) {
 		}
 	}
 	write(m.Code)
-	d.configure(func(c *config) {
-		c.DevicePolicy, c.Sensors = "device-policy.wasm", sensorConfig{Root: root, Metered: []string{}}
+	d.configure(func(c *config.Config) {
+		c.DevicePolicy, c.Sensors = "device-policy.wasm", config.Sensors{Root: root, Metered: []string{}}
 		c.Labels["hours"] = "any" // whatever the clock says while this test runs
 	})
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 
 	waits := func(why string) {
 		t.Helper()
@@ -173,20 +175,20 @@ func TestDevicePolicy(t *testing.T) {
 }
 
 func TestEnrollDevicePolicy(t *testing.T) {
-	p := newPublisher(t)
+	p := edgetest.NewPublisher(t)
 	m := examplePolicy(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "p.wasm")
 	if err := os.WriteFile(file, m.Code, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := enrolled(t, p, trialConfig{})
+	d := enrolled(t, p, config.Trial{})
 	out := filepath.Join(dir, "edge")
 	prov := filepath.Join(d.dir, "provisioning.json")
 	if _, err := command1(t, "enroll", "--out", out, "--provision", prov, "--device-policy", file); err != nil {
 		t.Fatal(err)
 	}
-	c, err := loadConfig(filepath.Join(out, "config.json"))
+	c, err := config.Load(filepath.Join(out, "config.json"))
 	if err != nil || c.DevicePolicy != filepath.Join(out, "device-policy.wasm") {
 		t.Fatalf("%v %q", err, c.DevicePolicy)
 	}
@@ -205,7 +207,7 @@ func TestEnrollDevicePolicy(t *testing.T) {
 	if _, err := command1(t, "enroll", "--out", second, "--provision", filepath.Join(dir, "provisioning.json")); err != nil {
 		t.Fatal(err)
 	}
-	c, err = loadConfig(filepath.Join(second, "config.json"))
+	c, err = config.Load(filepath.Join(second, "config.json"))
 	if err != nil || c.DevicePolicy == "" || c.Sensors.Root != "/host" || c.Sensors.Metered == nil {
 		t.Errorf("%v %+v", err, c)
 	}

@@ -37,7 +37,7 @@ func commands() []command {
 		return func(_ context.Context, args []string, stdout, stderr io.Writer) error { return f(args, stdout, stderr) }
 	}
 	return []command{
-		{"enroll", "make this device's key and, from a provisioning file, its configuration", enroll},
+		{"enroll", "make this device's key and, from a provisioning file, its configuration", enrollCommand},
 		{"run", "follow the channels and serve the models", runAgent},
 		{"status", "show what runs, since when, and what was refused", status},
 		{"history", "show the journal: every decision of this device", history},

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/waybill-ml/waybill/edge-runtime/agent"
-	"github.com/waybill-ml/waybill/edge-runtime/monitor"
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 )
 
 func scrape(t *testing.T, addr string) string {
@@ -36,60 +36,9 @@ func scrape(t *testing.T, addr string) string {
 	return string(raw)
 }
 
-// checkMetrics has promtool check an exposition.
-func checkMetrics(t *testing.T, text string) {
-	t.Helper()
-	cmd := exec.Command(tool(t, "promtool"), "check", "metrics")
-	cmd.Stdin = strings.NewReader(text)
-	if out, err := cmd.CombinedOutput(); err != nil || len(bytes.TrimSpace(out)) > 0 {
-		t.Errorf("promtool check metrics: %v\n%s", err, out)
-	}
-}
-
-// A thousand updates leave no more series behind than one, and what a model is called cannot break the format.
-func TestMetricsAreBounded(t *testing.T) {
-	m := monitor.New()
-	st := twoChannels()
-	m.Collect(func(e *monitor.Exposition) {
-		collectStatus(e, st, func(string) agent.Counts { return agent.Counts{} }, st.At)
-	})
-	lines := func() (string, int) {
-		var b bytes.Buffer
-		m.Write(&b)
-		return b.String(), strings.Count(b.String(), "\n")
-	}
-	use := func(n int) {
-		digest := fmt.Sprintf("sha256:%064x", n)
-		st.Channels[0].Current = slot(fmt.Sprint("1.", n), 'a', st.At)
-		m.Model("churn", digest).Answered(200)
-		m.Model("churn", digest).Inference.Observe(time.Millisecond)
-		m.Active("churn", digest, true)
-		m.Swap("churn")
-	}
-	for n := range 20 {
-		use(n)
-	}
-	_, first := lines()
-	for n := range 1000 {
-		use(20 + n)
-	}
-	_, last := lines()
-	if last > first {
-		t.Errorf("%d lines after 20 updates, %d after 1,020", first, last)
-	}
-	t.Logf("%d lines after 20 updates, %d after 1,020", first, last)
-	st.Channels[0].Current.Version = "1\"} evil{x=\"\\\n" + strings.Repeat("9", 1000)
-	st.Channels[1].Model = "a\nwaybill_up 1\n"
-	text, _ := lines()
-	if strings.Contains(text, "\nwaybill_up 1") {
-		t.Error("a model's name became a line")
-	}
-	checkMetrics(t, text)
-}
-
 // The real Prometheus scrapes the agent, through installs and rollbacks, and finds the figures; rules and their tests pass.
 func TestPrometheus(t *testing.T) {
-	promtool, prometheus := tool(t, "promtool"), tool(t, "prometheus")
+	promtool, prometheus := edgetest.Tool(t, "promtool"), edgetest.Tool(t, "prometheus")
 	rules, err := filepath.Abs("../../examples/prometheus")
 	if err != nil {
 		t.Fatal(err)
@@ -101,19 +50,19 @@ func TestPrometheus(t *testing.T) {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
 	}
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	d := enrolled(t, p, trialConfig{Duration: duration(100 * time.Millisecond), MinRequests: 1000})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(100 * time.Millisecond), MinRequests: 1000})
 	d.start()
-	checkMetrics(t, scrape(t, d.addr)) // before anything serves
-	p.publish(p.change(v1))
+	edgetest.CheckMetrics(t, scrape(t, d.addr)) // before anything serves
+	p.Publish(p.Change(v1))
 	if out, err := d.do("poll"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if _, err := d.infer(); err != nil {
 		t.Fatal(err)
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	if out, err := d.do("poll"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -124,7 +73,7 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := scrape(t, d.addr)
-	checkMetrics(t, text)
+	edgetest.CheckMetrics(t, text)
 	doc, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 )
 
 // emulator is the program that runs binaries of another architecture here.
@@ -36,9 +39,9 @@ func TestOtherMachines(t *testing.T) {
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			p := newPublisher(t)
-			v1, v2 := p.pack("v1"), p.pack(weighted+"1")
-			trial := trialConfig{Duration: duration(1), MinRequests: 5, MaxErrorRate: 0.01}
+			p := edgetest.NewPublisher(t)
+			v1, v2 := p.Pack("v1"), p.Pack(weighted+"1")
+			trial := config.Trial{Duration: config.Duration(1), MinRequests: 5, MaxErrorRate: 0.01}
 
 			here := enrolled(t, p, trial)
 			there := enrolled(t, p, trial)
@@ -72,7 +75,7 @@ func TestOtherMachines(t *testing.T) {
 				if v.target != "v1" {
 					target = v2
 				}
-				p.publish(p.change(target))
+				p.Publish(p.Change(target))
 				if _, err := here.do("poll"); err != nil {
 					t.Fatal(err)
 				}

@@ -6,21 +6,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
 // A rollback by hand with no registry in reach: through the running agent and on the state while it is down, the command from its
 // start to its end, every file hashed and the golden vectors run. The figures go to the log (-v); docs/reliability.md quotes them.
 func TestRollbackByHandOffline(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond)})
 	d.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/edge-runtime/enroll"
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/fleet"
 )
 
@@ -33,10 +36,10 @@ type closedRegistry struct {
 
 const deviceUser = "device"
 
-func closeRegistry(t *testing.T, p *publisher, password string) *closedRegistry {
+func closeRegistry(t *testing.T, p *edgetest.Publisher, password string) *closedRegistry {
 	t.Helper()
 	g := &closedRegistry{password: password}
-	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: p.host})
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: p.Host})
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		answer, want := g.answer, g.password
@@ -68,15 +71,15 @@ func (g *closedRegistry) set(f func()) {
 }
 
 // provision writes a provisioning file for the closedRegistry registry and gives its path.
-func (g *closedRegistry) provision(t *testing.T, p *publisher, dir string, edit func(*provisioning)) string {
+func (g *closedRegistry) provision(t *testing.T, p *edgetest.Publisher, dir string, edit func(*config.Provisioning)) string {
 	t.Helper()
 	ref := p.TrustRef()
-	prov := provisioning{
-		Schema: schemaProvisioning, Class: "edge-s", Listen: "127.0.0.1:0",
-		Trust: provisionedTrust{Bundle: p.Trust(), Version: ref.Version, Digest: ref.Digest},
-		Channels: []channelConfig{{
-			Name: "prod", Env: "prod", Registry: g.host, Repo: "ml/churn", Model: modelName, ResourceURI: "waybill:ml/churn",
-			Interval: duration(time.Hour), Trial: trialConfig{Duration: duration(50 * time.Millisecond), P99: duration(time.Minute)},
+	prov := config.Provisioning{
+		Schema: config.SchemaProvisioning, Class: "edge-s", Listen: "127.0.0.1:0",
+		Trust: config.ProvisionedTrust{Bundle: p.Trust(), Version: ref.Version, Digest: ref.Digest},
+		Channels: []config.Channel{{
+			Name: "prod", Env: "prod", Registry: g.host, Repo: "ml/churn", Model: edgetest.Model, ResourceURI: "waybill:ml/churn",
+			Interval: config.Duration(time.Hour), Trial: config.Trial{Duration: config.Duration(50 * time.Millisecond), P99: config.Duration(time.Minute)},
 		}},
 	}
 	edit(&prov)
@@ -94,8 +97,8 @@ func (g *closedRegistry) provision(t *testing.T, p *publisher, dir string, edit 
 // A registry password lives in one file of the device and nowhere else, over a whole life with a log at debug level: in no
 // output, log, state or journal, whatever the registry does with it. An exchanged one counts without a restart.
 func TestSecretsStaySecret(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
 	const first, second, wrong = "first-S3cret-pw", "second-S3cret-pw", "wrong-S3cret-pw"
 	g := closeRegistry(t, p, first)
 	dir := t.TempDir()
@@ -110,15 +113,15 @@ func TestSecretsStaySecret(t *testing.T) {
 	give := func(password string) []fleet.Credential {
 		return []fleet.Credential{{Registry: g.host, Username: deviceUser, Password: fleet.Secret(password)}}
 	}
-	if err := cmd("enroll", "--out", out, "--provision", g.provision(t, p, dir, func(p *provisioning) { p.Credentials = give(first) })); err != nil {
+	if err := cmd("enroll", "--out", out, "--provision", g.provision(t, p, dir, func(p *config.Provisioning) { p.Credentials = give(first) })); err != nil {
 		t.Fatal(err)
 	}
 	d := &edge{t: t, dir: dir, cfg: filepath.Join(out, "config.json"), args: []string{"-v"}}
-	kept := filepath.Join(out, credentialFile)
+	kept := filepath.Join(out, config.CredentialFile)
 	if info, err := os.Stat(kept); err != nil || goruntime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v, %v", info.Mode(), err)
 	}
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	d.start()
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
@@ -135,7 +138,7 @@ func TestSecretsStaySecret(t *testing.T) {
 		}
 	}))
 	defer stolen.Close()
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	for name, answer := range map[string]http.HandlerFunc{
 		"401": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="`+r.Header.Get("Authorization")+`"`)
@@ -241,7 +244,7 @@ func TestSecretsStaySecret(t *testing.T) {
 
 // The ways to give a credential, what is refused, and that none of it tells the secret.
 func TestCredentialInput(t *testing.T) {
-	p := newPublisher(t)
+	p := edgetest.NewPublisher(t)
 	g := closeRegistry(t, p, "x")
 	dir := t.TempDir()
 	const secret = "S3cret-pw"
@@ -256,7 +259,7 @@ func TestCredentialInput(t *testing.T) {
 	good := fmt.Sprintf(`{"schema":%q,"credentials":[{"registry":%q,"token":%q}]}`, fleet.SchemaCredentials, g.host, secret)
 	trust := write("trust.signed", string(p.Trust()), 0o600)
 	follow := []string{"--class", "edge-s", "--trust", trust, "--trust-digest", string(p.TrustRef().Digest), "--follow", g.host + "/ml/churn"}
-	plain := g.provision(t, p, dir, func(*provisioning) {})
+	plain := g.provision(t, p, dir, func(*config.Provisioning) {})
 	n := 0
 	for _, c := range []struct {
 		name, want string
@@ -266,15 +269,15 @@ func TestCredentialInput(t *testing.T) {
 		{"password by file", "", 0, append(follow[:len(follow):len(follow)], "--username", "d", "--password-file", write("pw", secret+"\n", 0o600))},
 		{"token by file", "", 0, append(follow[:len(follow):len(follow)], "--token-file", write("tok", secret, 0o600))},
 		{"a file of credentials", "", 0, []string{"--provision", plain, "--credential", write("good.json", good, 0o600)}},
-		{"named by the channel", "", 0, []string{"--provision", g.provision(t, p, t.TempDir(), func(x *provisioning) { x.Channels[0].Credential = filepath.Join(dir, "good.json") })}},
+		{"named by the channel", "", 0, []string{"--provision", g.provision(t, p, t.TempDir(), func(x *config.Provisioning) { x.Channels[0].Credential = filepath.Join(dir, "good.json") })}},
 		{"a password without a name", "go together", diag.Usage, append(follow[:len(follow):len(follow)], "--password-file", filepath.Join(dir, "pw"))},
 		{"no registry", "--follow", diag.Usage, []string{"--provision", plain, "--token-file", filepath.Join(dir, "tok")}},
 		{"an empty file", "holds no secret", diag.Usage, append(follow[:len(follow):len(follow)], "--token-file", write("empty", "\n", 0o600))},
 		{"two lines", "line break", diag.Usage, append(follow[:len(follow):len(follow)], "--token-file", write("two", secret+"\nx", 0o600))},
-		{"two ways", "two ways", diag.Usage, []string{"--provision", g.provision(t, p, t.TempDir(), func(x *provisioning) {
+		{"two ways", "two ways", diag.Usage, []string{"--provision", g.provision(t, p, t.TempDir(), func(x *config.Provisioning) {
 			x.Credentials = []fleet.Credential{{Registry: g.host, Username: "d", Password: secret, Token: secret}}
 		})}},
-		{"for another registry", "has no credential", diag.Usage, []string{"--provision", g.provision(t, p, t.TempDir(), func(x *provisioning) {
+		{"for another registry", "has no credential", diag.Usage, []string{"--provision", g.provision(t, p, t.TempDir(), func(x *config.Provisioning) {
 			x.Channels[0].Credential = write("other.json", strings.Replace(good, g.host, "other.example", 1), 0o600)
 		})}},
 		{"damaged", "", diag.Usage, []string{"--provision", plain, "--credential", write("half.json", good[:len(good)-9], 0o600)}},
@@ -297,20 +300,20 @@ func TestCredentialInput(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), secret) || strings.Contains(said, secret) {
 			t.Errorf("%s: the message holds the secret: %v", c.name, err)
 		}
-		raw, rerr := os.ReadFile(filepath.Join(out, credentialFile))
+		raw, rerr := os.ReadFile(filepath.Join(out, config.CredentialFile))
 		if got := rerr == nil && strings.Contains(string(raw), secret); got != (err == nil) {
 			t.Errorf("%s: the file is there: %v", c.name, got)
 		}
-		if cfg, cerr := os.ReadFile(filepath.Join(out, configFile)); err == nil && (cerr != nil || strings.Contains(string(cfg), secret) || !strings.Contains(string(cfg), `"credential": "`+credentialFile) && !strings.Contains(string(cfg), `"credential":"`+credentialFile)) {
+		if cfg, cerr := os.ReadFile(filepath.Join(out, enroll.ConfigFile)); err == nil && (cerr != nil || strings.Contains(string(cfg), secret) || !strings.Contains(string(cfg), `"credential": "`+config.CredentialFile) && !strings.Contains(string(cfg), `"credential":"`+config.CredentialFile)) {
 			t.Errorf("%s: %v\n%s", c.name, cerr, cfg)
 		}
 	}
 	// [] takes it away again.
 	out := filepath.Join(dir, "edge1")
-	if _, err := command1(t, "enroll", "--out", out, "--provision", g.provision(t, p, t.TempDir(), func(x *provisioning) { x.Credentials = []fleet.Credential{} })); err != nil {
+	if _, err := command1(t, "enroll", "--out", out, "--provision", g.provision(t, p, t.TempDir(), func(x *config.Provisioning) { x.Credentials = []fleet.Credential{} })); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(out, credentialFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(out, config.CredentialFile)); err == nil {
 		t.Error("the credential is still there")
 	}
 }

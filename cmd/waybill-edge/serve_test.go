@@ -12,16 +12,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-
+	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/edge-runtime/oip"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 )
 
 // The program serves REST and gRPC on each of its two addresses, is alive and not ready before it has a model, and answers both
 // protocols with the same bytes.
 func TestServesBothProtocols(t *testing.T) {
-	p := newPublisher(t)
-	v1 := p.pack("v1")
-	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	v1 := p.Pack("v1")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond)})
 	raw, err := os.ReadFile(d.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +77,7 @@ func TestServesBothProtocols(t *testing.T) {
 			t.Errorf("%s without a model: live %d, ready %d", a, live, ready)
 		}
 	}
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if out, err := d.do("poll"); err != nil {
 		t.Fatalf("poll: %v\n%s\n%s", err, out, d.log)
 	}
@@ -90,13 +91,13 @@ func TestServesBothProtocols(t *testing.T) {
 		}
 		const service = "/inference.GRPCInferenceService/"
 		meta, err := connect.NewClient[oip.ModelMetadataRequest, oip.ModelMetadataResponse](&http.Client{Transport: tr}, a+service+"ModelMetadata", connect.WithGRPC()).
-			CallUnary(t.Context(), connect.NewRequest(&oip.ModelMetadataRequest{Name: modelName}))
+			CallUnary(t.Context(), connect.NewRequest(&oip.ModelMetadataRequest{Name: edgetest.Model}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		infer := connect.NewClient[oip.ModelInferRequest, oip.ModelInferResponse](&http.Client{Transport: tr}, a+service+"ModelInfer", connect.WithGRPC())
-		x := row(1)
-		req := &oip.ModelInferRequest{ModelName: modelName, RawInputContents: [][]byte{x.Data},
+		x := edgetest.Row(1)
+		req := &oip.ModelInferRequest{ModelName: edgetest.Model, RawInputContents: [][]byte{x.Data},
 			Inputs: []*oip.ModelInferRequest_InferInputTensor{{Name: meta.Msg.GetInputs()[0].GetName(), Datatype: "FP32", Shape: x.Shape}}}
 		res, err := infer.CallUnary(t.Context(), connect.NewRequest(req))
 		if err != nil {
@@ -119,25 +120,5 @@ func TestServesBothProtocols(t *testing.T) {
 	}
 	if err := d.stop(); err != nil {
 		t.Errorf("stop: %v\n%s", err, d.log)
-	}
-}
-
-func TestServeConfigCheck(t *testing.T) {
-	minus := -1
-	for want, c := range map[string]serveConfig{
-		"max_in_flight is negative":   {MaxInFlight: -1},
-		"max_connections is negative": {MaxConns: -1},
-		"max_queue is negative":       {MaxQueue: &minus},
-		"more than 1 GiB":             {MaxBody: 2 << 30},
-		"sessions.max is negative":    {Sessions: sessionConfig{Max: -1}},
-		"more than 25s":               {Sessions: sessionConfig{Grace: duration(time.Minute)}},
-		"grpc_listen":                 {GRPCListen: "nowhere"},
-	} {
-		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%+v: %v, want %s", c, err, want)
-		}
-	}
-	if err := (&serveConfig{}).check(); err != nil {
-		t.Error(err)
 	}
 }

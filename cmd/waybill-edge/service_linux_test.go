@@ -10,24 +10,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-)
 
-// tool finds a program that a test needs; without it the test is skipped, or fails where all tools must be there.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil && os.Getenv("WAYBILL_REQUIRE_TOOLS") == "1" {
-		t.Fatalf("%s is needed: %v", name, err)
-	}
-	if err != nil {
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"github.com/waybill-ml/waybill/edge-runtime/config"
+	"github.com/waybill-ml/waybill/internal/edgetest"
+)
 
 // The unit is one that systemd takes, and leaves little to attack.
 func TestSystemdUnit(t *testing.T) {
-	analyze := tool(t, "systemd-analyze")
+	analyze := edgetest.Tool(t, "systemd-analyze")
 	raw, err := os.ReadFile("../../examples/systemd/waybill-edge.service")
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +59,9 @@ func TestRunsWithoutRights(t *testing.T) {
 		t.Skip("every test runs without root then")
 	}
 	const user, other = 65534, 65533
-	p := newPublisher(t)
-	v1 := p.pack("v1")
-	d := enrolled(t, p, trialConfig{Duration: duration(50e6), MinRequests: 1000})
+	p := edgetest.NewPublisher(t)
+	v1 := p.Pack("v1")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(50e6), MinRequests: 1000})
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +97,7 @@ func TestRunsWithoutRights(t *testing.T) {
 		return cmd
 	}
 	d.run(as(user, "run", "--config", d.cfg))
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if out, err := d.do("poll"); err != nil {
 		t.Fatalf("root asks: %v\n%s\n%s", err, out, d.log)
 	}

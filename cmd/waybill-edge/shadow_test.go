@@ -7,15 +7,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 )
 
 // With a real process and real models: a candidate that answers otherwise is stopped in its shadow run while requests go on, none
 // of which it answers; where other answers are wanted, it passes and is committed.
 func TestShadowRun(t *testing.T) {
-	p := newPublisher(t)
-	v1, v2 := p.pack("v1"), p.pack("v2")
-	d := enrolled(t, p, trialConfig{Duration: duration(time.Millisecond)})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack("v1"), p.Pack("v2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(time.Millisecond)})
 	edit := func(old, fresh string) {
 		t.Helper()
 		raw, err := os.ReadFile(d.cfg)
@@ -28,7 +30,7 @@ func TestShadowRun(t *testing.T) {
 	}
 	edit(`"interval"`, `"shadow": {"requests": 20, "duration": "1h", "max_different": 0.1}, "interval"`)
 	d.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +57,7 @@ func TestShadowRun(t *testing.T) {
 			}
 		}
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	others, err := load()
 	if diag.CodeOf(err) != diag.RolledBack || !strings.Contains(err.Error(), "answers differ, at most 0.1 allowed") || others != 0 {
 		t.Fatalf("v2 answered %d requests: %v", others, err)
@@ -69,7 +71,7 @@ func TestShadowRun(t *testing.T) {
 	}
 	edit(`"max_different": 0.1`, `"max_different": 1`)
 	d.start()
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	if _, err := load(); err != nil {
 		t.Fatal(err)
 	}
@@ -82,23 +84,5 @@ func TestShadowRun(t *testing.T) {
 	}
 	if out, err := d.do("verify-journal"); err != nil {
 		t.Errorf("verify-journal: %s, %v", out, err)
-	}
-}
-
-func TestShadowConfig(t *testing.T) {
-	ok := &shadowConfig{}
-	if err := ok.check(); err != nil || ok.Requests != 200 || *ok.Sample != 1 || time.Duration(ok.Duration) != 5*time.Minute {
-		t.Errorf("defaults: %+v, %v", ok, err)
-	}
-	half, none := 0.5, 0.0
-	for want, s := range map[string]*shadowConfig{
-		"requests":                   {Requests: -1},
-		"sample: 0 is not above 0":   {Sample: &none},
-		"max_different: 2 is not":    {MaxDifferent: 2, Sample: &half},
-		"rtol, atol or p99_ratio is": {RTol: -1},
-	} {
-		if err := s.check(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%+v: %v, want %s", s, err, want)
-		}
 	}
 }

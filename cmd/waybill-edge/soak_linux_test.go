@@ -19,7 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -28,23 +30,23 @@ import (
 // variants makes any number of artifacts with files of their own out of a packed one: the module gets a custom section, the
 // golden vectors other names. wrong makes them demand what no model gives.
 type variants struct {
-	p *publisher
+	p *edgetest.Publisher
 	m *artifact.Model
 	n int
 }
 
-func newVariants(p *publisher, example string) *variants {
-	p.t.Helper()
-	target := p.pack(example)
-	m, _, err := registry.ReadModel(p.t.Context(), p.repo, string(target.Digest))
+func newVariants(p *edgetest.Publisher, example string) *variants {
+	p.T.Helper()
+	target := p.Pack(example)
+	m, _, err := registry.ReadModel(p.T.Context(), p.Repo, string(target.Digest))
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	return &variants{p: p, m: m}
 }
 
 func (v *variants) next(wrong bool) (target channel.Target, golden artifact.Digest) {
-	t, ctx := v.p.t, v.p.t.Context()
+	t, ctx := v.p.T, v.p.T.Context()
 	t.Helper()
 	v.n++
 	version := fmt.Sprintf("%d.0.0", v.n)
@@ -52,7 +54,7 @@ func (v *variants) next(wrong bool) (target channel.Target, golden artifact.Dige
 	var module artifact.Digest
 	for _, role := range []artifact.Role{artifact.RoleModule, artifact.RoleInterface, artifact.RoleGolden} {
 		i := slices.IndexFunc(ls, func(l artifact.Layer) bool { return l.Role == role })
-		data, err := registry.ReadBlob(ctx, v.p.repo, artifact.Descriptor{MediaType: "application/octet-stream", Digest: ls[i].Digest, Size: ls[i].Size}, ls[i].Size)
+		data, err := registry.ReadBlob(ctx, v.p.Repo, artifact.Descriptor{MediaType: "application/octet-stream", Digest: ls[i].Digest, Size: ls[i].Size}, ls[i].Size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +88,7 @@ func (v *variants) next(wrong bool) (target channel.Target, golden artifact.Dige
 				t.Fatal(err)
 			}
 		}
-		d, err := registry.PushBytes(ctx, v.p.repo, "application/octet-stream", data)
+		d, err := registry.PushBytes(ctx, v.p.Repo, "application/octet-stream", data)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,18 +97,18 @@ func (v *variants) next(wrong bool) (target channel.Target, golden artifact.Dige
 			golden = d.Digest
 		}
 	}
-	manifest, cfg, err := artifact.BuildModel(artifact.Config{Descriptor: artifact.ModelDescriptor{Name: modelName, Version: version}}, ls, nil)
+	manifest, cfg, err := artifact.BuildModel(artifact.Config{Descriptor: artifact.ModelDescriptor{Name: edgetest.Model, Version: version}}, ls, nil)
 	if err == nil {
-		_, err = registry.PushBytes(ctx, v.p.repo, artifact.MediaTypeConfig, cfg)
+		_, err = registry.PushBytes(ctx, v.p.Repo, artifact.MediaTypeConfig, cfg)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := v.p.repo.PushManifest(ctx, manifest, artifact.MediaTypeManifest, "soak-"+version)
+	d, err := v.p.Repo.PushManifest(ctx, manifest, artifact.MediaTypeManifest, "soak-"+version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return channel.Target{Name: modelName, Repo: "ml/churn", Digest: d.Digest, Size: d.Size, Version: version}, golden
+	return channel.Target{Name: edgetest.Model, Repo: "ml/churn", Digest: d.Digest, Size: d.Size, Version: version}, golden
 }
 
 // load asks the served model all the time. While paused nobody asks.
@@ -143,7 +145,7 @@ func (l *load) run() {
 }
 
 func (l *load) ask(c *http.Client) error {
-	resp, err := c.Post(*l.addr.Load()+"/v2/models/"+modelName+"/infer", "application/json", bytes.NewReader(l.body))
+	resp, err := c.Post(*l.addr.Load()+"/v2/models/"+edgetest.Model+"/infer", "application/json", bytes.NewReader(l.body))
 	if err != nil {
 		return err
 	}
@@ -245,16 +247,16 @@ func TestSoak(t *testing.T) {
 	} else if testing.Short() {
 		t.Skip("takes long")
 	}
-	p := newPublisher(t)
+	p := edgetest.NewPublisher(t)
 	vs := newVariants(p, "v1")
-	d := enrolled(t, p, trialConfig{Duration: duration(5 * time.Millisecond), MaxErrorRate: 0.5})
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(5 * time.Millisecond), MaxErrorRate: 0.5})
 	if os.Geteuid() == 0 {
 		onTmpfs(t, d, "size=32m,mode=700")
 	}
-	d.configure(func(c *config) { c.Engine.CacheLimit = 1 << 20 })
+	d.configure(func(c *config.Config) { c.Engine.CacheLimit = 1 << 20 })
 	d.start()
 	l := &load{done: make(chan struct{})}
-	data, err := engine.Values[float32](row(1))
+	data, err := engine.Values[float32](edgetest.Row(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +265,7 @@ func TestSoak(t *testing.T) {
 		if !wrong {
 			l.allowed.Store(string(target.Digest), true)
 		}
-		p.publish(p.change(target))
+		p.Publish(p.Change(target))
 		return target.Digest
 	}
 	publish(false)
@@ -311,16 +313,16 @@ func TestSoak(t *testing.T) {
 		case n%10 == 6: // one byte of a download is wrong, then it is right
 			target, golden := vs.next(false)
 			l.allowed.Store(string(target.Digest), true)
-			p.publish(p.change(target))
-			p.mu.Lock()
-			p.alter = golden
-			p.mu.Unlock()
+			p.Publish(p.Change(target))
+			p.Mu.Lock()
+			p.Alter = golden
+			p.Mu.Unlock()
 			if _, err := d.do("poll"); err == nil {
 				t.Fatalf("update %d: a corrupt download was taken", n)
 			}
-			p.mu.Lock()
-			p.alter = ""
-			p.mu.Unlock()
+			p.Mu.Lock()
+			p.Alter = ""
+			p.Mu.Unlock()
 			if _, err := d.do("poll"); err != nil {
 				t.Fatalf("update %d, second try: %v\n%s", n, err, tail(d.log))
 			}
@@ -426,7 +428,7 @@ func tail(b *bytes.Buffer) string {
 // inputName asks the served model what its input is called.
 func inputName(t *testing.T, d *edge) string {
 	t.Helper()
-	resp, err := http.Get(d.addr + "/v2/models/" + modelName)
+	resp, err := http.Get(d.addr + "/v2/models/" + edgetest.Model)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/waybill-ml/waybill/edge-runtime/carrier"
+	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/registry/servertest"
@@ -44,15 +45,15 @@ func TestChannelOverMutualTLS(t *testing.T) {
 			t.Errorf("%q: %v", c.args, err)
 		}
 	}
-	config := filepath.Join(out, "config.json")
-	if _, err := os.Stat(config); err == nil {
+	cfgFile := filepath.Join(out, "config.json")
+	if _, err := os.Stat(cfgFile); err == nil {
 		t.Error("a configuration with certificates that cannot be used")
 	}
 	if _, err := command1(t, args("--ca-file", s.CA.File, "--client-cert", cert, "--client-key", key)...); err != nil {
 		t.Fatal(err)
 	}
-	edit := func(f func(*channelConfig)) {
-		b, err := os.ReadFile(config)
+	edit := func(f func(*config.Channel)) {
+		b, err := os.ReadFile(cfgFile)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +61,7 @@ func TestChannelOverMutualTLS(t *testing.T) {
 		if err := json.Unmarshal(b, &c); err != nil {
 			t.Fatal(err)
 		}
-		var cs []channelConfig
+		var cs []config.Channel
 		if err := json.Unmarshal(c["channels"], &cs); err != nil {
 			t.Fatal(err)
 		}
@@ -71,16 +72,16 @@ func TestChannelOverMutualTLS(t *testing.T) {
 		if b, err = json.Marshal(c); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(config, b, 0o600); err != nil {
+		if err := os.WriteFile(cfgFile, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	reach := func(content string) error {
-		c, err := loadConfig(config)
+		c, err := config.Load(cfgFile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		repo, err := c.Channels[0].remote()
+		repo, err := c.Channels[0].Remote()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,15 +111,15 @@ func TestChannelOverMutualTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	edit(func(c *channelConfig) { c.CAFile, c.ClientCert, c.ClientKey = "ca.pem", "client.pem", "client.key" })
+	edit(func(c *config.Channel) { c.CAFile, c.ClientCert, c.ClientKey = "ca.pem", "client.pem", "client.key" })
 	if err := reach("beside the configuration"); err != nil {
 		t.Errorf("relative paths: %v", err)
 	}
-	edit(func(c *channelConfig) { c.ClientCert, c.ClientKey = "", "" })
+	edit(func(c *config.Channel) { c.ClientCert, c.ClientKey = "", "" })
 	if err := reach("without a certificate"); diag.CodeOf(err) != diag.Registry {
 		t.Errorf("without a certificate: %v", err)
 	}
-	edit(func(c *channelConfig) { c.CAFile = "" })
+	edit(func(c *config.Channel) { c.CAFile = "" })
 	if err := reach("without the authority"); diag.CodeOf(err) != diag.Registry || !strings.Contains(diag.Render(err), "not believed") {
 		t.Errorf("without the authority: %v", err)
 	}

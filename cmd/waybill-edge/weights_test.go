@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,79 +14,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
-	"github.com/waybill-ml/waybill/examples"
+	"github.com/waybill-ml/waybill/internal/edgetest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/registry"
 )
-
-// exampleModel is an example by its folder, or weighted-HIDDEN-SEED: a network whose constants lie in a weights layer.
-func exampleModel(name string) ([]byte, error) {
-	var hidden, seed int
-	if _, err := fmt.Sscanf(name, "weighted-%d-%d", &hidden, &seed); err == nil {
-		return weightedONNX(hidden, uint64(seed)), nil
-	}
-	return examples.BreastCancer.ReadFile("breast-cancer/" + name + "/model.onnx")
-}
-
-// Protocol buffers, as far as an ONNX file of two products needs them.
-func pbInt(field int, v uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(nil, uint64(field)<<3), v)
-}
-
-func pbBytes(field int, parts ...[]byte) []byte {
-	b := bytes.Join(parts, nil)
-	out := binary.AppendUvarint(nil, uint64(field)<<3|2)
-	return append(binary.AppendUvarint(out, uint64(len(b))), b...)
-}
-
-func pbText(field int, s string) []byte { return pbBytes(field, []byte(s)) }
-
-// deadWeight stands in row 0 of the second matrix, which is always multiplied by 0: the first column of the first matrix is
-// negative, the inputs are not, and Relu is between them.
-const deadWeight = 12345.678
-
-// weightedONNX is y = Relu(x A) B with x of [N, 30], A of [30, hidden] and B of [hidden, 2].
-func weightedONNX(hidden int, seed uint64) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
-	matrix := func(name string, rows, cols int, at func(i, j int) float32) []byte {
-		raw := make([]byte, 0, 4*rows*cols)
-		for i := range rows {
-			for j := range cols {
-				raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(at(i, j)))
-			}
-		}
-		return pbBytes(5, pbInt(1, uint64(rows)), pbInt(1, uint64(cols)), pbInt(2, 1), pbText(8, name), pbBytes(9, raw))
-	}
-	node := func(op, out string, ins ...string) []byte {
-		var b []byte
-		for _, in := range ins {
-			b = append(b, pbText(1, in)...)
-		}
-		return pbBytes(1, b, pbText(2, out), pbText(3, out), pbText(4, op))
-	}
-	port := func(field int, name string, cols uint64) []byte {
-		shape := pbBytes(2, pbBytes(1, pbText(2, "N")), pbBytes(1, pbInt(1, cols)))
-		return pbBytes(field, pbText(1, name), pbBytes(2, pbBytes(1, pbInt(1, 1), shape)))
-	}
-	graph := pbBytes(7,
-		node("MatMul", "p", "x", "A"), node("Relu", "h", "p"), node("MatMul", "y", "h", "B"), pbText(2, "weighted"),
-		matrix("A", 30, hidden, func(_, j int) float32 {
-			if j == 0 {
-				return -1 - r.Float32()
-			}
-			return r.Float32() - 0.4
-		}),
-		matrix("B", hidden, 2, func(i, _ int) float32 {
-			if i == 0 {
-				return deadWeight
-			}
-			return r.Float32() - 0.5
-		}),
-		port(11, "x", 30), port(12, "y", 2))
-	return bytes.Join([][]byte{pbInt(1, 8), graph, pbBytes(8, pbInt(2, 17))}, nil)
-}
 
 // weighted is the smallest hidden layer whose constants become a layer of their own.
 const weighted = "weighted-9000-"
@@ -113,9 +46,9 @@ func (d *edge) withEngine(settings map[string]any) {
 }
 
 // weightsFile is where the weights of an artifact lie on the device.
-func (d *edge) weightsFile(p *publisher, target channel.Target) string {
+func (d *edge) weightsFile(p *edgetest.Publisher, target channel.Target) string {
 	d.t.Helper()
-	m, _, err := registry.ReadModel(d.t.Context(), p.repo, string(target.Digest))
+	m, _, err := registry.ReadModel(d.t.Context(), p.Repo, string(target.Digest))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -166,7 +99,7 @@ func (d *edge) predictAs(input string, n int) (string, error) {
 }
 
 func (d *edge) v2(input string, n int) ([]byte, error) {
-	data, err := engine.Values[float32](row(n))
+	data, err := engine.Values[float32](edgetest.Row(n))
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +107,7 @@ func (d *edge) v2(input string, n int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := http.Post(d.addr+"/v2/models/"+modelName+"/infer", "application/json", bytes.NewReader(body))
+	res, err := http.Post(d.addr+"/v2/models/"+edgetest.Model+"/infer", "application/json", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -200,11 +133,11 @@ func (d *edge) dies() {
 // serves after the restart, and the new one is not tried again.
 func TestWeightsCutOffInTrial(t *testing.T) {
 	mapped(t)
-	p := newPublisher(t)
-	v1, v2 := p.pack(weighted+"1"), p.pack(weighted+"2")
-	d := enrolled(t, p, trialConfig{Duration: duration(1), MinRequests: 5, MaxErrorRate: 0.01})
+	p := edgetest.NewPublisher(t)
+	v1, v2 := p.Pack(weighted+"1"), p.Pack(weighted+"2")
+	d := enrolled(t, p, config.Trial{Duration: config.Duration(1), MinRequests: 5, MaxErrorRate: 0.01})
 	d.start()
-	p.publish(p.change(v1))
+	p.Publish(p.Change(v1))
 	if _, err := d.do("poll"); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +151,7 @@ func TestWeightsCutOffInTrial(t *testing.T) {
 	if err := os.WriteFile(d.cfg, bytes.Replace(raw, []byte(`"duration": "1ns"`), []byte(`"duration": "1h0m0s"`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.publish(p.change(v2))
+	p.Publish(p.Change(v2))
 	d.start() // the first poll is at the start
 	for got := artifact.Digest(""); got != v2.Digest; {
 		if got, err = d.infer(); err != nil {
@@ -247,17 +180,17 @@ func mapped(t *testing.T) {
 }
 
 // committedPair gives a device that has v1 behind it and serves v2, both with weights of their own.
-func committedPair(t *testing.T, settings map[string]any) (p *publisher, d *edge, v1, v2 channel.Target) {
+func committedPair(t *testing.T, settings map[string]any) (p *edgetest.Publisher, d *edge, v1, v2 channel.Target) {
 	t.Helper()
-	p = newPublisher(t)
-	v1, v2 = p.pack(weighted+"1"), p.pack(weighted+"2")
-	d = enrolled(t, p, trialConfig{Duration: duration(1), MinRequests: 5, MaxErrorRate: 0.01})
+	p = edgetest.NewPublisher(t)
+	v1, v2 = p.Pack(weighted+"1"), p.Pack(weighted+"2")
+	d = enrolled(t, p, config.Trial{Duration: config.Duration(1), MinRequests: 5, MaxErrorRate: 0.01})
 	if settings != nil {
 		d.withEngine(settings)
 	}
 	d.start()
 	for _, v := range []channel.Target{v1, v2} {
-		p.publish(p.change(v))
+		p.Publish(p.Change(v))
 		if _, err := d.do("poll"); err != nil {
 			t.Fatal(err)
 		}
@@ -348,7 +281,7 @@ func dead(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	at := bytes.Index(b, binary.LittleEndian.AppendUint32(nil, math.Float32bits(deadWeight)))
+	at := bytes.Index(b, binary.LittleEndian.AppendUint32(nil, math.Float32bits(edgetest.DeadWeight)))
 	if at < 0 {
 		return fmt.Errorf("the weight is not there")
 	}
@@ -391,23 +324,5 @@ func TestCopiedWeights(t *testing.T) {
 			}
 		}
 		tamper(t, file, func(f *os.File) error { return f.Truncate(0) })
-	}
-}
-
-func TestEngineConfig(t *testing.T) {
-	for _, c := range []struct {
-		cfg  engineConfig
-		want string
-	}{
-		{engineConfig{Weights: "mmap"}, "map or copy"},
-		{engineConfig{Integrity: "never"}, "start or install"},
-		{engineConfig{Mode: "jit"}, "engine.mode"},
-		{engineConfig{Threads: -1}, "below 0"},
-		{engineConfig{Weights: "copy", Integrity: "install", Mode: "interpreter"}, ""},
-	} {
-		err := c.cfg.check()
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v, want %q", c.cfg, err, c.want)
-		}
 	}
 }

@@ -16,6 +16,13 @@ var heavy = []string{
 var rules = []Rule{
 	{From: []string{"./edge-runtime/...", "./cmd/waybill-edge"}, Deny: heavy, Allow: []string{"./oci/verify"},
 		Why: "the runtime stays small and verifies without a network path: no compiler, no OPA, no cosign, no gRPC, no urfave/cli"},
+	{From: []string{"./edge-runtime/..."}, Except: []string{"./edge-runtime/config", "./edge-runtime/enroll", "./edge-runtime/control", "./edge-runtime/view", "./edge-runtime/doctor", "./edge-runtime/device"},
+		Deny: []string{"./edge-runtime/config", "./edge-runtime/enroll", "./edge-runtime/control", "./edge-runtime/view", "./edge-runtime/doctor", "./edge-runtime/device"},
+		Why:  "what runs on a device is handed what it needs: files that people write, and the screens that they read, lie above it"},
+	{From: []string{"./edge-runtime/config"}, Deny: []string{"./edge-runtime/agent", "./edge-runtime/serve", "./edge-runtime/state", "./edge-runtime/journal", "./edge-runtime/control"},
+		Why: "a configuration is read and checked without the parts that act on it"},
+	{From: []string{"./edge-runtime/enroll", "./edge-runtime/doctor", "./edge-runtime/view"}, Deny: []string{"./edge-runtime/device", "./edge-runtime/serve"},
+		Why: "to enrol, look at and examine a device takes nothing that serves"},
 	{From: []string{"./packager/..."}, Deny: []string{"./edge-runtime/..."}, Allow: []string{"./edge-runtime/abi"}, Direct: true,
 		Why: "of the runtime the packager knows only the ABI; what runs modules is handed in by cmd"},
 	{From: []string{"./packager/..."}, Deny: []string{"./oci/..."}, Allow: []string{"./oci/artifact", "./oci/evidence", "./oci/store"}, Direct: true,

@@ -1,6 +1,0 @@
-//go:build !linux
-
-package main
-
-// dropText has nothing to do where resident pages of the program's file are not counted so.
-func dropText() {}
