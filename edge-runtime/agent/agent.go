@@ -316,7 +316,10 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 		if c.Shadow.Requests > 0 && deps.Shadows == nil {
 			return nil, fmt.Errorf("channel %s: %w", c.Name, errNoShadower)
 		}
-		a.followers = append(a.followers, &follower{a: a, cfg: c, wake: make(chan wake), places: placesOf(c.Carrier)})
+		a.followers = append(a.followers, &follower{
+			a: a, cfg: c, wake: make(chan wake), places: placesOf(c.Carrier),
+			unsent: true, // what changed last may not have been told before the process ended
+		})
 	}
 	if doc := a.Store.Doc(); doc.Device != "" && doc.Device != deps.Signer.KeyID() {
 		return nil, fmt.Errorf("the state belongs to device %.12s, the key is that of device %.12s", doc.Device, deps.Signer.KeyID())

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/report"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -36,6 +37,8 @@ import (
 //	IA  what failed its trial, or was on trial when the process died, is not tried again
 //	IB  a rollback by hand works, and survives another power cut
 //	IC  every decision is in the journal, and the last final one is signed
+//	ID  a report that was put away waits until it was taken, whole, and the last one tells what serves
+//	IE  what the scenario itself has to leave is there
 
 // faultServer serves several models and remembers what it ever served.
 type faultServer struct {
@@ -94,8 +97,11 @@ func (s *faultServer) times(name string, d artifact.Digest) (n int) {
 // faultDevice is a process under test.
 type faultDevice struct {
 	*Agent
-	server *faultServer
-	clock  *fakeClock
+	server  *faultServer
+	clock   *fakeClock
+	shadows *fakeShadower // nil: the scenario has no shadow run
+	spool   *report.Spool // nil: the scenario has no reports
+	tape    *tape
 }
 
 // Report implements Reporter.
@@ -109,7 +115,14 @@ func (d *faultDevice) poll(ctx context.Context) error {
 	for _, f := range d.followers {
 		errs = append(errs, f.look(ctx, true))
 	}
+	d.handed()
 	return errors.Join(errs...)
+}
+
+// tape is what a run hears from outside of its processes.
+type tape struct {
+	fetched int64 // bytes of the scenario's large layer
+	told    reports
 }
 
 // counted counts the bytes that a carrier gives of the digests that it is told to watch.
@@ -140,8 +153,8 @@ func (c countingReader) Read(p []byte) (int, error) {
 
 // boot starts the agent of the scenario as waybill-edge does. The device is nil when it could not start at all; an error beside a
 // device says that a channel serves nothing.
-func (s *scenario) boot(ctx context.Context, fsys fsx.FS, fetched *int64, mu mutant) (*faultDevice, error) {
-	d := &faultDevice{server: &faultServer{names: map[string]*fakeServer{}, seen: map[artifact.Digest]bool{}}, clock: &fakeClock{now: s.world.Now}}
+func (s *scenario) boot(ctx context.Context, fsys fsx.FS, heard *tape, mu mutant) (*faultDevice, error) {
+	d := &faultDevice{server: &faultServer{names: map[string]*fakeServer{}, seen: map[artifact.Digest]bool{}}, clock: &fakeClock{now: s.world.Now}, tape: heard}
 	if mu.fs != nil {
 		fsys = mu.fs(fsys)
 	}
@@ -161,6 +174,9 @@ func (s *scenario) boot(ctx context.Context, fsys fsx.FS, fetched *int64, mu mut
 	if err != nil {
 		return nil, err
 	}
+	if s.files > 0 {
+		j.Bound(fileBytes, s.files)
+	}
 	cfg := Config{
 		Class: "edge-s", Labels: map[string]string{"site": "a"}, Version: "0.1.0",
 		TrustFile: s.trust, TrustVersion: s.trustRef.Version, TrustDigest: s.trustRef.Digest,
@@ -175,9 +191,12 @@ func (s *scenario) boot(ctx context.Context, fsys fsx.FS, fetched *int64, mu mut
 	}
 	for i := range cfg.Channels {
 		if s.carrier != nil {
-			cfg.Channels[i].Carrier = s.carrier(cfg.Channels[i].Carrier)
+			cfg.Channels[i].Carrier = s.carrier(d, cfg.Channels[i].Carrier)
 		}
-		cfg.Channels[i].Carrier = counted{cfg.Channels[i].Carrier, s.large, fetched}
+		cfg.Channels[i].Carrier = counted{cfg.Channels[i].Carrier, s.large, &heard.fetched}
+	}
+	if s.reports {
+		d.openSpool(fsys, &cfg)
 	}
 	deps := Deps{
 		FS: fsys, Store: store, Journal: j, Runtime: &fakeRuntime{}, Server: d.server, Signer: s.world.key, Clock: d.clock,
@@ -185,6 +204,10 @@ func (s *scenario) boot(ctx context.Context, fsys fsx.FS, fetched *int64, mu mut
 	}
 	if s.local != nil {
 		deps.Local = s.local()
+	}
+	if s.shadow != nil {
+		d.shadows = &fakeShadower{results: slices.Clone(s.shadow)}
+		deps.Shadows = d.shadows
 	}
 	if d.Agent, err = New(ctx, cfg, deps); err != nil {
 		return nil, err
@@ -201,6 +224,7 @@ type outcome struct {
 	fired      string
 	boot       time.Duration // of the restart
 	large      bool          // the scenario fetches one file of largeSize bytes, and it came
+	lost       bool          // the cut took something that was not synced
 	again      int64         // bytes of it that came twice
 }
 
@@ -225,7 +249,8 @@ func (k *known) learn(d *faultDevice, dead bool) {
 
 func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome) {
 	rng := rand.New(rand.NewPCG(r.seed, 17))
-	var fetched int64
+	heard := &tape{}
+	heard.told.put, heard.told.acked = slices.Clone(s.told), len(s.told)
 	mem := s.base.CrashClone(100, rng)
 	mem.IgnoreSyncs(mu.lazy)
 	f := fsx.NewFaulty(mem)
@@ -241,9 +266,10 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 		}
 	}()
 	acked, tried := false, map[artifact.Digest]bool{}
-	d, err := s.boot(ctx, f, &fetched, mu)
+	d, err := s.boot(ctx, f, heard, mu)
 	if d != nil && err == nil {
 		err := s.act(ctx, d)
+		d.handed()
 		acked = err == nil && !f.Dead() && !s.refuses
 		for range r.stay {
 			if f.Dead() {
@@ -260,6 +286,9 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 				bad("IA %s failed and went on trial %d times in one process", failed.Short(), n)
 			}
 		}
+		if d.shadows != nil && d.shadows.stopped != len(d.shadows.pairs) {
+			bad("IE %d shadow runs began, %d were ended", len(d.shadows.pairs), d.shadows.stopped)
+		}
 	} else if d != nil && !f.Dead() && s.old[s.models[0]] != "" && !r.kind.Lasts() {
 		bad("I1 started, and nothing serves: %v", err)
 	}
@@ -270,7 +299,7 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 		f2 := fsx.NewFaulty(crashed)
 		crashed.IgnoreSyncs(mu.lazy)
 		f2.Arm(r.again, r.kind)
-		d2, err := s.boot(ctx, f2, &fetched, mu)
+		d2, err := s.boot(ctx, f2, heard, mu)
 		if d2 != nil && err == nil {
 			_ = d2.poll(ctx)
 		}
@@ -281,8 +310,7 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 	if (r.kind == fsx.FullDisk || r.kind == fsx.ReadOnly) && s.old[s.models[0]] != "" {
 		f3 := fsx.NewFaulty(crashed.CrashClone(100, rng))
 		f3.Arm(1, r.kind)
-		var none int64
-		d3, err := s.boot(ctx, f3, &none, mu)
+		d3, err := s.boot(ctx, f3, &tape{}, mu)
 		if d3 == nil || err != nil {
 			bad("I1 no start while the disk stays %s: %v", r.kind, err)
 		} else {
@@ -290,16 +318,20 @@ func (s *scenario) run(ctx context.Context, r faultRun, mu mutant) (out outcome)
 		}
 	}
 	began := time.Now()
-	again, err := s.boot(ctx, crashed, &fetched, mu)
+	again, err := s.boot(ctx, crashed, heard, mu)
 	out.boot = time.Since(began)
 	if again == nil || err != nil {
 		bad("I1 no start after the fault: %v", err)
 		return out
 	}
 	s.check(ctx, r, again, crashed, low, acked, tried, bad)
+	if s.reports {
+		again.deliver(ctx)
+		heard.told.check(bad)
+	}
 	s.finish(ctx, again, crashed, mu, r.again > 0, rng, bad)
-	if _, text := again.server.serving(s.models[0]); s.large != "" && text == s.texts[s.next[s.models[0]]] {
-		out.large, out.again = true, fetched-largeSize
+	if s.large != "" && again.server.seen[s.next[s.models[0]]] && r.again == 0 {
+		out.large, out.lost, out.again = true, r.cut.Percent < 100 || r.cut.Zeros, heard.fetched-s.ahead
 	}
 	return out
 }
@@ -358,6 +390,9 @@ func (s *scenario) check(ctx context.Context, r faultRun, d *faultDevice, disk *
 			if was.Pinned != nil && c.Pinned == nil && !s.unpins {
 				bad("I4 the pin is lost")
 			}
+			if was.Frozen != nil && c.Frozen == nil {
+				bad("I4 the freeze is lost")
+			}
 		}
 		for _, slot := range c.Slots() {
 			if slot.Committed.IsZero() {
@@ -376,7 +411,7 @@ func (s *scenario) check(ctx context.Context, r faultRun, d *faultDevice, disk *
 			next = target
 		}
 		if _, before := s.floor.Channel(f.cfg.Name).Committed(next); tried[next] && !before && next != s.old[model] && c.Current != nil && c.Current.Digest != next {
-			if c.Barred(next, c.Generation, c.Seq) == "" {
+			if c.Barred(next, c.Generation, c.Seq) == "" && !(s.overtaken && c.Frozen != nil) {
 				bad("IA %s was on trial when the process died and may be tried again", next.Short())
 			}
 		}
@@ -414,10 +449,19 @@ func (s *scenario) finish(ctx context.Context, d *faultDevice, disk *fsx.Mem, mu
 	}
 	for i, model := range s.models {
 		c := d.followers[i].state()
-		_, barred := c.Quarantine[string(s.next[model])]
+		_, barred := c.Quarantine[string(s.end(model))]
 		if cur, _ := d.server.serving(model); cur != s.end(model) && !barred && c.Pinned == nil && !gaveUp {
 			bad("I7 %s serves as %s after four polls: %v", cur.Short(), model, last)
 		}
+	}
+	if s.ended != nil && !gaveUp {
+		if err := s.ended(d); err != nil {
+			bad("IE %v; last poll: %v", err, last)
+		}
+	}
+	if s.reports {
+		d.deliver(ctx)
+		d.tape.told.last(d, bad)
 	}
 	f := d.followers[0]
 	c := f.state()
@@ -431,8 +475,7 @@ func (s *scenario) finish(ctx context.Context, d *faultDevice, disk *fsx.Mem, mu
 			bad("IB after a rollback by hand to %s serves %s", want.Short(), cur.Short())
 		}
 		if rng.IntN(4) == 0 {
-			var none int64
-			after, err := s.boot(ctx, disk.CrashClone(0, rng), &none, mu)
+			after, err := s.boot(ctx, disk.CrashClone(0, rng), &tape{}, mu)
 			if after == nil || err != nil {
 				bad("IB no start after a rollback by hand: %v", err)
 				return
@@ -451,14 +494,17 @@ func (s *scenario) finish(ctx context.Context, d *faultDevice, disk *fsx.Mem, mu
 	if err != nil {
 		bad("I6 at the end: %v", err)
 	}
-	noted := map[uint64]bool{}
+	noted, oldest := map[uint64]bool{}, uint64(1)
+	if len(entries) > 0 && entries[0].Kind == journal.KindSegment {
+		oldest = entries[0].Serial + 1 // older files are gone, as they should be
+	}
 	for _, e := range entries {
 		noted[e.Serial] = true
 		if final(e.Kind) && e.N > rep.Signed && e.Serial > 0 {
 			bad("IC entry %d (%s) is not signed, %d are", e.N, e.Kind, rep.Signed)
 		}
 	}
-	for n := uint64(1); n <= d.Store.Doc().Events; n++ {
+	for n := oldest; n <= d.Store.Doc().Events; n++ {
 		if !noted[n] {
 			bad("IC decision %d is not in the journal", n)
 		}

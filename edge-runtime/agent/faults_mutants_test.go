@@ -219,7 +219,7 @@ func (noSigner) Sign([]byte) ([]byte, error) { return nil, errors.New("no checkp
 
 // mutants are the defects that the harness must find.
 func mutants(key journalSigner) []mutant {
-	return []mutant{
+	return slices.Concat([]mutant{
 		{name: "no fsync at all", lazy: true},
 		{name: "no fsync of files", fs: func(inner fsx.FS) fsx.FS {
 			return &layer{FS: inner, syncFile: func(fsx.File) error { return nil }}
@@ -297,9 +297,10 @@ func mutants(key journalSigner) []mutant {
 				return append(c.Slots(), state.Slot{Digest: artifact.DigestOf([]byte("nowhere"))}) // not there: it gives up
 			}
 		}},
+	}, moreMutants(), []mutant{
 		{name: "none: a commit in two steps whose target was copied", fs: commitInTwo(false), sound: true},
 		{name: "none: the product", sound: true},
-	}
+	})
 }
 
 // TestFaultsCatchMutants runs the same plan on products with a defect: each must be found. The table says after how many runs.

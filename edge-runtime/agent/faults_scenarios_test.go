@@ -12,6 +12,8 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
+	"github.com/waybill-ml/waybill/edge-runtime/report"
+	"github.com/waybill-ml/waybill/edge-runtime/shadow"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -29,7 +31,11 @@ type scenario struct {
 	trustRef channel.TrustRef
 	edit     func(*Config)
 	local    func() Local
-	carrier  func(Carrier) Carrier // around each channel's, made anew at each start
+	carrier  func(*faultDevice, Carrier) Carrier // around each channel's, made anew at each start
+	shadow   []shadow.Result                     // of the shadow run that the channel asks for; nil: none
+	reports  bool                                // they wait in a spool on the device's disk
+	told     []report.Item                       // that were made before the start; the last one waits
+	files    int                                 // of a journal whose files have fileBytes; 0: the product's bounds
 
 	models []string // served names, in the order of the channels
 	// act is what the device does. Without a fault it returns nil, or an error when refuses is set.
@@ -42,7 +48,11 @@ type scenario struct {
 	trial   map[string]artifact.Digest // what goes on trial, if not next
 	unpins  bool                       // the scenario may take a pin away
 	large   artifact.Digest            // a layer of largeSize bytes that is fetched
-	texts   map[artifact.Digest]string // of the module of each artifact
+	ahead   int64                      // bytes of it that are not on the device at the start
+	// overtaken says that the channel is frozen during the trial, after which nothing is held against the candidate.
+	overtaken bool
+	ended     func(d *faultDevice) error // tells what is missing in the end, after a fault and some polls
+	texts     map[artifact.Digest]string // of the module of each artifact
 
 	floor *state.Doc // document at the start
 	ops   int        // operations of a run without faults
@@ -91,8 +101,7 @@ func (s *setup) must(err error) {
 func (s *setup) device() *faultDevice {
 	s.t.Helper()
 	if s.d == nil {
-		var n int64
-		d, err := s.boot(s.t.Context(), s.base, &n, mutant{})
+		d, err := s.boot(s.t.Context(), s.base, &tape{}, mutant{})
 		s.must(err)
 		s.d = d
 	}
@@ -128,6 +137,9 @@ func (s *setup) publish(text string, edit ...func(*channel.Change)) channel.Targ
 // done finishes the scenario: what the document says now is what serves before.
 func (s *setup) done() *scenario {
 	s.t.Helper()
+	if s.d != nil {
+		s.told = s.d.tape.told.put
+	}
 	if doc, err := state.ReadOnly(s.base, stateDir); err == nil {
 		s.floor = doc
 		names := []string{"prod"}
@@ -148,8 +160,8 @@ func (s *setup) done() *scenario {
 		}
 	}
 	f := fsx.NewFaulty(s.base.CrashClone(100, nil))
-	var n int64
-	d, err := s.boot(s.t.Context(), f, &n, mutant{})
+	heard := &tape{}
+	d, err := s.boot(s.t.Context(), f, heard, mutant{})
 	s.must(err)
 	if err := s.act(s.t.Context(), d); (err != nil) != s.refuses {
 		s.t.Fatalf("%s without faults: %v", s.name, err)
@@ -159,7 +171,11 @@ func (s *setup) done() *scenario {
 			s.t.Fatalf("%s without faults serves %s", s.name, cur.Short())
 		}
 	}
-	s.ops = f.Count()
+	d.handed()
+	if s.ended != nil {
+		s.must(s.ended(d))
+	}
+	s.ops, s.ahead = f.Count(), heard.fetched
 	s.d = nil
 	return s.scenario
 }
@@ -167,23 +183,28 @@ func (s *setup) done() *scenario {
 // cutWhen replaces base by what a kill leaves as soon as the document is in a state that want accepts.
 func (s *setup) cutWhen(act func(d *faultDevice), want func(doc *state.Doc, disk *fsx.Mem) bool) {
 	s.t.Helper()
-	for at := 1; at < 2000; at++ {
-		disk := s.base.CrashClone(100, nil)
-		f := fsx.NewFaulty(disk)
-		f.Arm(at, fsx.Kill)
-		var n int64
-		if d, err := s.boot(s.t.Context(), f, &n, mutant{}); err == nil {
-			act(d)
-		}
-		if doc, err := state.ReadOnly(disk, stateDir); err == nil && want(doc, disk) {
-			s.base = disk.CrashClone(100, nil)
+	disk := s.base.CrashClone(100, nil)
+	var cut *fsx.Mem
+	look := func() {
+		if cut != nil {
 			return
 		}
-		if f.Fired() == "" {
-			break
+		if doc, err := state.ReadOnly(disk, stateDir); err == nil && want(doc, disk) {
+			cut = disk.CrashClone(100, nil)
 		}
 	}
-	s.t.Fatalf("%s: no operation leaves the state that it begins with", s.name)
+	watched := &layer{
+		FS:      disk,
+		syncDir: func(name string) error { err := disk.SyncDir(name); look(); return err },
+		write:   func(_ string, p []byte) []byte { look(); return p },
+	}
+	if d, err := s.boot(s.t.Context(), watched, &tape{}, mutant{}); err == nil {
+		act(d)
+	}
+	if cut == nil {
+		s.t.Fatalf("%s: no operation leaves the state that it begins with", s.name)
+	}
+	s.base = cut
 }
 
 var prepared struct {
@@ -440,7 +461,7 @@ func scenarios(t testing.TB) []*scenario {
 		s = begin(t, map[bool]string{false: "carrier-alters", true: "carrier-breaks"}[breaks], "1.0 good")
 		s.publish("2.0 good")
 		module := artifact.DigestOf([]byte("2.0 good"))
-		s.carrier = func(c Carrier) Carrier {
+		s.carrier = func(_ *faultDevice, c Carrier) Carrier {
 			return once{Carrier: c, mu: &sync.Mutex{}, done: map[artifact.Digest]bool{}, of: module, breaks: breaks}
 		}
 		s.act = func(ctx context.Context, d *faultDevice) error {
@@ -472,6 +493,8 @@ func scenarios(t testing.TB) []*scenario {
 		return errors.Join(err, other)
 	}
 	add(s)
+
+	moreScenarios(t, add)
 	return out
 }
 
@@ -520,11 +543,7 @@ func (s *setup) rollbackRecord(text string) {
 // trustStep publishes the next version of the trust document.
 func (s *setup) trustStep(change func(*trust.Document)) {
 	s.t.Helper()
-	t, ok := s.t.(*testing.T)
-	if !ok {
-		s.t.Fatal("trust documents are made in tests")
-	}
-	s.world.Doc = version(t, s.world.Doc, change)
+	s.world.Doc = version(s.t, s.world.Doc, change)
 	s.world.tag(s.world.Trust(), TrustTag(s.world.Doc.Version))
 }
 

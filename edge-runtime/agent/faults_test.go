@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -183,19 +182,6 @@ func (p plan) each(ctx context.Context, n int, mu mutant, done func(i int, r fau
 	wg.Wait()
 }
 
-// measures are figures over many runs.
-type measures struct {
-	kinds, scenarios map[string]int
-	points           map[string]bool
-	found            map[string]int // violations by invariant
-	fetched          []int64        // bytes that came twice because of the fault, of each run that fetched something large
-	boots            []time.Duration
-}
-
-func newMeasures() *measures {
-	return &measures{kinds: map[string]int{}, scenarios: map[string]int{}, points: map[string]bool{}, found: map[string]int{}}
-}
-
 func faultEnv(t *testing.T, name string, or int) int {
 	v := os.Getenv(name)
 	if v == "" {
@@ -209,8 +195,8 @@ func faultEnv(t *testing.T, name string, or int) int {
 }
 
 // TestFaults lets every operation of the file system go wrong in every scenario and checks the invariants.
-// WAYBILL_FAULT_RUNS is the number of runs, WAYBILL_FAULT_SEED another choice of them, WAYBILL_FAULT_ONLY one run by the
-// name that a violation is printed with.
+// WAYBILL_FAULT_RUNS is the number of runs, WAYBILL_FAULT_SEED another choice of them, WAYBILL_FAULT_SCENARIOS a list of the only
+// scenarios, WAYBILL_FAULT_ONLY one run by the name that a violation is printed with.
 func TestFaults(t *testing.T) {
 	or := 300
 	if testing.Short() {
@@ -218,6 +204,12 @@ func TestFaults(t *testing.T) {
 	}
 	runs, seed := faultEnv(t, "WAYBILL_FAULT_RUNS", or), faultEnv(t, "WAYBILL_FAULT_SEED", 1)
 	ss := allScenarios(t)
+	if names := os.Getenv("WAYBILL_FAULT_SCENARIOS"); names != "" {
+		ss = slices.DeleteFunc(slices.Clone(ss), func(s *scenario) bool { return !slices.Contains(strings.Split(names, ","), s.name) })
+		if len(ss) == 0 {
+			t.Fatalf("WAYBILL_FAULT_SCENARIOS: no scenario is called %q", names)
+		}
+	}
 	p := newPlan(ss, uint64(seed))
 	if only := os.Getenv("WAYBILL_FAULT_ONLY"); only != "" {
 		r, err := parseFaultRun(only)
@@ -236,42 +228,27 @@ func TestFaults(t *testing.T) {
 		faultLine(1, len(out.violations))
 		return
 	}
-	m := newMeasures()
-	violations := 0
+	m := newMeasures(ss)
 	began := time.Now()
 	p.each(t.Context(), runs, mutant{}, func(_ int, r faultRun, out outcome) bool {
-		m.kinds[r.kind.String()]++
-		m.scenarios[r.scenario]++
-		m.points[fmt.Sprint(r.scenario, r.at, r.kind)] = true
-		m.boots = append(m.boots, out.boot)
-		if out.large {
-			m.fetched = append(m.fetched, out.again)
-		}
-		for _, v := range out.violations {
-			violations++
-			m.found[v[:2]]++
-			if violations <= 20 {
+		m.add(r, out)
+		if n := m.violations; n > 0 && n <= 20 {
+			for _, v := range out.violations {
 				t.Errorf("%s (%s)\n    repeat with WAYBILL_FAULT_ONLY='%s'", v, out.fired, r)
 			}
+		}
+		if m.runs%progress == 0 {
+			t.Logf("%d runs, %d violations, %s", m.runs, m.violations, time.Since(began).Round(time.Second))
 		}
 		return true
 	})
 	t.Logf("seed %d: %d scenarios, %d of %d points (an operation and a kind of fault), %s", seed, len(ss), len(m.points), p.points, time.Since(began).Round(time.Second))
-	for _, name := range []struct {
-		what string
-		n    map[string]int
-	}{{"scenario", m.scenarios}, {"fault", m.kinds}, {"violations of", m.found}} {
-		for _, k := range slices.Sorted(maps.Keys(name.n)) {
-			t.Logf("%s %s: %d", name.what, k, name.n[k])
-		}
-	}
-	slices.Sort(m.boots)
-	t.Logf("restart to serving, in memory: p50 %s, p99 %s", m.boots[len(m.boots)/2].Round(time.Microsecond), m.boots[len(m.boots)*99/100].Round(time.Microsecond))
-	if slices.Sort(m.fetched); len(m.fetched) > 0 {
-		t.Logf("bytes fetched twice of 1 MiB: p50 %d, p99 %d, most %d in %d runs", m.fetched[len(m.fetched)/2], m.fetched[len(m.fetched)*99/100], m.fetched[len(m.fetched)-1], len(m.fetched))
-	}
-	faultLine(runs, violations)
+	t.Log(m)
+	faultLine(m.runs, m.violations)
 }
+
+// progress is how many runs there are between two lines that say how far it is.
+const progress = 5000
 
 // faultTotal is what the last line of the test run says.
 var faultTotal struct{ runs, violations int }

@@ -109,8 +109,7 @@ func powerChild(ctx context.Context, mode string) int {
 		}
 	}
 	s := feed.scenario()
-	var none int64
-	d, err := s.boot(ctx, fsx.OS{}, &none, mu)
+	d, err := s.boot(ctx, fsx.OS{}, &tape{}, mu)
 	if d == nil || err != nil {
 		fmt.Println("bad: no start:", err)
 		return 1

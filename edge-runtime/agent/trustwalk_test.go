@@ -12,7 +12,7 @@ import (
 )
 
 // version makes trust document version n from the one before it.
-func version(t *testing.T, was *trust.Document, change func(*trust.Document)) *trust.Document {
+func version(t testing.TB, was *trust.Document, change func(*trust.Document)) *trust.Document {
 	t.Helper()
 	d := *was
 	d.Version, d.Issued = was.Version+1, was.Issued.Add(time.Hour)

@@ -60,7 +60,8 @@ func (b *Blobs) partial(d artifact.Digest) string { return filepath.Join(b.tmp, 
 
 // Fetch stores the content of d, of exactly size bytes, from open, which starts reading at an offset. Bytes are hashed
 // as they are written; no more than size are read. Of several calls for one digest one fetches. An interrupted download is continued from what is on disk. On success the blob is durable
-// under its digest. Content with another hash is removed and the error matches ErrDigest.
+// under its digest. Content with another hash is removed and the error matches ErrDigest; where part of it was on disk before, it is
+// first read once more from the beginning, since that part may be what is wrong.
 func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open func(ctx context.Context, offset int64) (io.ReadCloser, error)) error {
 	if b.Has(d, size) {
 		// Its bytes were synced before it got this name; the name may be what failed to become durable then.
@@ -98,7 +99,21 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 			return fmt.Errorf("store %s: %w", d.Short(), err)
 		}
 	}
-	if got := artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); got != d {
+	got := artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
+	if got != d && have > 0 { // a power cut may have left anything of what was not synced
+		if err := f.Truncate(0); err != nil {
+			return fmt.Errorf("store %s: %w", d.Short(), err)
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("store %s: %w", d.Short(), err)
+		}
+		h.Reset()
+		if err := b.append(ctx, f, h, fl, size, func() (io.ReadCloser, error) { return open(ctx, 0) }); err != nil {
+			return fmt.Errorf("store %s: %w", d.Short(), err)
+		}
+		got = artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
+	}
+	if got != d {
 		_ = f.Close()
 		f = nil
 		_ = b.fs.Remove(partial)

@@ -384,3 +384,43 @@ func FuzzParseDoc(f *testing.F) {
 		}
 	})
 }
+
+// A partial download that a power cut left with other bytes is no verdict on who sends: it is read again from the beginning, once.
+func TestResumedGarbage(t *testing.T) {
+	ctx := t.Context()
+	m := newFS(t)
+	s, err := Open(m, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.Blobs()
+	content := []byte(strings.Repeat("content ", 100))
+	d := artifact.DigestOf(content)
+	for _, garbage := range [][]byte{make([]byte, 40), make([]byte, len(content))} {
+		if err := fsx.WriteFileAtomic(m, b.partial(d), garbage, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var from []int64
+		err = b.Fetch(ctx, d, int64(len(content)), func(_ context.Context, offset int64) (io.ReadCloser, error) {
+			from = append(from, offset)
+			return io.NopCloser(bytes.NewReader(content[offset:])), nil
+		})
+		if err != nil || !b.Has(d, int64(len(content))) || from[len(from)-1] != 0 {
+			t.Errorf("%d bytes of garbage: %v, read from %v", len(garbage), err, from)
+		}
+		if err := b.Drop(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opens := 0
+	if err := fsx.WriteFileAtomic(m, b.partial(d), make([]byte, 40), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = b.Fetch(ctx, d, int64(len(content)), func(_ context.Context, offset int64) (io.ReadCloser, error) {
+		opens++
+		return io.NopCloser(bytes.NewReader(bytes.Repeat([]byte("x"), len(content)))), nil
+	})
+	if !errors.Is(err, ErrDigest) || opens != 2 {
+		t.Errorf("wrong content: %v after %d tries", err, opens)
+	}
+}
