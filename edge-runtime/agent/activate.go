@@ -338,6 +338,7 @@ func promote(c *state.Channel, s state.Slot, now time.Time, keep []state.Slot) {
 		s.Committed = now
 	}
 	s.Since = now
+	delete(c.Loading, s.Digest)
 	old := c.Slots()
 	if c.Current != nil && c.Current.Digest != s.Digest {
 		c.Previous = c.Current
@@ -388,6 +389,9 @@ func (f *follower) giveUp(ctx context.Context, r *channel.Record, in *state.Inte
 		kind, reason := KindFailed, err.Error()
 		if errors.Is(err, errShutdown) || ctx.Err() != nil {
 			kind, reason = KindInterrupted, errShutdown.Error()
+			if errors.Is(context.Cause(ctx), errRescue) {
+				reason = errRescue.Error()
+			}
 		}
 		e := f.about(kind, in.Candidate, in.Seq, clip(reason))
 		cerr := f.change(func(c *state.Channel) error { c.Intent = nil; return nil }, e)

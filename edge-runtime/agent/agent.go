@@ -146,6 +146,9 @@ type Config struct {
 	ReportEvery time.Duration
 	// Stuck is how long a channel may go without any progress before Alive says so; 0 means 10 minutes.
 	Stuck time.Duration
+	// LookFirst bounds the look at the channel before an artifact is loaded that ended the process again and again, when nothing
+	// else can serve; 0 means 5 seconds, less that there is none.
+	LookFirst time.Duration
 	// MaxCrashes restarts in the middle of activating one record put its target in quarantine; 0 means 3.
 	MaxCrashes int
 }
@@ -190,6 +193,8 @@ type Agent struct {
 	retiring sync.WaitGroup // models that were replaced and are still at work
 
 	careful   atomic.Bool // the last start did not come to its end
+	began     time.Time   // of Start
+	ended     sync.Map    // digests of artifacts whose counted load came to an end
 	followers []*follower
 }
 
@@ -265,9 +270,10 @@ type follower struct {
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
 	count    tallies
-	beat     pulse        // of the goroutine that follows
-	trialEnd atomic.Int64 // Unix nanoseconds, 0: no trial is under way
-	attested time.Time    // the latest time that the evidence of the candidate proves
+	beat     pulse                     // of the goroutine that follows
+	trialEnd atomic.Int64              // Unix nanoseconds, 0: no trial is under way
+	againAt  atomic.Pointer[time.Time] // when what is held back is loaded again; nil: nothing waits for that
+	attested time.Time                 // the latest time that the evidence of the candidate proves
 	// shadowed is the shadow run under way.
 	shadowed atomic.Pointer[ShadowRun]
 	// sendFailed is set by the goroutine that hands reports over.
@@ -296,6 +302,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 	}
 	if cfg.Stuck == 0 {
 		cfg.Stuck = 10 * time.Minute
+	}
+	if cfg.LookFirst == 0 {
+		cfg.LookFirst = 5 * time.Second
 	}
 	if cfg.MaxCrashes == 0 {
 		cfg.MaxCrashes = 3

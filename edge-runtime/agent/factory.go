@@ -48,7 +48,7 @@ func (f *follower) factory(ctx context.Context) error {
 	if here && f.live != nil {
 		return nil
 	}
-	err := f.takeFactory(ctx)
+	err := f.takeFactory(ctx, false)
 	if err == nil || ctx.Err() != nil || transient(err) {
 		return err
 	}
@@ -56,8 +56,8 @@ func (f *follower) factory(ctx context.Context) error {
 }
 
 // takeFactory copies the artifact into the store, proves it here and makes that durable; nothing refers to it before. When
-// nothing serves it becomes what does.
-func (f *follower) takeFactory(ctx context.Context) error {
+// nothing serves it becomes what does. One that ended the process again and again is left alone unless it is the last resort.
+func (f *follower) takeFactory(ctx context.Context, last bool) error {
 	defer f.release()
 	want, c := f.cfg.Factory, f.state()
 	fail := func(err error) error { return fmt.Errorf("factory artifact %s: %w", want.Digest.Short(), err) }
@@ -66,8 +66,10 @@ func (f *follower) takeFactory(ctx context.Context) error {
 		return fail(errors.New("the trust document denies it"))
 	case want.Epoch < c.EpochFloor:
 		return fail(fmt.Errorf("it has epoch %d, below the security floor %d of this device", want.Epoch, c.EpochFloor))
-	case tries != nil && tries.Digest == want.Digest && tries.Crashes >= f.a.cfg.MaxCrashes:
-		return fail(fmt.Errorf("the process ended %d times while it was loaded", tries.Crashes))
+	case !last && tries != nil && tries.Digest == want.Digest && tries.Crashes >= f.a.cfg.MaxCrashes:
+		return fail(&heldError{tries.Crashes})
+	case !last && c.Loading[want.Digest] >= f.a.deadly():
+		return fail(&heldError{c.Loading[want.Digest] + 1})
 	}
 	slot, err := f.copyFactory(ctx)
 	if err != nil {

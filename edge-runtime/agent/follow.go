@@ -417,6 +417,9 @@ func (f *follower) act(ctx context.Context, r *channel.Record, tag artifact.Dige
 			return nil
 		})
 	}
+	if f.isHeldBack(target.Digest) {
+		return nil // it has its turn after this
+	}
 	if why := c.Barred(target.Digest, r.Generation, r.Seq); why != "" {
 		return done()
 	}

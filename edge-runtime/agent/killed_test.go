@@ -14,6 +14,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"github.com/waybill-ml/waybill/oci/channel"
 )
 
 // die is kill -9 of this process.
@@ -61,12 +62,17 @@ func oneLife(t *testing.T, at string) {
 	w := newWorld(t)
 	v2 := w.model("2.0 good")
 	run := deadly{&fakeRuntime{}, v2.Digest, at}
-	if at == "committed" {
+	if at == "committed" || at == "alone" {
+		run.at = ""
 		if _, err := os.Stat("armed"); err == nil {
 			run.at = "load"
 		}
 	}
 	w.runtime, w.shadows = run, run
+	if at == "alone" {
+		aloneLife(w, v2)
+		return
+	}
 	d, err := w.boot(fsx.OS{}, w.reg, func(c *Config) {
 		c.Channels[0].Shadow = Shadow{Requests: 200, Duration: time.Minute, Sample: 1}
 	})
@@ -158,6 +164,67 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			t.Logf("%d kills", kills)
 		})
 	}
+}
+
+// aloneLife is a life of a device that has nothing but v2: the first one installs it, later ones have no network.
+func aloneLife(w *world, v2 channel.Target) {
+	_, err := os.Stat("var/lib/waybill")
+	w.reg.down = err == nil
+	d, err := w.boot(fsx.OS{}, w.reg)
+	if !w.reg.down {
+		w.publish(w.change(v2))
+		err = errors.Join(err, d.pollOnce())
+	}
+	fmt.Printf("serves %s, %v\n", d.server.current(), err)
+}
+
+// The only artifact of a device, whose loading is killed (kill -9) three times: what loads it then serves it, in the start, without a
+// network. Killed once more it waits, and tells so.
+func TestKilledWithNothingElse(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v2 := newWorld(t).model("2.0 good").Digest
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/var/lib", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	arm := func(on bool) {
+		err := os.Remove(dir + "/armed")
+		if on {
+			err = os.WriteFile(dir+"/armed", nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	life := func(want string) {
+		t.Helper()
+		cmd := exec.Command(exe, "-test.run=^TestKilledAgainAndAgain$")
+		cmd.Env, cmd.Dir = append(os.Environ(), "WAYBILL_AGENT_LIFE=alone"), dir
+		b, err := cmd.CombinedOutput()
+		if killed := err != nil && strings.TrimSpace(string(b)) == ""; killed != (want == "") || !strings.Contains(string(b), want) {
+			t.Fatalf("want %q: %v\n%s", want, err, b)
+		}
+	}
+	serves := "serves " + string(v2) + ", <nil>"
+	life(serves)
+	for range 2 { // what is over does not count
+		arm(true)
+		for range 3 {
+			life("")
+		}
+		arm(false)
+		life(serves)
+	}
+	arm(true)
+	for range 4 {
+		life("")
+	}
+	life("is loaded again in")
+	arm(false)
+	life("is loaded again in")
 }
 
 // The same for a rollback by hand whose target ends the process: it is given up, and what was current serves.

@@ -33,9 +33,11 @@ type opening struct{ in, lasts time.Duration }
 func (f *follower) run(ctx context.Context) {
 	log := f.a.Log.With("channel", f.cfg.Name)
 	start := time.Now()
-	device := schedule.Device{ID: f.a.Signer.KeyID(), Channel: f.cfg.Name, Interval: f.cfg.Interval}
+	device := f.device()
 	var pace schedule.Pace
-	wait := device.First(f.state().Current != nil)
+	f.mu.Lock()
+	wait := device.First(f.service())
+	f.mu.Unlock()
 	for {
 		how, answer := atEase, chan error(nil)
 		f.beat.expect(wait + f.a.cfg.Stuck)
@@ -54,12 +56,16 @@ func (f *follower) run(ctx context.Context) {
 			log.Warn("poll", "error", err)
 		}
 		ask := schedule.Ask{Up: time.Since(start), Random: rand.Uint64()}
-		ask.Pace, ask.RetryAfter = after(pace, err)
+		ask.Pace, ask.RetryAfter = after(pace, ofPoll(err))
 		pace = ask.Pace
 		f.mu.Lock()
 		ask.Opens, ask.For = f.opens.in, f.opens.lasts
+		again := f.again()
 		f.mu.Unlock()
 		wait = device.Next(ask)
+		if again > 0 {
+			wait = min(wait, again)
+		}
 		log.Debug("poll", "next", wait)
 		if answer != nil {
 			answer <- err
@@ -111,9 +117,9 @@ func (f *follower) pollAs(ctx context.Context, how hand) error {
 		f.seen = nil
 	}
 	f.hand, f.opens = how, opening{}
-	err := f.poll(ctx)
+	err := f.pollOrResort(ctx)
 	if ctx.Err() == nil {
-		f.polledWith(err)
+		f.polledWith(ofPoll(err))
 	}
 	sent := f.sent
 	f.mu.Unlock()

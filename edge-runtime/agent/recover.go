@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,60 +122,40 @@ func (f *follower) converge(ctx context.Context) error {
 	return err
 }
 
-// serveCommitted loads the current artifact and serves it; if it can't be, the next best that passed here before.
+// serveCommitted loads the current artifact and serves it; if it can't be, the next best that passed here before. What ended the
+// process again and again is passed over: lastResort is for that.
 func (f *follower) serveCommitted(ctx context.Context) error {
 	c := f.state()
 	if c.Current == nil {
 		return nil // nothing was ever activated
 	}
 	var errs []error
-	var broken []artifact.Digest
+	var broken, held []artifact.Digest
 	for _, s := range c.Slots() {
-		switch {
-		case s.Committed.IsZero():
+		if s.Committed.IsZero() {
 			continue
-		case f.a.denied(s.Digest) && s.Digest != c.Current.Digest:
-			errs = append(errs, fmt.Errorf("%s %s: the trust document denies it", s.Name, s.Digest.Short()))
-			continue
-		case s.Epoch < c.EpochFloor:
-			errs = append(errs, fmt.Errorf("%s %s: epoch %d is below the security floor %d", s.Name, s.Digest.Short(), s.Epoch, c.EpochFloor))
+		}
+		if err := f.usable(c, s); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
 			continue
 		}
 		l, err := f.loadCounted(ctx, s)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", s.Name, s.Digest.Short(), err))
-			broken = append(broken, s.Digest)
+			if isHeld(err) {
+				held = append(held, s.Digest)
+			} else {
+				broken = append(broken, s.Digest)
+			}
 			f.a.Log.Error("a committed artifact can't be served", "channel", f.cfg.Name, "digest", string(s.Digest), "error", err)
 			continue
 		}
-		if err := f.serve(l); err != nil {
-			return errors.Join(append(errs, err, l.model.Close(ctx))...)
-		}
-		if s.Digest == c.Current.Digest {
-			return nil
-		}
-		why := clip(errors.Join(errs...).Error())
-		e := f.about(KindFallback, s, c.Seq, why)
-		e.From = c.Current.Digest
-		f.unsent = true
-		now := f.a.now().Truncate(time.Second)
-		err = f.change(func(c *state.Channel) error {
-			if c.Current == nil {
-				return errors.New("the document has changed")
-			}
-			from := c.Current.Digest
-			promote(c, s, now, nil)
-			c.LastRollback = &state.Note{At: now, From: from, To: s.Digest, Seq: c.Seq, Reason: why}
-			c.Tag = "" // the channel's target is activated anew: fetched again, probed again
-			c.Forget(broken)
-			return nil
-		}, e)
-		if err != nil {
-			f.a.Log.Error("the fallback can't be written down", "channel", f.cfg.Name, "error", err)
-		}
-		return nil
+		return f.fallBack(ctx, c, l, errs, append(broken, held...))
 	}
-	if c.Tag != "" || c.Previous != nil || len(c.Kept) > 0 {
+	kept := func(d artifact.Digest) bool {
+		return c.Previous != nil && c.Previous.Digest == d || slices.ContainsFunc(c.Kept, func(s state.Slot) bool { return s.Digest == d })
+	}
+	if c.Tag != "" || slices.ContainsFunc(broken, kept) {
 		// The channel's target is fetched again; what is current stays on record as the one that served.
 		err := f.change(func(c *state.Channel) error { c.Tag = ""; c.Forget(broken); return nil })
 		if err != nil {
@@ -182,6 +163,49 @@ func (f *follower) serveCommitted(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("channel %s: nothing on this device can be served: %w", f.cfg.Name, errors.Join(errs...))
+}
+
+// usable says why a committed artifact must not serve, whether or not it could. What is current goes on until it is replaced.
+func (f *follower) usable(c *state.Channel, s state.Slot) error {
+	switch {
+	case f.a.denied(s.Digest) && (c.Current == nil || s.Digest != c.Current.Digest):
+		return errors.New("the trust document denies it")
+	case s.Epoch < c.EpochFloor:
+		return fmt.Errorf("epoch %d is below the security floor %d", s.Epoch, c.EpochFloor)
+	}
+	return nil
+}
+
+// fallBack serves l, which is what c names as current or, when errs say why that is not possible, the next best; failed is then
+// no longer gone back to.
+func (f *follower) fallBack(ctx context.Context, c *state.Channel, l *loaded, errs []error, failed []artifact.Digest) error {
+	if err := f.serve(l); err != nil {
+		return errors.Join(append(errs, err, l.model.Close(ctx))...)
+	}
+	s := l.slot
+	if s.Digest == c.Current.Digest {
+		return nil
+	}
+	why := clip(errors.Join(errs...).Error())
+	e := f.about(KindFallback, s, c.Seq, why)
+	e.From = c.Current.Digest
+	f.unsent = true
+	now := f.a.now().Truncate(time.Second)
+	err := f.change(func(c *state.Channel) error {
+		if c.Current == nil {
+			return errors.New("the document has changed")
+		}
+		from := c.Current.Digest
+		promote(c, s, now, nil)
+		c.LastRollback = &state.Note{At: now, From: from, To: s.Digest, Seq: c.Seq, Reason: why}
+		c.Tag = "" // the channel's target is activated anew: fetched again, probed again
+		c.Forget(failed)
+		return nil
+	}, e)
+	if err != nil {
+		f.a.Log.Error("the fallback can't be written down", "channel", f.cfg.Name, "error", err)
+	}
+	return nil
 }
 
 // loadCommitted is load for what passed here before: one read that failed, or gave a wrong byte, is no reason to leave it.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -16,6 +18,7 @@ import (
 // Start finishes or undoes what a restart interrupted and serves the committed artifact of each channel. An error means that a
 // channel has a committed artifact and nothing on the device could be served for it; the agent may run all the same.
 func (a *Agent) Start(ctx context.Context) error {
+	a.began = time.Now()
 	a.beginStart()
 	a.leave()
 	var errs []error
@@ -27,6 +30,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	if a.careful.Load() {
 		a.endStart() // many short lives in a row are no failing start
 	}
+	a.lastResorts(ctx, errs)
 	a.reserve()
 	return errors.Join(errs...)
 }
@@ -57,7 +61,12 @@ func (a *Agent) endStart() {
 	err := a.update(func(d *state.Doc) error {
 		d.Starts = 0
 		for _, c := range d.Channels {
-			c.Loading = nil
+			a.settle(c)
+			for dig, n := range c.Loading {
+				if _, here := c.Committed(dig); n < a.deadly() || !here {
+					delete(c.Loading, dig)
+				}
+			}
 		}
 		return nil
 	})
@@ -75,27 +84,51 @@ func (a *Agent) reserve() {
 	}
 }
 
+// settle forgets what counted against artifacts whose load has come to an end since, one way or the other.
+func (a *Agent) settle(c *state.Channel) {
+	for dig := range c.Loading {
+		if _, ok := a.ended.Load(dig); ok {
+			delete(c.Loading, dig)
+		}
+	}
+}
+
+// deadly is how many loads that were written down and never ended it takes to pass an artifact over: the start before them was
+// not counted.
+func (a *Agent) deadly() int { return max(a.cfg.MaxCrashes-1, 1) }
+
 // loadCounted is loadCommitted that, after a start that did not come to its end, counts how often the process
 // ends in it.
 func (f *follower) loadCounted(ctx context.Context, s state.Slot) (*loaded, error) {
-	if !f.a.careful.Load() {
+	n := f.state().Loading[s.Digest]
+	if n >= f.a.deadly() {
+		return nil, &heldError{n + 1}
+	}
+	if n == 0 && !f.a.careful.Load() {
 		return f.loadCommitted(ctx, s)
 	}
-	n := f.state().Loading[s.Digest]
-	if n >= f.a.cfg.MaxCrashes-1 { // the start before was not counted
-		return nil, fmt.Errorf("the process ended %d times while it was loaded", n)
+	if err := f.begun(s.Digest); err != nil {
+		f.a.Log.Error("a load can't be written down", "channel", f.cfg.Name, "error", err)
 	}
-	err := f.change(func(c *state.Channel) error {
+	l, err := f.loadCommitted(ctx, s)
+	f.a.ended.Store(s.Digest, true)
+	return l, err
+}
+
+// begun writes down that an artifact is about to be loaded; whoever finds that after a restart knows that it did not end.
+func (f *follower) begun(dig artifact.Digest, events ...journal.Entry) error {
+	f.a.ended.Delete(dig)
+	return f.a.update(func(d *state.Doc) error {
+		for _, c := range d.Channels {
+			f.a.settle(c) // what another channel loaded before has not ended the process
+		}
+		c := d.Channel(f.cfg.Name)
 		if c.Loading == nil {
 			c.Loading = map[artifact.Digest]int{}
 		}
-		c.Loading[s.Digest]++
+		c.Loading[dig]++
 		return nil
-	})
-	if err != nil {
-		f.a.Log.Error("a load can't be written down", "channel", f.cfg.Name, "error", err)
-	}
-	return f.loadCommitted(ctx, s)
+	}, events...)
 }
 
 // leave lets go of what only channels need that this device no longer follows, and of artifacts of another model than the one that

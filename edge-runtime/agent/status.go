@@ -70,6 +70,10 @@ type ChannelStatus struct {
 	Pinned       bool             `json:"pinned"` // rolled back here: stays until the channel moves on
 	// Waiting is the model that the device's own policy does not let it take now, with the newest reason.
 	Waiting *state.Waiting `json:"waiting,omitempty"`
+	// Deadly counts, by digest, how often the process ended while an artifact was loaded that is passed over for that; AgainAt is
+	// when the running agent, which serves nothing, loads one of them again unless the channel has something else.
+	Deadly  map[artifact.Digest]int `json:"deadly,omitempty"`
+	AgainAt time.Time               `json:"againAt,omitzero"`
 	// Carriers are the places that the channel comes from, as the running agent found them last.
 	Carriers []CarrierStatus `json:"carriers,omitempty"`
 	Frozen   *state.Frozen   `json:"frozen,omitempty"` // the channel tells its devices to keep what they run
@@ -102,7 +106,7 @@ func StatusOf(d *state.Doc, now time.Time) Status {
 			Channel: name, Seq: c.Seq, EpochFloor: c.EpochFloor, Expires: c.Expires, Stale: c.Record != "" && !now.Before(c.Expires),
 			State: StateEmpty, Current: c.Current, Previous: c.Previous, Kept: c.Kept, Factory: c.Factory,
 			LastRollback: c.LastRollback, LastRefusal: c.LastRefusal, Quarantine: []QuarantineNote{}, Pinned: c.Pinned != nil,
-			Waiting: c.Waiting, Frozen: c.Frozen,
+			Waiting: c.Waiting, Frozen: c.Frozen, Deadly: deathsOf(c),
 		}
 		if cs.Kept == nil {
 			cs.Kept = []state.Slot{}
@@ -140,6 +144,9 @@ func (a *Agent) Status() Status {
 		s.Channels[i].Model, s.Channels[i].Carriers = f.cfg.Model, f.carriers()
 		if w, why := s.Channels[i].Waiting, f.waitWhy.Load(); w != nil && why != nil {
 			w.Reason = *why
+		}
+		if at := f.againAt.Load(); at != nil {
+			s.Channels[i].AgainAt = at.UTC()
 		}
 		if end := f.trialEnd.Load(); end != 0 && s.Channels[i].State == string(state.Trial) {
 			s.Channels[i].TrialEnds = time.Unix(0, end).UTC()

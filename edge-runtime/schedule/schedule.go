@@ -17,6 +17,11 @@ const (
 	// maxBackoff bounds what doubling makes of a wait, for intervals shorter than it.
 	maxBackoff = 6 * time.Hour
 	maxDouble  = 3 // 8 intervals
+	// newSpread is the time over which new devices look for the first time: short, since somebody may stand beside one.
+	newSpread = 10 * time.Second
+	// againFirst and againMost bound the wait before an artifact is loaded again that ended the process.
+	againFirst = 5 * time.Second
+	againMost  = 15 * time.Minute
 	maxSlow    = 3 // steps of pacing that rate limits add up to
 )
 
@@ -72,12 +77,38 @@ func (d Device) hash(what string, n time.Duration) time.Duration {
 	return time.Duration(hi)
 }
 
-// First is how long a device waits after its start before it looks. One that has nothing to serve looks at once.
-func (d Device) First(serving bool) time.Duration {
-	if !serving {
+// Service is what a device has to offer when it starts.
+type Service int
+
+// Services.
+const (
+	Serving Service = iota // something serves
+	Lost                   // something served once, and nothing does now
+	New                    // nothing has ever served
+)
+
+// First is how long a device waits after its start before it looks. One that lost what it served looks at once.
+func (d Device) First(s Service) time.Duration {
+	switch s {
+	case Lost:
 		return 0
+	case New:
+		return d.hash("start", min(d.Interval, newSpread))
 	}
 	return d.hash("start", min(d.Interval, startSpread))
+}
+
+// Again is how long a device that serves nothing waits after its start before it loads once more what ended the process so often
+// before, which nothing can replace: longer with each death, up to a bound, and not the same for all devices.
+func (d Device) Again(deaths int) time.Duration {
+	if deaths <= 0 {
+		return 0
+	}
+	wait := againMost
+	if deaths < 16 {
+		wait = min(againFirst<<(deaths-1), againMost)
+	}
+	return wait*3/4 + d.hash("again", wait/2)
 }
 
 // Ask is what the wait for the next poll follows from. Durations are on a clock that is never set.

@@ -110,7 +110,7 @@ func TestFleet(t *testing.T) {
 		for i := range devices {
 			d := Device{ID: fmt.Sprint("device ", i), Channel: "prod", Interval: interval}
 			var p Pace
-			for at := d.First(true); at < time.Hour; {
+			for at := d.First(Serving); at < time.Hour; {
 				counts[at/time.Second]++
 				o, retry := fail(at)
 				p = p.After(o)
@@ -128,6 +128,14 @@ func TestFleet(t *testing.T) {
 	first, later := run("healthy", func(time.Duration) (Outcome, time.Duration) { return Fine, 0 })
 	if first > 450 || later > 130 { // 333 and 67 on average
 		t.Errorf("%d in a second of the start, %d later", first, later)
+	}
+	var fresh [10]int
+	for i := range devices {
+		fresh[Device{ID: fmt.Sprint("device ", i), Channel: "prod", Interval: interval}.First(New)/time.Second]++
+	}
+	t.Logf("new: at most %d first looks in a second", slices.Max(fresh[:]))
+	if slices.Max(fresh[:]) > 2300 {
+		t.Errorf("%d new devices look in one second", slices.Max(fresh[:]))
 	}
 	back := 20 * time.Minute
 	_, later = run("503 for 20 minutes", func(at time.Duration) (Outcome, time.Duration) {
@@ -166,5 +174,32 @@ func TestSplayIsEven(t *testing.T) {
 	}
 	if (Device{ID: "ab", Channel: "c", Interval: time.Hour}).Splay() == (Device{ID: "a", Channel: "bc", Interval: time.Hour}).Splay() {
 		t.Error("id and channel run together")
+	}
+}
+
+// What ended the process is loaded again later and later, up to a bound, and not by all devices at once.
+func TestAgain(t *testing.T) {
+	d := Device{ID: "a", Channel: "prod", Interval: time.Minute}
+	if d.Again(0) != 0 || d.Again(-1) != 0 {
+		t.Error("the first time waits")
+	}
+	for n := 1; n < 200; n++ {
+		want := againMost
+		if n < 9 {
+			want = min(againFirst<<(n-1), againMost)
+		}
+		if got := d.Again(n); got < want*3/4 || got > want*5/4 {
+			t.Errorf("after %d deaths %s", n, got)
+		}
+	}
+	seen := map[time.Duration]bool{}
+	for i := range 100 {
+		seen[Device{ID: fmt.Sprint(i), Interval: time.Minute}.Again(3).Truncate(time.Second)] = true
+	}
+	if len(seen) < 8 {
+		t.Errorf("100 devices share %d seconds", len(seen))
+	}
+	if d.First(Lost) != 0 {
+		t.Error("a device that lost what it served waits")
 	}
 }
