@@ -178,7 +178,7 @@ func powerCuts(t *testing.T, kind string, cuts int, lazy bool) (violations []str
 			t.Fatal(err)
 		}
 		lines, end := make(chan int, 1024), make(chan struct{})
-		before := ask.Last.Step
+		before := ask.Last.Seq
 		go func() {
 			powerRead(out, &ask, lines)
 			close(end)
@@ -200,7 +200,7 @@ func powerCuts(t *testing.T, kind string, cuts int, lazy bool) (violations []str
 		_ = dev.Process.Kill()
 		<-end
 		_ = dev.Wait() // it was killed
-		acked += max(ask.Last.Step-before, 0)
+		acked += int(max(ask.Last.Seq-before, 0))
 		d.unmount()
 		if err := d.mount(); err != nil {
 			t.Fatal(err)

@@ -78,7 +78,8 @@ func (feed *powerFeed) scenario() *scenario {
 	if w.key, err = powerKey(); err != nil {
 		panic(err)
 	}
-	return &scenario{name: "power", world: w, trust: feed.Trust, trustRef: feed.Ref, models: []string{"churn"}, texts: feed.Texts}
+	return &scenario{name: "power", world: w, trust: feed.Trust, trustRef: feed.Ref, models: []string{"churn"}, texts: feed.Texts,
+		edit: func(c *Config) { c.MaxRollbacks = 1 << 20 }} // cuts in trials would hold the device, and what follows would cut nothing
 }
 
 // powerKey is the key of newWorld.

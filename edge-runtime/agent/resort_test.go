@@ -337,13 +337,13 @@ func TestLastResortBesideAHangingCarrier(t *testing.T) {
 	})
 }
 
-// trickle gives one blob a byte a second.
-type trickle struct {
+// dripping gives one blob a byte a second.
+type dripping struct {
 	*registry
 	of artifact.Digest
 }
 
-func (c trickle) Open(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
+func (c dripping) Open(ctx context.Context, d artifact.Descriptor, offset int64) (io.ReadCloser, error) {
 	r, err := c.registry.Open(ctx, d, offset)
 	if err != nil || d.Digest != c.of {
 		return r, err
@@ -374,7 +374,7 @@ func TestSlowRescue(t *testing.T) {
 		text := "2.0 good " + strings.Repeat("x", 600) // ten minutes
 		v2 := w.model(text)
 		w.publish(w.change(v2))
-		c := trickle{w.reg, artifact.DigestOf([]byte(text))}
+		c := dripping{w.reg, artifact.DigestOf([]byte(text))}
 		slow := func(cfg *Config) { cfg.Channels[0].Carrier = c }
 		if !dies(func() { w.runtime = newKillers(v1); _, _ = w.boot(m, w.reg, slow) }) {
 			t.Fatal("no death")
