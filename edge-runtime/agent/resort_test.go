@@ -192,7 +192,7 @@ func TestRecordRescues(t *testing.T) {
 				t.Fatalf("%v, %q serves", err, d.server.current())
 			}
 			start := time.Now()
-			stop := d.runs(t)
+			stop := d.loops(t)
 			defer stop()
 			for d.server.current() == "" && time.Since(start) < time.Hour {
 				time.Sleep(time.Millisecond)
@@ -204,8 +204,8 @@ func TestRecordRescues(t *testing.T) {
 	}
 }
 
-// runs runs the agent's loops until stop.
-func (d *device) runs(t *testing.T) (stop func()) {
+// loops runs the agent's loops until stop.
+func (d *device) loops(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -269,7 +269,7 @@ func TestKillerIsTriedLaterAndLater(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "is loaded again in") {
 			t.Errorf("start: %v", err)
 		}
-		stop := d.runs(t)
+		stop := d.loops(t)
 		defer stop()
 		time.Sleep(20 * time.Minute)
 		if d.server.current() != v1 || len(d.channel().Loading) != 0 {
@@ -384,7 +384,7 @@ func TestSlowRescue(t *testing.T) {
 		if err == nil {
 			t.Fatal("it was loaded before the channel's")
 		}
-		stop := d.runs(t)
+		stop := d.loops(t)
 		defer stop()
 		time.Sleep(rescueTime - time.Second)
 		if got := d.server.current(); got != "" {

@@ -16,7 +16,7 @@ func (f *follower) window(action deviceinput.Action, r *channel.Record, target s
 	if w.Always() || f.hand == urgent || !target.Committed.IsZero() || r.Rollback != nil || action == deviceinput.Download && f.cfg.Downloads {
 		return nil
 	}
-	if c := f.state().Current; c != nil && f.a.Trust().IsDenied(c.Digest) {
+	if c := f.state().Current; c != nil && f.a.denied(c.Digest) {
 		return nil
 	}
 	now, known := f.wall()
