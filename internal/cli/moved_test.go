@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/server"
 )
@@ -37,6 +38,7 @@ func (f *fickle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // A tag that moves between verification and use: verify-then-pull by tag gets the other artifact, which is the attack;
 // pull --verify gets what it verified.
 func TestTagMovesAfterVerification(t *testing.T) {
+	once.Skip(t)
 	examples, err := filepath.Abs("../../examples/breast-cancer")
 	if err != nil {
 		t.Fatal(err)

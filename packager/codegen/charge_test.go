@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/codegen/kernel"
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -13,6 +14,7 @@ import (
 // TestUnitsAreSmall compares what a unit of the packed kernels charges with the default budget: a resume overshoots by less than one unit,
 // so units must stay well below it, and the charge must be in proportion to the multiplications.
 func TestUnitsAreSmall(t *testing.T) {
+	once.Skip(t)
 	r := rng(3)
 	win := func(k, s, p int, g int) ir.Attrs {
 		return ir.Attrs{"kernel_shape": []int{k, k}, "strides": []int{s, s}, "pads": []int{p, p, p, p}, "dilations": []int{1, 1}, "group": g}
@@ -72,6 +74,7 @@ func (m *machine) elements(ctx uint32) int64 {
 // TestLongUnitsAreCut starts graphs with huge tensors and reads what their kernels state: no unit may cost much more than the bound, and the whole
 // work must be in proportion to the bytes that go in. It counts charges, not time; BenchmarkResumeBig compares the two.
 func TestLongUnitsAreCut(t *testing.T) {
+	once.Skip(t)
 	const unitMost = kernel.DefaultBudget / 4
 	for _, c := range bigGraphs() {
 		if c.easy {

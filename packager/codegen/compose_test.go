@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/frontend/onnx"
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -177,6 +178,7 @@ func f32(dims []int64, v ...float32) *ir.Data { return ir.F32s(dims, v) }
 func i64(v ...int64) *ir.Data                 { return ir.I64s([]int64{int64(len(v))}, v) }
 
 func TestComposedByHand(t *testing.T) {
+	once.Skip(t)
 	inf := math.Inf(-1)
 	col := func(v ...float32) *ir.Data { return f32([]int64{1, 1, int64(len(v)), 1}, v...) }
 	row := func(v ...float32) *ir.Data { return f32([]int64{1, int64(len(v))}, v...) }
@@ -249,6 +251,7 @@ func TestComposedByHand(t *testing.T) {
 
 // TestComposedTypes compares every float type on values with NaN and infinities, and empty tensors.
 func TestComposedTypes(t *testing.T) {
+	once.Skip(t)
 	r := rng(11)
 	type at = map[string]any
 	for _, dt := range []ir.DType{ir.F32, ir.F64, ir.F16, ir.BF16} {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -14,6 +15,7 @@ import (
 // TestCutExact takes lines and rows that are longer than a piece when units are cut as small as can be (opCase.run), so that
 // state goes from piece to piece.
 func TestCutExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(61)
 	cases := func(op string, at ir.Attrs, outs int, ins ...*ir.Data) {
 		opCase{fmt.Sprintf("%s/%s/%v", op, ins[0].DType, at), op, at, ins, outs, false}.run(t)
@@ -46,6 +48,7 @@ func TestCutExact(t *testing.T) {
 }
 
 func TestCutProductsExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(62)
 	run := func(name, op string, at ir.Attrs, outs int, ins ...*ir.Data) {
 		opCase{name, op, at, ins, outs, false}.run(t)

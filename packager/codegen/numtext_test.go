@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/frontend/onnx"
 	"github.com/waybill-ml/waybill/packager/ir"
@@ -26,6 +27,7 @@ func list(n int) []int64 { return []int64{int64(n)} }
 // TestNumberTexts checks texts worked out by hand, and the shortest digits of random and extreme numbers against the interpreter's, which
 // come from the standard library.
 func TestNumberTexts(t *testing.T) {
+	once.Skip(t)
 	inf, sub := math.Inf(1), math.SmallestNonzeroFloat64
 	f64s := []float64{0, math.Copysign(0, -1), 1, -25, 0.1, 1e15, 1e16, 123456789012345680, 1e-4, 1e-5, 0.3, 2.5e-310, sub, math.MaxFloat64, inf, -inf, math.NaN(), 1 << 53, 5e-324, 9007199254740993}
 	want := []string{"0.0", "-0.0", "1.0", "-25.0", "0.1", "1000000000000000.0", "1e+16", "1.2345678901234568e+17", "0.0001", "1e-05", "0.3", "2.5e-310", "5e-324",
@@ -70,6 +72,7 @@ func TestNumberTexts(t *testing.T) {
 
 // TestTextNumbers reads texts back: hard roundings, forms, saturation and what is no number.
 func TestTextNumbers(t *testing.T) {
+	once.Skip(t)
 	hard := []string{"0", "-0", "1", " 2.5\t", "+3", "-4e2", "1E-5", ".5", "5.", "INF", "-inf", "+Infinity", "NaN", "-nan", "1e400", "-1e400", "1e-400", "0e999999999", "1e-99999999999", "1e99999999999",
 		"9007199254740993", "9007199254740992.99999", "9007199254740993.00000000000000000000000000000000000000001", "2.4703282292062327e-324", "2.4703282292062328e-324", "4.9406564584124654e-324",
 		"1.7976931348623158e308", "1.797693134862315807e308", "1.7976931348623159e308", "2.2250738585072011e-308", "16777217", "16777217.0000000001", "65519", "65520", "65519.9999999", "3.4028235677973366e38",

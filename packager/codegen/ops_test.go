@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/codegen"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
@@ -181,6 +182,7 @@ func encode(dt ir.DType, v float64, u uint64) []byte {
 func i64d(v ...int64) *ir.Data { return ir.I64s([]int64{int64(len(v))}, v) }
 
 func TestElementwiseExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(11)
 	shapes := [][2][]int64{
 		{{300}, {300}}, {{3, 1, 5}, {4, 1}}, {{}, {7}}, {{2, 3}, {}}, {{0, 3}, {3}}, {{4, 1, 1}, {1, 5, 6}}, {{2, 3, 4, 5}, {3, 1, 5}}, {{1}, {1}},
@@ -233,6 +235,7 @@ func TestElementwiseExact(t *testing.T) {
 }
 
 func TestMovementExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(12)
 	strs := func(dims ...int64) *ir.Data {
 		n, _ := ir.Elements(dims)
@@ -301,6 +304,7 @@ func TestMovementExact(t *testing.T) {
 }
 
 func TestReductionsExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(13)
 	for _, op := range []string{"ReduceSum", "ReduceMean", "ReduceProd", "ReduceMax", "ReduceMin"} {
 		for _, dt := range numeric {
@@ -340,6 +344,7 @@ func TestReductionsExact(t *testing.T) {
 }
 
 func TestProductsAndWindowsExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(14)
 	for _, dt := range []ir.DType{ir.F32, ir.F64, ir.I32, ir.F16, ir.U8} {
 		for i, s := range [][2][]int64{{{3}, {3}}, {{2, 3}, {3}}, {{3}, {3, 2}}, {{4, 1, 2, 3}, {5, 3, 70}}, {{2, 5, 33}, {33, 17}}, {{0, 3}, {3, 2}}, {{2, 0}, {0, 3}}, {{1, 50}, {50, 19}}, {{13, 270}, {270, 41}}, {{2, 5, 16}, {16, 8}}, {{4, 300}, {300, 7}}} {
@@ -488,6 +493,7 @@ func TestRecurrentExact(t *testing.T) {
 }
 
 func TestTextExact(t *testing.T) {
+	once.Skip(t)
 	text := ir.Strs([]int64{3}, []string{"The quick_brown fox, 12 foxes; ÄÖ straße", "", "a-b--c  d\ne 日本語 x1"})
 	opc := func(name, op string, at ir.Attrs, x *ir.Data) { opCase{name, op, at, []*ir.Data{x}, 1, true}.run(t) }
 	for i, exp := range []string{`[a-zA-Z]+`, `\w+`, `\b\w\w+\b`, `[^\s]+`, `fox|foxes`, `(a|ab)(c|bcd)?`, `\p{L}+`, `(?i)THE`, `^.`, `x*`, `.$`, `[0-9]{1,2}`, `(?m)^\w`} {

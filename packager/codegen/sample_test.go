@@ -5,10 +5,12 @@ import (
 	"math"
 	"testing"
 
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
 func TestSampleExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(43)
 	shapes := [][]int64{{2, 3, 7}, {2, 2, 4, 5}, {1, 2, 3, 2, 4}, {1, 1, 1, 1}}
 	for _, dt := range []ir.DType{ir.F32, ir.F64} {

@@ -5,10 +5,12 @@ import (
 	"math"
 	"testing"
 
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/packager/ir"
 )
 
 func TestTrigExact(t *testing.T) {
+	once.Skip(t)
 	r := rng(31)
 	big := ir.F64s([]int64{9}, []float64{1e5, -1e15, 1e22, 6381956970095103 * 0x1p797, math.MaxFloat64, 0x1p28, 355, 0.9999999, 1 + 0x1p-52})
 	for _, op := range []string{"Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"} {
