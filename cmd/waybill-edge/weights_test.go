@@ -17,6 +17,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/config"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/internal/edgetest"
+	"github.com/waybill-ml/waybill/internal/once"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -132,6 +133,7 @@ func (d *edge) dies() {
 // A weights file that is cut off under its mapping in a trial ends the process, and that is a failed trial: the model before
 // serves after the restart, and the new one is not tried again.
 func TestWeightsCutOffInTrial(t *testing.T) {
+	once.Skip(t)
 	mapped(t)
 	p := edgetest.NewPublisher(t)
 	v1, v2 := p.Pack(weighted+"1"), p.Pack(weighted+"2")
@@ -200,6 +202,7 @@ func committedPair(t *testing.T, settings map[string]any) (p *edgetest.Publisher
 
 // What happens to the weights of the committed artifact is found by their hash at the next start, and the artifact before serves.
 func TestCommittedWeightsDamaged(t *testing.T) {
+	once.Skip(t)
 	mapped(t)
 	for _, c := range []struct {
 		name string
