@@ -72,9 +72,10 @@ type Server interface {
 
 // Stats of a served model.
 type Stats struct {
-	Requests int64         // finished, errors included
-	Errors   int64         // failed through the model's or the device's fault, not the client's
-	P50, P99 time.Duration // of model inference time, without queueing and network
+	Requests int64         `json:"requests"` // finished, errors included
+	Errors   int64         `json:"errors"`   // failed through the model's or the device's fault, not the client's
+	P50      time.Duration `json:"p50Ns"`    // of model inference time, without queueing and network
+	P99      time.Duration `json:"p99Ns"`
 }
 
 // Reporter hands a signed status on to whoever wants it.

@@ -98,7 +98,7 @@ func open(ctx context.Context, cfg *config.Config, certs verify.Certificates, lo
 	if cfg.DevicePolicy != "" {
 		d.local = newLocal(ctx, cfg, d.engine, log)
 	}
-	d.server = newServer(&cfg.Serve, func(line string) { log.Error("serve", "line", line) })
+	d.server = newServer(&cfg.Serve, log)
 	for _, c := range cfg.Channels {
 		d.server.Expect(c.Model)
 	}

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"log/slog"
 	"net"
 	"time"
 
@@ -19,7 +20,7 @@ func graceOf(c *config.Serve) time.Duration {
 	return grace
 }
 
-func newServer(c *config.Serve, log func(line string)) *serve.Server {
+func newServer(c *config.Serve, log *slog.Logger) *serve.Server {
 	sc := serve.Config{
 		MaxBody: int64(c.MaxBody), MaxBuffered: int64(c.MaxBuffered), MaxInFlight: c.MaxInFlight, MaxConns: c.MaxConns,
 		Timeout: time.Duration(c.Timeout), BodyTimeout: time.Duration(c.BodyTimeout), DrainDelay: time.Duration(c.DrainDelay),

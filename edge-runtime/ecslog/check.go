@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -60,6 +61,9 @@ func fits(t kind, v any) bool {
 		return ok && n == math.Trunc(n)
 	case date:
 		_, err := time.Parse(time.RFC3339Nano, s)
+		return isString && err == nil
+	case ip:
+		_, err := netip.ParseAddr(s)
 		return isString && err == nil
 	case list:
 		l, ok := v.([]any)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -239,6 +240,11 @@ func (e *encoder) set(k string, v slog.Value) {
 		}
 		e.key(k)
 		e.b = fmt.Appendf(e.b, "%d", n)
+	case ip:
+		if a, err := netip.ParseAddr(v.String()); err == nil {
+			e.key(k)
+			e.text(a.WithZone("").String())
+		}
 	case list:
 		ss, ok := v.Any().([]string)
 		if !ok {

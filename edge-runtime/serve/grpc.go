@@ -105,6 +105,7 @@ func noSuchCall(w http.ResponseWriter) {
 // call is what one gRPC call holds of the server.
 type call struct {
 	s       *Server
+	r       *http.Request
 	arrived time.Time
 	body    *body
 	rc      *http.ResponseController
@@ -116,7 +117,7 @@ type callKey struct{}
 // call bounds the body of a gRPC call in time and memory.
 func (s *Server) call(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{s: s, arrived: time.Now(), body: &body{ReadCloser: r.Body, s: s}, rc: http.NewResponseController(w)}
+		c := &call{s: s, r: r, arrived: time.Now(), body: &body{ReadCloser: r.Body, s: s}, rc: http.NewResponseController(w)}
 		defer c.body.release()
 		defer c.end()
 		c.extend(s.cfg.BodyTimeout)
@@ -294,7 +295,9 @@ func (r *rpc) infer(ctx context.Context, m *oip.ModelInferRequest, arrived time.
 	err = r.s.infer(ctx, in, func(sl *slot) { *digest = sl.Digest() })
 	var he *httpError
 	if errors.As(err, &he) {
-		r.s.logFailure("ModelInfer", he)
+		if c, ok := ctx.Value(callKey{}).(*call); ok {
+			r.s.logFailure(c.r, arrived, he)
+		}
 	}
 	return answer, err
 }
@@ -302,8 +305,16 @@ func (r *rpc) infer(ctx context.Context, m *oip.ModelInferRequest, arrived time.
 // modelStreamInfer answers the requests of a stream in their order. A request that fails does not end the stream.
 func (r *rpc) modelStreamInfer(ctx context.Context, stream *connect.BidiStream[message, message]) error {
 	c, _ := ctx.Value(callKey{}).(*call)
-	wake := context.AfterFunc(ctx, func() { _ = c.rc.SetReadDeadline(time.Unix(1, 0)) }) // the stream waits for the client, not for ctx
-	defer wake()
+	woken := make(chan struct{})
+	wake := context.AfterFunc(ctx, func() { // the stream waits for the client, not for ctx
+		defer close(woken)
+		_ = c.rc.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !wake() {
+			<-woken // net/http does not bear a deadline set after the handler has returned: the process would end
+		}
+	}()
 	for {
 		c.extend(streamIdle)
 		if ctx.Err() != nil {

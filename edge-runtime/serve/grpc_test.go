@@ -70,7 +70,7 @@ func rawInt(model string, v ...int64) *oip.ModelInferRequest {
 }
 
 func TestGRPCMetadata(t *testing.T) {
-	s := New(Config{Log: func(l string) { t.Log(l) }})
+	s := New(Config{Log: testLog(t)})
 	s.Swap("m", Model{dig, echo(port("x", "f32", -1, 2))})
 	s.Expect("m", "late")
 	url, _ := serveOn(t, s)
@@ -206,7 +206,7 @@ func TestGRPCDatatypes(t *testing.T) {
 
 func TestGRPCErrors(t *testing.T) {
 	r := echo(port("x", "i64", -1))
-	s := New(Config{MaxBody: 4000, Log: func(l string) { t.Log(l) }})
+	s := New(Config{MaxBody: 4000, Log: testLog(t)})
 	s.Swap("m", Model{dig, r})
 	s.Swap("n", Model{dig, echo(port("x", "i8", -1), port("b", "bool", -1))})
 	url, _ := serveOn(t, s)
@@ -467,4 +467,37 @@ func FuzzDecodeMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A client that goes while its stream is answered, or right after, ends its own call and not the server.
+func TestStreamsAbandoned(t *testing.T) {
+	s := New(Config{Log: testLog(t)})
+	s.Swap("m", Model{dig, echo(port("x", "i64", -1))})
+	url, _ := serveOn(t, s)
+	streams := method[oip.ModelInferRequest, oip.ModelStreamInferResponse](t, url, "ModelStreamInfer")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 100 {
+				ctx, cancel := context.WithCancel(t.Context())
+				stream := streams.CallBidiStream(ctx)
+				if err := stream.Send(rawInt("m", 1)); err != nil {
+					t.Error(err)
+				}
+				if i%3 > 0 {
+					if _, err := stream.Receive(); err != nil {
+						t.Error(err)
+					}
+				}
+				if i%3 > 1 {
+					_ = stream.CloseRequest() // the handler returns as the call is cancelled
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := inferClient(t, url).CallUnary(t.Context(), connect.NewRequest(rawInt("m", 1))); err != nil {
+		t.Error(err)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -49,12 +48,13 @@ func (s *Server) Handler() http.Handler {
 		}
 		return fail(http.StatusNotFound, "there is nothing at %s; this server speaks the Open Inference Protocol below /v2", r.URL.Path)
 	}))
-	return mux
+	return s.logged(mux)
 }
 
 // route checks the method and turns errors into the protocol's form.
 func (s *Server) route(method string, h func(w http.ResponseWriter, r *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		arrived := time.Now()
 		allowed := method == "" || r.Method == method || method == http.MethodGet && r.Method == http.MethodHead
 		var err error
 		if allowed {
@@ -64,28 +64,21 @@ func (s *Server) route(method string, h func(w http.ResponseWriter, r *http.Requ
 			err = fail(http.StatusMethodNotAllowed, "%s does not take %s, only %s", r.URL.Path, r.Method, method)
 		}
 		if err != nil {
-			s.writeError(w, r, err)
+			s.writeError(w, r, arrived, err)
 		}
 	})
 }
 
-func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, arrived time.Time, err error) {
 	he := &httpError{status: http.StatusInternalServerError, err: err}
 	errors.As(err, &he)
-	s.logFailure(r.Method+" "+r.URL.Path, he)
+	s.logFailure(r, arrived, he)
 	if he.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((he.retry+time.Second-1)/time.Second)))
 	}
 	writeJSON(w, he.status, struct {
 		Error string `json:"error"`
 	}{he.Error()})
-}
-
-// logFailure logs what is the server's own fault.
-func (s *Server) logFailure(call string, he *httpError) {
-	if he.status >= 500 && he.status != http.StatusServiceUnavailable {
-		s.cfg.Log(fmt.Sprintf("%s: %d: %v", call, he.status, he.err))
-	}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -119,7 +112,7 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) error {
 	status, err := http.StatusOK, s.Healthy(ctx)
 	if err != nil {
 		status = http.StatusServiceUnavailable
-		s.cfg.Log(fmt.Sprintf("not live: %v", err))
+		s.cfg.Log.Error("not live", "error", err)
 	}
 	writeJSON(w, status, map[string]bool{"live": err == nil})
 	return nil

@@ -249,7 +249,7 @@ func TestWedged(t *testing.T) {
 		r := echo(port("x", "i64", -1))
 		release := make(chan struct{})
 		r.f = func(_ context.Context, ins []engine.Tensor) ([]engine.Tensor, error) { <-release; return ins, nil }
-		s := New(Config{MaxInFlight: 2, Timeout: time.Second, Log: func(string) {}})
+		s := New(Config{MaxInFlight: 2, Timeout: time.Second})
 		s.Swap("m", Model{dig, r})
 		ask := func() {
 			go func() {

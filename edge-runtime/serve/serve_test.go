@@ -65,7 +65,7 @@ const dig = artifact.Digest("sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
 func start(t *testing.T, cfg Config, r *runner) (*Server, *httptest.Server) {
 	t.Helper()
-	cfg.Log = func(l string) { t.Log(l) }
+	cfg.Log = testLog(t)
 	s := New(cfg)
 	if r != nil {
 		s.Swap("m", Model{dig, r})

@@ -4,7 +4,7 @@ package serve
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
 	"runtime"
 	"sort"
 	"sync"
@@ -44,8 +44,9 @@ type Config struct {
 	Sessions    session.Config
 	Window      int // latencies kept for the percentiles of Stats; 0 means 1024
 	Metrics     *monitor.Metrics
-	// Log receives one line per failure of the server's own (status 500 and above). nil discards.
-	Log func(line string)
+	// Log receives a line for each failure of the server's own (status 500 and above, but not 503), and one for each request
+	// when it takes lines of the level debug; their attributes are fields of the Elastic Common Schema. nil discards.
+	Log *slog.Logger
 }
 
 // Server holds the active model of each name. All methods are safe for concurrent use.
@@ -124,7 +125,7 @@ func New(cfg Config) *Server {
 		cfg.Metrics = monitor.New()
 	}
 	if cfg.Log == nil {
-		cfg.Log = func(string) {}
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Sessions.Started, cfg.Sessions.Ended = cfg.Metrics.SessionStarted, cfg.Metrics.SessionEnded
 	s := &Server{
@@ -240,7 +241,7 @@ func (sl *slot) release() {
 	}
 	go func() {
 		if err := sl.model.Runner.Close(context.Background()); err != nil {
-			sl.server.cfg.Log(fmt.Sprintf("close %s@%s: %v", sl.name, sl.model.Digest, err))
+			sl.server.cfg.Log.Error("close a model", "model", sl.name, "digest", string(sl.model.Digest), "error", err)
 		}
 		sl.server.cfg.Metrics.Released(sl.name, time.Since(time.Unix(0, sl.replaced.Load())))
 		close(sl.gone)

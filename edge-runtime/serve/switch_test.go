@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -249,7 +250,7 @@ func TestSwitchUnderLoad(t *testing.T) {
 	e := newEngine(t)
 	nets := [2]*network{newNetwork(t, 1), newNetwork(t, 2)}
 	qs := questions(t, e, nets, 60)
-	s := New(Config{MaxQueue: 1024, Log: func(l string) { t.Error(l) }})
+	s := New(Config{MaxQueue: 1024, Log: slog.New(slog.NewTextHandler(complaint{t}, nil))})
 	number := sync.Map{}
 	model := func(k int) Model {
 		number.Store(string(digestN(int64(k))), k)

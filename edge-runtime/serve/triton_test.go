@@ -102,7 +102,7 @@ func tritonPython(t *testing.T) string {
 func TestTritonClient(t *testing.T) {
 	python := tritonPython(t)
 	e := newEngine(t)
-	s := New(Config{Log: func(l string) { t.Log(l) }})
+	s := New(Config{Log: testLog(t)})
 	type tensor struct {
 		Name        string  `json:"name"`
 		Datatype    string  `json:"datatype"`

@@ -3,6 +3,8 @@ package view
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,5 +90,42 @@ func TestStatusIsAdditive(t *testing.T) {
 		if !bytes.Contains(raw, []byte(`"`+k+`":`)) {
 			t.Errorf("%s is missing", k)
 		}
+	}
+}
+
+// Every member of what the commands print as JSON is named like the others: camelCase, by a tag of its own.
+func TestOutputKeys(t *testing.T) {
+	key := regexp.MustCompile(`^[a-z][a-zA-Z0-9]*$`)
+	seen := map[reflect.Type]bool{}
+	var walk func(at string, x reflect.Type)
+	walk = func(at string, x reflect.Type) {
+		for x.Kind() == reflect.Pointer || x.Kind() == reflect.Slice || x.Kind() == reflect.Map {
+			x = x.Elem()
+		}
+		if x.Kind() != reflect.Struct || seen[x] || x == reflect.TypeFor[time.Time]() {
+			return
+		}
+		seen[x] = true
+		for f := range x.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if f.Anonymous && name == "" {
+				walk(at, f.Type)
+				continue
+			}
+			if f.IsExported() && name != "-" && !key.MatchString(name) {
+				t.Errorf("%s.%s is %q in JSON", at, f.Name, name)
+			}
+			walk(at+"."+f.Name, f.Type)
+		}
+	}
+	walk("status", reflect.TypeFor[agent.Status]())
+	walk("rollback", reflect.TypeFor[agent.RollbackResult]())
+	walk("history", reflect.TypeFor[journal.Entry]())
+	if len(seen) < 10 {
+		t.Errorf("%d types were looked at", len(seen))
+	}
+	raw, err := json.Marshal(edgetest.TwoChannels().Channels[0].Health)
+	if want := `{"requests":1200000,"errors":0,"p50Ns":0,"p99Ns":400000}`; err != nil || string(raw) != want {
+		t.Errorf("%s, %v; want %s", raw, err, want)
 	}
 }
