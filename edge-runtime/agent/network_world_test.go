@@ -27,8 +27,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/waybill-ml/waybill/oci/artifact"
 	ociregistry "github.com/waybill-ml/waybill/oci/registry"
 	ociserver "github.com/waybill-ml/waybill/oci/server"
@@ -207,12 +205,12 @@ func (n *netWorld) transport(clock func() time.Time) *http.Transport {
 
 type netKeychain struct{}
 
-// Resolve implements authn.Keychain.
-func (netKeychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	if r.RegistryStr() != regHost {
-		return authn.Anonymous, nil
+// Login implements registry.Keychain.
+func (netKeychain) Login(_ context.Context, host, _ string) (ociregistry.Login, error) {
+	if host != regHost {
+		return ociregistry.Login{}, nil
 	}
-	return &authn.Basic{Username: netUser, Password: netPassword}, nil
+	return ociregistry.Login{Username: netUser, Password: netPassword}, nil
 }
 
 func (n *netWorld) remote(t *testing.T, tr http.RoundTripper) *ociregistry.Remote {

@@ -1,12 +1,12 @@
 package config
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/fleet"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -66,17 +66,17 @@ func (c *Config) Secrets() []string {
 // fileKeychain reads the credential of a registry at each login, so that one that was exchanged counts from then on.
 type fileKeychain struct{ path string }
 
-// Resolve implements authn.Keychain. A registry that the file does not name gets nothing.
-func (k fileKeychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
+// Login implements registry.Keychain. A registry that the file does not name gets nothing.
+func (k fileKeychain) Login(ctx context.Context, host, repo string) (registry.Login, error) {
 	cs, err := ReadCredentials(k.path)
 	if err != nil {
-		return nil, err
+		return registry.Login{}, err
 	}
-	c, ok := cs.For(r.RegistryStr())
+	c, ok := cs.For(host)
 	if !ok {
-		return authn.Anonymous, nil
+		return registry.Login{}, nil
 	}
-	return registry.Credentials{Host: c.Registry, Username: c.Username, Password: string(c.Password), Token: string(c.Token)}.Resolve(r)
+	return registry.Credentials{Host: c.Registry, Username: c.Username, Password: string(c.Password), Token: string(c.Token)}.Login(ctx, host, repo)
 }
 
 // access adds the channel's credential to the options of a carrier; a channel without one asks without credentials.

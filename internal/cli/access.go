@@ -7,17 +7,17 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/login"
 	"github.com/waybill-ml/waybill/oci/registry"
 )
 
 // access is who the command is to registries, found out once.
 type access struct {
 	once     sync.Once
-	keychain authn.Keychain
+	keychain registry.Keychain
 	err      error
 }
 
@@ -61,8 +61,8 @@ func (c *Call) withAccess(o registry.RemoteOptions) (registry.RemoteOptions, err
 }
 
 // keychain is the user's configuration, behind what the command line or the environment says about one registry.
-func (c *Call) keychain() (authn.Keychain, error) {
-	user := registry.UserKeychain{Getenv: c.Env.Getenv, Home: c.Env.Home}
+func (c *Call) keychain() (registry.Keychain, error) {
+	user := login.User{Getenv: c.Env.Getenv, Home: c.Env.Home}
 	k := registry.Credentials{Username: c.String("username"), Host: c.String("registry-host"), Others: user}
 	env := c.Env.Getenv("WAYBILL_REGISTRY_PASSWORD")
 	switch {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/waybill-ml/waybill/internal/diag"
 )
 
@@ -20,12 +20,12 @@ func TestRepeatedSecretsAreConcealed(t *testing.T) {
 		name   string
 		status int
 		tell   func(r *http.Request) string
-		auth   authn.AuthConfig
+		auth   Login
 	}{
-		{"the password, 403", http.StatusForbidden, func(*http.Request) string { return "no: " + password }, authn.AuthConfig{Username: "d", Password: password}},
-		{"the header, 401", http.StatusUnauthorized, func(r *http.Request) string { return r.Header.Get("Authorization") }, authn.AuthConfig{Username: "d", Password: password}},
-		{"a token that is cut off", http.StatusBadRequest, func(*http.Request) string { return strings.Repeat("x", 180) + long }, authn.AuthConfig{RegistryToken: long}},
-		{"404", http.StatusNotFound, func(*http.Request) string { return password }, authn.AuthConfig{Username: "d", Password: password}},
+		{"the password, 403", http.StatusForbidden, func(*http.Request) string { return "no: " + password }, Login{Username: "d", Password: password}},
+		{"the header, 401", http.StatusUnauthorized, func(r *http.Request) string { return r.Header.Get("Authorization") }, Login{Username: "d", Password: password}},
+		{"a token that is cut off", http.StatusBadRequest, func(*http.Request) string { return strings.Repeat("x", 180) + long }, Login{RegistryToken: long}},
+		{"404", http.StatusNotFound, func(*http.Request) string { return password }, Login{Username: "d", Password: password}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,10 +63,10 @@ func TestRepeatedSecretsAreConcealed(t *testing.T) {
 	}
 }
 
-type static struct{ c authn.AuthConfig }
+type static struct{ c Login }
 
-func (s static) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return authn.FromConfig(s.c), nil
+func (s static) Login(context.Context, string, string) (Login, error) {
+	return s.c, nil
 }
 
 // A keychain that is asked each time may have another answer.
@@ -102,6 +102,6 @@ func TestCredentialIsExchanged(t *testing.T) {
 
 type changing struct{ password string }
 
-func (c *changing) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return authn.FromConfig(authn.AuthConfig{Username: "d", Password: c.password}), nil
+func (c *changing) Login(context.Context, string, string) (Login, error) {
+	return Login{Username: "d", Password: c.password}, nil
 }

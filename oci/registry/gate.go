@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // gate is the way to one registry. It finds out whether the registry speaks TLS, answers what it asks about who is there
@@ -24,7 +22,7 @@ import (
 type gate struct {
 	host   string // with port where it has one; what requests are sent to
 	plain  bool   // http may be tried
-	creds  func(ctx context.Context) (authn.AuthConfig, error)
+	creds  func(ctx context.Context) (Login, error)
 	next   http.RoundTripper // repeats what may be repeated
 	once   http.RoundTripper // repeats nothing
 	retry  RetryPolicy
@@ -37,7 +35,7 @@ type gate struct {
 	mu     sync.Mutex
 	base   *url.URL  // "https://host"; nil before the registry answered
 	ask    challenge // what the registry asks
-	auth   *authn.AuthConfig
+	auth   *Login
 	tokens map[string]token // by scopes
 }
 

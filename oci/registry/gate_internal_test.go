@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry/testca"
@@ -268,8 +266,8 @@ func (a attack) run(t *testing.T, careless bool) (loot []string, asked int, err 
 
 type identity struct{}
 
-func (identity) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return authn.FromConfig(authn.AuthConfig{IdentityToken: "refresh of robot"}), nil
+func (identity) Login(context.Context, string, string) (Login, error) {
+	return Login{IdentityToken: "refresh of robot"}, nil
 }
 
 // The certificate of a client names its owner: only the registry sees it.

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -9,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
@@ -90,8 +89,8 @@ func TestStockTools(t *testing.T) {
 // keychain has one user.
 type keychain struct{ user, password string }
 
-func (k keychain) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return &authn.Basic{Username: k.user, Password: k.password}, nil
+func (k keychain) Login(context.Context, string, string) (registry.Login, error) {
+	return registry.Login{Username: k.user, Password: k.password}, nil
 }
 
 // A registry that asks for a token, as most do: the token endpoint takes the password, the registry the token.
@@ -118,7 +117,7 @@ func TestTokenAuth(t *testing.T) {
 			}
 		})
 	})
-	open := func(k authn.Keychain) *registry.Remote {
+	open := func(k registry.Keychain) *registry.Remote {
 		o := fastOptions()
 		o.Keychain = k
 		r, err := registry.NewRemote(host, "ml/churn", o)
@@ -136,7 +135,7 @@ func TestTokenAuth(t *testing.T) {
 			t.Errorf("asked for scope %q", s)
 		}
 	}
-	for name, k := range map[string]authn.Keychain{"anonymous": anonymous{}, "wrong password": keychain{"robot", "guess"}} {
+	for name, k := range map[string]registry.Keychain{"anonymous": anonymous{}, "wrong password": keychain{"robot", "guess"}} {
 		_, err := open(k).Resolve(t.Context(), "1.0")
 		if diag.CodeOf(err) != diag.Registry || !strings.Contains(diag.Render(err), "hint: docker login "+host) {
 			t.Errorf("%s: %s", name, diag.Render(err))

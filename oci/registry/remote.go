@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -28,7 +27,7 @@ import (
 // RemoteOptions configure access to registries.
 type RemoteOptions struct {
 	PlainHTTP bool              // allow http to hosts other than this machine
-	Keychain  authn.Keychain    // nil: no credentials
+	Keychain  Keychain          // nil: no credentials
 	TLS       TLSOptions        // of the transport, when Transport is nil
 	Transport http.RoundTripper // nil: NewTransport() with TLS; retries are added to it
 	UserAgent string            // nil: "waybill"
@@ -105,8 +104,8 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	r.gate = &gate{
 		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, askAgain: o.AskEachTime, rules: strict(), tokens: map[string]token{},
 		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,
-		creds: func(ctx context.Context) (authn.AuthConfig, error) {
-			return credentials(ctx, o.Keychain, reg.Repo(repo))
+		creds: func(ctx context.Context) (Login, error) {
+			return o.Keychain.Login(ctx, reg.RegistryStr(), repo)
 		},
 	}
 	r.http = r.gate.client()

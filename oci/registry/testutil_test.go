@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
 	"github.com/waybill-ml/waybill/oci/server"
@@ -23,7 +21,9 @@ import (
 // anonymous keeps the credentials of whoever runs the tests out of them.
 type anonymous struct{}
 
-func (anonymous) Resolve(authn.Resource) (authn.Authenticator, error) { return authn.Anonymous, nil }
+func (anonymous) Login(context.Context, string, string) (registry.Login, error) {
+	return registry.Login{}, nil
+}
 
 func fastOptions() registry.RemoteOptions {
 	return registry.RemoteOptions{

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -65,7 +64,9 @@ func places(t *testing.T) map[string]struct {
 // nobody has no credentials, whatever this machine's configuration says.
 type nobody struct{}
 
-func (nobody) Resolve(authn.Resource) (authn.Authenticator, error) { return authn.Anonymous, nil }
+func (nobody) Login(context.Context, string, string) (registry.Login, error) {
+	return registry.Login{}, nil
+}
 
 func put(t *testing.T, errs ...error) {
 	t.Helper()
