@@ -167,6 +167,9 @@ func (e *Engine) until(start time.Time) time.Time {
 // Mode tells what Auto became: Compiler or Interpreter.
 func (e *Engine) Mode() Mode { return e.mode }
 
+// TimeLimit tells the bound of one call; below 0 there is none.
+func (e *Engine) TimeLimit() time.Duration { return e.cfg.TimeLimit }
+
 // Close closes the models that are still open.
 func (e *Engine) Close(ctx context.Context) error {
 	e.mu.Lock()

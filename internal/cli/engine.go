@@ -15,6 +15,15 @@ import (
 // runner runs compiled modules with the engine that devices run them with. It implements build.Runner.
 type runner struct{ config engine.Config }
 
+// newEngine makes the engine of a command. A call has no time limit of the engine's: who waits for it, can end it; devices and
+// servers have one.
+func newEngine(ctx context.Context, c engine.Config) (*engine.Engine, error) {
+	if c.TimeLimit == 0 {
+		c.TimeLimit = -1
+	}
+	return engine.New(ctx, c)
+}
+
 // loaded is a model in an engine of its own.
 type loaded struct {
 	*engine.Model
@@ -25,7 +34,7 @@ type loaded struct {
 func (l *loaded) Close(ctx context.Context) error { return l.engine.Close(ctx) }
 
 func (r runner) load(ctx context.Context, m build.Module) (*loaded, error) {
-	e, err := engine.New(ctx, r.config)
+	e, err := newEngine(ctx, r.config)
 	if err != nil {
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}

@@ -76,7 +76,7 @@ func runTest(ctx context.Context, c *Call) error {
 		return diag.New(diag.Usage, "test: --rtol, --atol, --jobs and --case-timeout can't be negative or zero time")
 	}
 	t := tester{rtol: c.Float("rtol"), atol: c.Float("atol"), timeout: c.Duration("case-timeout")}
-	if t.engine, err = engine.New(ctx, cfg); err != nil {
+	if t.engine, err = newEngine(ctx, cfg); err != nil {
 		return diag.Wrap(diag.Failure, err, "start the engine")
 	}
 	defer t.engine.Close(context.WithoutCancel(ctx))
@@ -226,7 +226,11 @@ func (t tester) one(ctx context.Context, c *Call) ([]testCase, error) {
 		for i := range v.Vectors {
 			one := &build.Vectors{Tolerance: v.Tolerance, Vectors: v.Vectors[i : i+1]}
 			x := testCase{Name: v.Vectors[i].Name, Status: "passed"}
-			if _, err := build.Record(ctx, target.Model, one, target.Input.Project.Golden.Tolerance, runner{t.engineConfig(c)}); err != nil {
+			err := t.timed(ctx, func(ctx context.Context) error {
+				_, err := build.Record(ctx, target.Model, one, target.Input.Project.Golden.Tolerance, runner{t.engineConfig(c)})
+				return err
+			})
+			if err != nil {
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
 				}
@@ -261,10 +265,13 @@ func (t tester) golden(ctx context.Context, target *target) ([]testCase, error) 
 	for i, v := range target.Golden.Vectors {
 		one := &artifact.Golden{Schema: target.Golden.Schema, Vectors: target.Golden.Vectors[i : i+1]}
 		x := testCase{Name: v.Name, Status: "passed"}
-		rep, err := probe.Run(ctx, m, one)
-		if err == nil {
-			err = rep.Err()
-		}
+		err := t.timed(ctx, func(ctx context.Context) error {
+			rep, err := probe.Run(ctx, m, one)
+			if err != nil {
+				return err
+			}
+			return rep.Err()
+		})
 		if err == nil {
 			err = references(v)
 		}
@@ -340,9 +347,22 @@ func (t tester) folder(ctx context.Context, name, dir, data string) (x testCase)
 	return x
 }
 
-func (t tester) dataSet(ctx context.Context, m *build.Model, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+// timed runs a case and ends it after --case-timeout.
+func (t tester) timed(ctx context.Context, run func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
+	err := run(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("not done after %s, the time that --case-timeout gives a case", t.timeout)
+	}
+	return err
+}
+
+func (t tester) dataSet(ctx context.Context, m *build.Model, dir string) error {
+	return t.timed(ctx, func(ctx context.Context) error { return t.runDataSet(ctx, m, dir) })
+}
+
+func (t tester) runDataSet(ctx context.Context, m *build.Model, dir string) error {
 	cs, err := build.ReadCase(dir, &m.Source)
 	if err != nil {
 		return err
