@@ -24,6 +24,9 @@ import (
 func node(t *testing.T) string {
 	t.Helper()
 	p, err := exec.LookPath("node")
+	if err != nil && os.Getenv("WAYBILL_REQUIRE_TOOLS") != "" {
+		t.Fatal("node is not installed")
+	}
 	if err != nil {
 		t.Skip("node is not installed")
 	}

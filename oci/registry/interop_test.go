@@ -29,6 +29,9 @@ func TestStockTools(t *testing.T) {
 	run := func(t *testing.T, tool string, args ...string) string {
 		t.Helper()
 		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("WAYBILL_REQUIRE_TOOLS") != "" {
+				t.Fatalf("%s is not installed", tool)
+			}
 			t.Skipf("%s is not installed", tool)
 		}
 		c := exec.CommandContext(t.Context(), tool, args...)

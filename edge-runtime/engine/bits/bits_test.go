@@ -78,9 +78,7 @@ func TestSameBits(t *testing.T) {
 			var from string
 			for _, h := range hosts {
 				t.Run(h.name, func(t *testing.T) {
-					if h.skip != "" {
-						t.Skip(h.skip)
-					}
+					h.needed(t)
 					res := h.run(t, j)
 					if len(res.Calls) != len(j.Calls) {
 						t.Fatalf("%d results for %d calls", len(res.Calls), len(j.Calls))
@@ -141,7 +139,19 @@ func diff(t *testing.T, got, want Result) string {
 type host struct {
 	name string
 	skip string
+	slow bool // skipped because nobody asked for it
 	run  func(t *testing.T, j Job) Result
+}
+
+// needed skips the test when the host is not here, or fails it where all programs must be.
+func (h host) needed(t *testing.T) {
+	t.Helper()
+	if h.skip != "" && !h.slow && os.Getenv("WAYBILL_REQUIRE_TOOLS") != "" {
+		t.Fatal(h.skip)
+	}
+	if h.skip != "" {
+		t.Skip(h.skip)
+	}
 }
 
 func allHosts(t *testing.T) []host {
@@ -225,7 +235,7 @@ func emulated(t *testing.T, goarch, qemu, mode string) host {
 // slow is an interpreter under an emulator: minutes, so only on demand.
 func slow(t *testing.T, goarch, qemu string) host {
 	if os.Getenv("WAYBILL_BITS_ALL") == "" {
-		return host{name: "interpreter-" + goarch, skip: "slow: set WAYBILL_BITS_ALL=1 to run it"}
+		return host{name: "interpreter-" + goarch, slow: true, skip: "slow: set WAYBILL_BITS_ALL=1 to run it"}
 	}
 	return emulated(t, goarch, qemu, "interpreter")
 }

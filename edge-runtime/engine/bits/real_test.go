@@ -70,9 +70,7 @@ func TestRealModelsSameBits(t *testing.T) {
 			}
 			for _, h := range hosts {
 				t.Run(h.name, func(t *testing.T) {
-					if h.skip != "" {
-						t.Skip(h.skip)
-					}
+					h.needed(t)
 					if h.name == "interpreter" && !strings.HasPrefix(filepath.ToSlash(name), "models-sklearn/") && os.Getenv("WAYBILL_BITS_ALL") == "" {
 						t.Skip("slow: set WAYBILL_BITS_ALL=1 to run it")
 					}
