@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,7 +195,7 @@ func attackTable(t *testing.T) []attack {
 }
 
 func TestAttacks(t *testing.T) {
-	for _, at := range append(attackTable(t), stolenKeys(t)...) {
+	for _, at := range slices.Concat(attackTable(t), stolenKeys(t), otherPlaces(t)) {
 		t.Run(at.name, func(t *testing.T) {
 			for _, open := range []bool{false, true} {
 				w, m := newWorld(t), newDeviceFS(t)

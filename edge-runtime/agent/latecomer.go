@@ -19,7 +19,7 @@ var errUnchained = errors.New("it is not the record that the next one follows")
 // it expires with r, and r's floor holds. nil: there is none.
 func (f *follower) before(ctx context.Context, r *channel.Record, device channel.Device) (*channel.Record, error) {
 	above := r
-	for range maxWalk {
+	for range f.a.checks.walk {
 		if above.Seq <= 1 || above.Generation != r.Generation || !slices.ContainsFunc(r.Keep, func(t channel.Target) bool { return t.Digest != r.Target.Digest }) {
 			return nil, nil
 		}
