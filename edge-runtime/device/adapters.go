@@ -19,9 +19,7 @@ import (
 	"github.com/waybill-ml/waybill/edge-runtime/shadow"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
 	"github.com/waybill-ml/waybill/internal/strictjson"
-	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
-	"golang.org/x/mod/semver"
 )
 
 // runtime loads artifacts with the engine.
@@ -71,6 +69,9 @@ func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) 
 			if iface.Schema == artifact.BundledSchema {
 				return nil, errors.New("it was bundled as it is (compile: false): it has no module to run")
 			}
+			if iface.Schema != artifact.InterfaceSchema {
+				return nil, fmt.Errorf("interface document: schema is %q, this version reads %q", iface.Schema, artifact.InterfaceSchema)
+			}
 		case artifact.RoleGolden:
 			if err := json.Unmarshal(raw, &golden); err != nil {
 				return nil, fmt.Errorf("golden vectors: %w", err)
@@ -84,9 +85,6 @@ func (r runtime) Load(ctx context.Context, b agent.Bundle) (agent.Model, error) 
 		if err := sameWeights(iface.Weights, layer); err != nil {
 			return nil, err
 		}
-	}
-	if need := iface.MinRuntime; need != "" && semver.Compare("v"+version.Number, "v"+need) < 0 {
-		return nil, fmt.Errorf("it needs waybill-edge %s, this is %s", need, version.Number)
 	}
 	m, err := r.engine.Load(ctx, module, weights, &iface, steps...)
 	if err != nil {

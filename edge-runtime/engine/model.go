@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
+	"golang.org/x/mod/semver"
 )
 
 // StepModule is the code of one step of the chain, named by its path in the interface document.
@@ -44,6 +46,9 @@ type link struct {
 func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource, iface *artifact.Interface, steps ...StepModule) (_ *Model, err error) {
 	if iface.ABI != abi.Version {
 		return nil, fmt.Errorf("load %s: the artifact needs version %d of the ABI, this runtime has version %d", iface.Name, iface.ABI, abi.Version)
+	}
+	if need := iface.MinRuntime; need != "" && (!semver.IsValid("v"+need) || semver.Compare("v"+version.Number, "v"+need) < 0) {
+		return nil, fmt.Errorf("load %s: it needs waybill-edge %s, this is %s", iface.Name, need, version.Number)
 	}
 	m := &Model{eng: e, iface: iface}
 	defer func() {
