@@ -229,8 +229,8 @@ func (t Trial) String() string {
 func (f *follower) watch(ctx context.Context, t Trial, in *state.Intent) error {
 	const looks = 50
 	every := max(t.Duration/looks, time.Millisecond)
-	end := f.a.Clock.Now().Add(t.Duration)
-	f.trialEnd.Store(end.UnixNano())
+	end := f.a.Clock.Up() + t.Duration
+	f.trialEnd.Store(int64(end))
 	defer f.trialEnd.Store(0)
 	for {
 		if err := f.a.Clock.Sleep(ctx, every); err != nil {
@@ -239,7 +239,7 @@ func (f *follower) watch(ctx context.Context, t Trial, in *state.Intent) error {
 		if err := f.lookAgain(ctx, in); err != nil {
 			return err
 		}
-		over := !f.a.Clock.Now().Before(end)
+		over := f.a.Clock.Up() >= end
 		if err := t.judge(f.a.Server.Stats(f.cfg.Model), over); err != nil {
 			return &failedTrial{err: err}
 		}

@@ -91,7 +91,10 @@ type Signer interface {
 
 // Clock is the time. Sleep returns early with the context's error.
 type Clock interface {
+	// Now is the clock on the wall, which may be wrong and may be set at any moment.
 	Now() time.Time
+	// Up is the time since some moment of this process, on a clock that nobody sets: how long anything takes is measured with it.
+	Up() time.Duration
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
@@ -260,19 +263,20 @@ type follower struct {
 	settled artifact.Digest // the record that the document's tag stands for; "": not known
 	hand    hand            // how the poll under way was asked for
 	opens   opening         // of the maintenance window that the last poll waits for
-	looked  time.Time       // when an activation last looked at the channel
+	looked  time.Duration   // when an activation last looked at the channel, on Clock.Up
 	lookTag artifact.Digest
 	unsent  bool // a report waits to be made
 	// owed writes down how the intent in the document ended, which failed before; nil: nothing is owed.
 	owed func() error
 	sent chan struct{} // closed once the newest report was handed over, or that failed
-	// reported is when the newest report was made.
-	reported time.Time
+	// reported is when the newest report was made, on Clock.Up, if one was.
+	reported    time.Duration
+	hasReported bool
 	// waitWhy is what the device's policy said last; it changes more often than is worth writing down.
 	waitWhy  atomic.Pointer[string]
 	count    tallies
 	beat     pulse                     // of the goroutine that follows
-	trialEnd atomic.Int64              // Unix nanoseconds, 0: no trial is under way
+	trialEnd atomic.Int64              // on Clock.Up, in nanoseconds; 0: no trial is under way
 	againAt  atomic.Pointer[time.Time] // when what is held back is loaded again; nil: nothing waits for that
 	attested time.Time                 // the latest time that the evidence of the candidate proves
 	// shadowed is the shadow run under way.

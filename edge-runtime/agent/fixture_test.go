@@ -184,7 +184,8 @@ func (s *fakeServer) current() artifact.Digest {
 // fakeClock goes forward when somebody sleeps.
 type fakeClock struct {
 	mu      sync.Mutex
-	now     time.Time
+	now     time.Time // on the wall: tests set it as they like
+	up      time.Duration
 	onSleep func()
 }
 
@@ -194,9 +195,15 @@ func (c *fakeClock) Now() time.Time {
 	return c.now
 }
 
+func (c *fakeClock) Up() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.up
+}
+
 func (c *fakeClock) Sleep(ctx context.Context, d time.Duration) error {
 	c.mu.Lock()
-	c.now = c.now.Add(d)
+	c.now, c.up = c.now.Add(d), c.up+d
 	on := c.onSleep
 	c.mu.Unlock()
 	if on != nil {
@@ -208,7 +215,7 @@ func (c *fakeClock) Sleep(ctx context.Context, d time.Duration) error {
 func (c *fakeClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+	c.now, c.up = c.now.Add(d), c.up+d
 }
 
 // world is a publisher, its registry and the history of its channel.

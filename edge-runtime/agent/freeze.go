@@ -93,8 +93,8 @@ const lookTime = 10 * time.Second
 // or on to another target. A channel that can't be reached changes nothing.
 func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 	f.alive()
-	now := f.a.Clock.Now()
-	if now.Before(f.looked.Add(f.cfg.Interval)) {
+	now := f.a.Clock.Up()
+	if now < f.looked+f.cfg.Interval {
 		return nil
 	}
 	f.looked = now
@@ -164,7 +164,7 @@ func (f *follower) standDown(in *state.Intent, err error) error {
 func (f *follower) takeNewest(ctx context.Context, s sighting) (artifact.Digest, error) {
 	const most = 8
 	for n := 1; ; n++ {
-		f.looked, f.lookTag = f.a.Clock.Now(), ""
+		f.looked, f.lookTag = f.a.Clock.Up(), ""
 		err := f.take(ctx, s)
 		if err == nil && f.state().Tag == s.tag {
 			f.settled = f.state().Record

@@ -63,7 +63,7 @@ func (f *follower) inShadow(ctx context.Context, in *state.Intent, next *loaded)
 func (f *follower) watchShadow(ctx context.Context, s Shadow, run ShadowRun, in *state.Intent) error {
 	const looks = 200
 	every := min(max(s.Duration/looks, time.Millisecond), time.Second)
-	end := f.a.Clock.Now().Add(s.Duration)
+	end := f.a.Clock.Up() + s.Duration
 	for {
 		if err := f.a.Clock.Sleep(ctx, every); err != nil {
 			return cause(ctx)
@@ -72,7 +72,7 @@ func (f *follower) watchShadow(ctx context.Context, s Shadow, run ShadowRun, in 
 			return err
 		}
 		res := run.Result()
-		over := res.Compared >= s.Requests || !f.a.Clock.Now().Before(end)
+		over := res.Compared >= s.Requests || f.a.Clock.Up() >= end
 		if err := s.judge(res, over); err != nil {
 			return &failedTrial{err: err}
 		}

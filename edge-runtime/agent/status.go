@@ -149,7 +149,7 @@ func (a *Agent) Status() Status {
 			s.Channels[i].AgainAt = at.UTC()
 		}
 		if end := f.trialEnd.Load(); end != 0 && s.Channels[i].State == string(state.Trial) {
-			s.Channels[i].TrialEnds = time.Unix(0, end).UTC()
+			s.Channels[i].TrialEnds = a.Clock.Now().Add(time.Duration(end) - a.Clock.Up()).UTC()
 		}
 		if run := f.shadowed.Load(); run != nil {
 			res := (*run).Result()
@@ -188,7 +188,7 @@ func (f *follower) report(ctx context.Context) {
 		if bundle == nil {
 			return // nothing to tell yet
 		}
-		f.unsent, f.reported = false, f.a.Clock.Now()
+		f.unsent, f.hasReported, f.reported = false, true, f.a.Clock.Up()
 		f.send(ctx, slot, bundle)
 	}
 }

@@ -12,7 +12,7 @@ import (
 // silentTooLong tells whether it is time for a report though nothing changed.
 func (f *follower) silentTooLong() bool {
 	every := f.a.cfg.ReportEvery
-	return every > 0 && !f.reported.IsZero() && f.a.Clock.Now().Sub(f.reported) >= every
+	return every > 0 && f.hasReported && f.a.Clock.Up()-f.reported >= every
 }
 
 // describe adds what people want to know besides what runs: why something else does not.

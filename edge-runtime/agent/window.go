@@ -10,14 +10,15 @@ import (
 )
 
 // window says whether an update may go on now; a no is a *postponed. Going back is never held up: neither to what passed here
-// before, nor by a record that says so, nor away from what the trust document denies.
+// before, nor by a record that says so, nor away from what the trust document denies, nor out of a state in which nothing serves
+// any more.
 func (f *follower) window(action deviceinput.Action, r *channel.Record, target state.Slot) error {
 	w := f.cfg.Windows
 	if w.Always() || f.hand == urgent || !target.Committed.IsZero() || r.Rollback != nil || action == deviceinput.Download && f.cfg.Downloads {
 		return nil
 	}
-	if c := f.state().Current; c != nil && f.a.denied(c.Digest) {
-		return nil
+	if c := f.state().Current; c != nil && (f.a.denied(c.Digest) || f.live == nil) {
+		return nil // away from what must not or cannot serve
 	}
 	now, known := f.wall()
 	if !known {

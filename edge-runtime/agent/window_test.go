@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/schedule"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
@@ -154,5 +155,81 @@ func TestWindowWithoutClock(t *testing.T) {
 		if w := d.channel().Waiting; !clockless && (w == nil || !strings.Contains(w.Reason, "clock")) {
 			t.Errorf("waiting %+v", w)
 		}
+	}
+}
+
+// The windows are closed for a week and what runs is denied: the device leaves it for what the channel names, with the next poll, also
+// over a slow line. Its own policy is asked all the same: what it forbids could harm the device. While the channel still names
+// what is denied, that goes on, since a device that serves nothing is no safer.
+func TestWindowWhenDenied(t *testing.T) {
+	t.Run("replaced at once", func(t *testing.T) {
+		w, d, v1, v2 := windowed(t)
+		if err := d.pollOnce(); err != nil || d.server.current() != v1 {
+			t.Fatalf("the window is not closed: %v", err)
+		}
+		w.deny(t, v1)
+		w.publish(w.change(w.model("2.0 good")))
+		if err := d.pollOnce(); err != nil || d.server.current() != v2 {
+			t.Errorf("%v, %s serves", err, d.server.current().Short())
+		}
+	})
+	t.Run("the device was told nothing of it", func(t *testing.T) { // the same without the denial
+		w, d, v1, _ := windowed(t)
+		w.publish(w.change(w.model("2.0 good")))
+		if err := d.pollOnce(); err != nil || d.server.current() != v1 {
+			t.Errorf("%v, %s serves: the test proves nothing", err, d.server.current().Short())
+		}
+	})
+	t.Run("its own policy holds", func(t *testing.T) {
+		w, d, v1, v2 := windowed(t)
+		w.deny(t, v1)
+		w.publish(w.change(w.model("2.0 good")))
+		d.Agent.Local = waitsFor(deviceinput.Activate)
+		if err := d.pollOnce(); err != nil || d.server.current() != v1 || d.channel().Waiting == nil {
+			t.Errorf("%v, %s serves", err, d.server.current().Short())
+		}
+		d.Agent.Local = waitsFor("")
+		if err := d.pollOnce(); err != nil || d.server.current() != v2 {
+			t.Errorf("%v, %s serves", err, d.server.current().Short())
+		}
+	})
+	t.Run("the channel still names it", func(t *testing.T) {
+		w, m := newWorld(t), newDeviceFS(t)
+		d := w.mustBoot(m)
+		v1 := w.model("1.0 good")
+		w.publish(w.change(v1))
+		if err := d.pollOnce(); err != nil {
+			t.Fatal(err)
+		}
+		w.deny(t, v1.Digest)
+		w.refresh()
+		if err := d.pollOnce(); !IsRefused(err) || d.server.current() != v1.Digest {
+			t.Errorf("%v, %s serves", err, d.server.current().Short())
+		}
+		if again := w.mustBoot(m); again.server.current() != v1.Digest {
+			t.Error("a restart serves nothing")
+		}
+	})
+}
+
+// A device that lost what it served takes the channel's target in a closed window: nothing that runs is disturbed. A new device waits.
+func TestWindowWhenNothingServes(t *testing.T) {
+	w, m, v1 := alone(t)
+	dieTimes(t, w, m, 3, v1)
+	v2 := w.model("2.0 good")
+	w.publish(w.change(v2))
+	windows, err := schedule.ParseWindows([]string{"Mon-Fri 02:00-05:00"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := func(c *Config) { c.Channels[0].Windows = windows }
+	w.runtime = newKillers(v1)
+	d, _ := w.boot(m, w.reg, closed)
+	if err := d.pollOnce(); err != nil || d.server.current() != v2.Digest {
+		t.Errorf("%v, %q serves", err, d.server.current())
+	}
+	fresh := w.mustBoot(newDeviceFS(t), closed)
+	if err := fresh.pollOnce(); err != nil || fresh.server.current() != "" || fresh.channel().Waiting == nil {
+		t.Errorf("a new device: %v, %q serves", err, fresh.server.current())
 	}
 }

@@ -205,6 +205,12 @@ type clock struct{}
 // Now implements agent.Clock.
 func (clock) Now() time.Time { return time.Now() }
 
+// started is where the time of the process begins.
+var started = time.Now()
+
+// Up implements agent.Clock.
+func (clock) Up() time.Duration { return time.Since(started) }
+
 // Sleep implements agent.Clock.
 func (clock) Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
