@@ -85,7 +85,9 @@ func TestClockJumpsInATrial(t *testing.T) {
 // wallClock measures durations with the clock on the wall.
 type wallClock struct{ *fakeClock }
 
-func (c wallClock) Up() time.Duration { return c.Now().Sub(time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)) }
+func (c wallClock) Up() time.Duration {
+	return c.Now().Sub(time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC))
+}
 
 // A trial that is measured with the clock on the wall lets a model pass that fails later, or does not end.
 func TestTrialOnTheWallClock(t *testing.T) {
