@@ -100,12 +100,14 @@ func usage(w io.Writer) {
 type flags struct {
 	*flag.FlagSet
 	name string
+	help func()
 }
 
 func newFlags(name, synopsis string, stderr io.Writer) *flags {
-	f := &flags{flag.NewFlagSet(name, flag.ContinueOnError), name}
+	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), name: name}
 	f.SetOutput(io.Discard)
-	f.Usage = func() {
+	f.Usage = func() {} // the library prints it for every mistake, and the mistake is lost in it
+	f.help = func() {
 		fmt.Fprintf(stderr, "usage: waybill-edge %s\n\n", synopsis)
 		f.SetOutput(stderr)
 		f.PrintDefaults()
@@ -118,6 +120,7 @@ func (f *flags) parse(args []string) error {
 	f.VisitAll(func(x *flag.Flag) { known = append(known, x.Name) })
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
+		f.help()
 		return err
 	}
 	if err != nil {

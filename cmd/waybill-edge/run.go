@@ -22,5 +22,5 @@ func runAgent(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	log := cfg.Log.Logger(stderr, *verbose, redact.New(cfg.Secrets()...))
-	return device.Run(ctx, cfg, *path, certificates(), log, stdout)
+	return advise(device.Run(ctx, cfg, *path, certificates(), log, stdout), *path)
 }

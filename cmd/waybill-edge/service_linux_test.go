@@ -107,7 +107,7 @@ func TestRunsWithoutRights(t *testing.T) {
 	if out, err := as(user, "status", "--config", d.cfg).CombinedOutput(); err != nil || !strings.Contains(string(out), "committed") {
 		t.Errorf("its own user asks: %v\n%s", err, out)
 	}
-	if out, err := as(other, "status", "--config", d.cfg).CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
+	if out, err := as(other, "status", "--config", d.cfg).CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") || !strings.Contains(string(out), " waybill-edge status --config "+d.cfg) {
 		t.Errorf("another user asks: %v\n%s", err, out)
 	}
 	// With directory and configuration opened up the socket still keeps others out, and with its mode opened too the agent does.

@@ -203,7 +203,7 @@ func rollback(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		if control.CodeOf(err) == diag.NotFound {
 			e.Hint("waybill-edge status --config %s", file)
 		}
-		return e
+		return advise(e, file)
 	}
 	if output == "json" {
 		return printJSON(stdout, res)
@@ -234,7 +234,7 @@ func verifyJournal(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if output == "json" {
 		return printJSON(stdout, map[string]any{"entries": r.Head.Entries, "head": "sha256:" + r.Head.Hash, "checkpoints": r.Checkpoints, "signed": r.Signed, "torn": r.Torn})
 	}
-	fmt.Fprintf(stderr, "%s entries, chain whole; %s of device %s cover the first %s\n", ui.Count(r.Head.Entries), ui.Plural(r.Checkpoints, "checkpoint"), key.KeyID()[:12], ui.Count(r.Signed))
+	fmt.Fprintf(stderr, "%s entries, chain whole; the first %s are covered by %s of device %s\n", ui.Count(r.Head.Entries), ui.Count(r.Signed), ui.Plural(r.Checkpoints, "checkpoint"), key.KeyID()[:12])
 	if r.Torn {
 		fmt.Fprintln(stderr, "an entry after these was being written when the power went; the next start removes it")
 	}

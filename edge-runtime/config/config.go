@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/internal/owner"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/channel"
@@ -107,8 +108,11 @@ type Duration time.Duration
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
-	if err == nil && v < 0 {
-		err = fmt.Errorf("duration %s is negative", v)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%q is no length of time such as \"90s\", \"5m\" or \"1h30m\"", b)
+	case v < 0:
+		err = fmt.Errorf("the length of time %q is negative", b)
 	}
 	*d = Duration(v)
 	return err
@@ -236,6 +240,10 @@ func Load(file string) (*Config, error) {
 		var e *diag.Error
 		if errors.As(err, &e) && e.Code == diag.NotFound {
 			e.Hint("waybill-edge enroll --out %s --class CLASS --provision provisioning.json", filepath.Dir(file))
+		}
+		if who := owner.Name(file); e != nil && who != "" && errors.Is(err, fs.ErrPermission) {
+			e.Line("the device belongs to user %s", who)
+			e.Hint("sudo -u %s waybill-edge status --config %s", who, file)
 		}
 		return nil, err
 	}

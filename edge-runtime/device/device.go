@@ -73,7 +73,7 @@ func open(ctx context.Context, cfg *config.Config, certs verify.Certificates, lo
 		return nil, err
 	}
 	if d.unlock, err = state.Lock(cfg.State); err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "start").Hint("waybill-edge status")
+		return nil, diag.Wrap(diag.Failure, err, "start")
 	}
 	store, err := state.Open(fsys, cfg.State)
 	if err != nil {

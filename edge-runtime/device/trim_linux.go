@@ -10,6 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// resident is how many bytes of this process are in memory; 0: the system does not say.
+func resident() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(f[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 // dropText unmaps the pages of the program's code and constants, which come back from the page cache when they are touched. The
 // kernel maps sixteen at a time, so that after the start nearly the whole file counts as resident, though most of it is never
 // used again.

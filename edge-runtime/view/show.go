@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/carrier"
 	"github.com/waybill-ml/waybill/edge-runtime/control"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/edge-runtime/state"
@@ -232,10 +233,29 @@ func channelNotes(c agent.ChannelStatus) []string {
 	if c.Stale {
 		add("STALE: the record of %s expired on %s; what runs goes on, nothing new is activated", c.Channel, c.Expires.Format(minute))
 	}
+	notes = append(notes, carrierNotes(c)...)
 	if shown := shownSlot(c); c.Serving != "" && shown != nil && c.Serving != shown.Digest {
 		add("%s answers with %s", c.Channel, c.Serving.Short())
 	} else if c.Health != nil && c.Serving == "" && c.State == agent.StateCommitted {
 		add("%s: nothing answers requests", c.Channel)
+	}
+	return notes
+}
+
+// carrierNotes say from where the channel cannot be had. A place that is merely not there, as a stick that was pulled out, is no news.
+func carrierNotes(c agent.ChannelStatus) []string {
+	var notes []string
+	reached := false
+	for _, p := range c.Carriers {
+		switch p.State {
+		case carrier.Down, carrier.Wrong, carrier.Paused:
+			notes = append(notes, ui.Printable(fmt.Sprintf("%s: %s is %s: %s", c.Channel, p.Name, p.State, p.Reason)))
+		case carrier.OK, carrier.Lacking:
+			reached = true
+		}
+	}
+	if len(notes) > 0 && !reached {
+		notes = append(notes, ui.Printable(c.Channel+" is NOT REACHED: what runs goes on, nothing new is heard of"))
 	}
 	return notes
 }

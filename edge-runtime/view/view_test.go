@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/agent"
+	"github.com/waybill-ml/waybill/edge-runtime/carrier"
 	"github.com/waybill-ml/waybill/edge-runtime/control"
 	"github.com/waybill-ml/waybill/edge-runtime/journal"
 	"github.com/waybill-ml/waybill/internal/edgetest"
@@ -127,5 +128,27 @@ func TestOutputKeys(t *testing.T) {
 	raw, err := json.Marshal(edgetest.TwoChannels().Channels[0].Health)
 	if want := `{"requests":1200000,"errors":0,"p50Ns":0,"p99Ns":400000}`; err != nil || string(raw) != want {
 		t.Errorf("%s, %v; want %s", raw, err, want)
+	}
+}
+
+// A channel that cannot be had shows in its status; a stick that is not plugged in is no news.
+func TestCarrierNotes(t *testing.T) {
+	down := agent.CarrierStatus{Name: "registry reg.example/ml/churn", State: carrier.Down, Reason: "connection refused"}
+	stick := agent.CarrierStatus{Name: "folder /media/stick", State: carrier.Absent}
+	mirror := agent.CarrierStatus{Name: "mirror https://m.example", State: carrier.OK}
+	for _, c := range []struct {
+		carriers []agent.CarrierStatus
+		failing  bool
+		alone    bool
+	}{{nil, false, false}, {[]agent.CarrierStatus{mirror, stick}, false, false}, {[]agent.CarrierStatus{stick}, false, false}, {[]agent.CarrierStatus{mirror, down}, true, false}, {[]agent.CarrierStatus{stick, down}, true, true}} {
+		s := edgetest.TwoChannels()
+		s.Channels[0].Carriers = c.carriers
+		var b bytes.Buffer
+		if err := PrintStatus(&b, s, 100); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(b.String(), "prod: registry reg.example/ml/churn is failing: connection refused") != c.failing || strings.Contains(b.String(), "prod is NOT REACHED") != c.alone {
+			t.Errorf("%v:\n%s", c.carriers, b.String())
+		}
 	}
 }

@@ -402,13 +402,15 @@ func runChannelRefresh(ctx context.Context, c *Call) error {
 	if _, err := x.complete(ctx, c, gp, st); err != nil {
 		return err
 	}
-	if r := st.Head.Record; !c.IsSet("for") {
-		x.life = r.Expires.Sub(r.Issued)
+	// The record ends at a whole second, so its own length is up to a second less than what its publisher asked for.
+	own := st.Head.Record.Expires.Sub(st.Head.Record.Issued)
+	if !c.IsSet("for") || x.life > own && x.life-own < time.Second {
+		x.life = own
 	}
 	rec, err := channel.Extend(&st.Head.Head, x.now, x.now.Add(x.life))
 	if err != nil {
 		return diag.Wrap(diag.Usage, err, "channel refresh").
-			Hint("the record's own length of time is %s; pass --for with at most that", st.Head.Record.Expires.Sub(st.Head.Record.Issued))
+			Hint("the record's own length of time is %s; pass --for with at most that, or leave it out", (own + time.Second - 1).Truncate(time.Second))
 	}
 	ev, err := publish.Evidence(ctx, p, rec)
 	if err != nil {
