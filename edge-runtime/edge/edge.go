@@ -1,10 +1,11 @@
-// Package edge is the API for Go programs that embed a model: open an artifact's files, predict, close. It is a thin
-// layer over the engine and the golden probe; updates, verification and serving are packages of their own.
+// Package edge is the API for Go programs that embed a model: open a release, predict, close. It is a thin layer over
+// verification, the engine and the golden probe; updates and serving are packages of their own.
 //
-//	rt, err := edge.New(ctx, edge.Config{})
-//	m, err := rt.Load(ctx, files)       // checks digests and ABI
-//	err = m.Probe(ctx)                  // reproduces the golden vectors on this device, bit for bit
+//	m, err := edge.Open(ctx, edge.Release{From: "churn.tar", Model: "churn", Trust: "trust.jsonl", TrustDigest: "sha256:..."})
+//	defer m.Close(ctx)
 //	out, err := m.Predict(ctx, map[string]edge.Tensor{"x": edge.Of(row, 1, 30)})
+//
+// Runtime, Files and Load are the parts of it, for programs that bring bytes in another way.
 package edge
 
 import (
@@ -62,7 +63,7 @@ func (r *Runtime) Close(ctx context.Context) error { return r.eng.Close(ctx) }
 type Files struct {
 	Layers []artifact.Layer
 	Read   func(l artifact.Layer) ([]byte, error) // content; Load checks its digest
-	Path   func(d artifact.Digest) string         // file of a layer, for mapping the weights
+	Path   func(d artifact.Digest) string         // file of a layer, for mapping the weights; nil: Read gives them
 	// CopyWeights reads the weights instead of mapping the file; see engine.WeightsSource.
 	CopyWeights bool
 }
@@ -107,7 +108,16 @@ func (r *Runtime) Load(ctx context.Context, f Files) (*Model, error) {
 			}
 			module = b
 		case artifact.RoleWeights:
-			layer, weights = l, engine.WeightsSource{Path: f.Path(l.Digest), Copy: f.CopyWeights}
+			layer = l
+			if f.Path != nil {
+				weights = engine.WeightsSource{Path: f.Path(l.Digest), Copy: f.CopyWeights}
+				continue
+			}
+			b, err := read(f, l)
+			if err != nil {
+				return nil, err
+			}
+			weights = engine.WeightsSource{Bytes: b}
 		case artifact.RoleStep:
 			byPath[l.Path] = l
 		case artifact.RoleGolden:
