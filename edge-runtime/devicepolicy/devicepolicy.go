@@ -23,6 +23,7 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/deviceinput"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -101,7 +102,7 @@ func (d Decision) Why() string {
 // caller, who knows the trust document. The caller closes the policy.
 func Load(ctx context.Context, c Compiler, code []byte, opts ...Option) (_ *Policy, err error) {
 	if len(code) > MaxModule {
-		return nil, fmt.Errorf("device policy: the module has %d bytes, the limit is %d", len(code), MaxModule)
+		return nil, diag.Errorf("device policy: the module has %d bytes, the limit is %d", len(code), MaxModule)
 	}
 	p := &Policy{digest: artifact.DigestOf(code), timeout: DefaultTimeout, checks: checks{
 		input:  func(raw []byte) error { _, err := deviceinput.Parse(raw); return err },
@@ -114,7 +115,7 @@ func Load(ctx context.Context, c Compiler, code []byte, opts ...Option) (_ *Poli
 		if p.foreign != nil {
 			err = errors.Join(err, p.foreign.Close(ctx))
 		}
-		return nil, fmt.Errorf("device policy %s: %w", p.digest.Short(), err)
+		return nil, diag.Errorf("device policy %s: %w", p.digest.Short(), err)
 	}
 	p.foreign, err = c.Foreign(ctx, code, memory, func(f *engine.Foreign) error {
 		pages, err := shape(f.Compiled)
@@ -159,11 +160,11 @@ func (p *Policy) Evaluate(ctx context.Context, input []byte) Decision {
 	defer p.mu.Unlock()
 	raw, err := p.eval(ctx, p.allow, input)
 	if err != nil {
-		return Decision{Err: fmt.Errorf("device policy %s: %w", p.digest.Short(), err)}
+		return Decision{Err: diag.Errorf("device policy %s: %w", p.digest.Short(), err)}
 	}
 	allow, err := p.checks.result(raw)
 	if err != nil {
-		return Decision{Err: fmt.Errorf("device policy %s: %w", p.digest.Short(), err)}
+		return Decision{Err: diag.Errorf("device policy %s: %w", p.digest.Short(), err)}
 	}
 	d := Decision{Allow: allow}
 	if allow {
@@ -188,7 +189,7 @@ func isTrue(raw []byte) (bool, error) {
 	case bytes.Equal(raw, []byte(`[{"result":false}]`)):
 		return false, nil
 	}
-	return false, fmt.Errorf("its result is %.100q, neither true nor false", raw)
+	return false, diag.Errorf("its result is %.100q, neither true nor false", raw)
 }
 
 // readReasons reads the result of reasons: a set of texts, made fit to print.
@@ -200,7 +201,7 @@ func readReasons(raw []byte) ([]string, error) {
 		return nil, err
 	}
 	if len(rs) != 1 {
-		return nil, fmt.Errorf("%d results", len(rs))
+		return nil, diag.Errorf("%d results", len(rs))
 	}
 	out := rs[0].Result
 	if n := len(out) - maxReasons; n > 0 {
@@ -241,7 +242,7 @@ func shape(m wazero.CompiledModule) (uint32, error) {
 		mod, name, _ := f.Import()
 		want, ok := known[name]
 		if mod != "env" || !ok || !signature(f, want) {
-			return 0, fmt.Errorf("it imports %s.%s, which this host does not have", mod, name)
+			return 0, diag.Errorf("it imports %s.%s, which this host does not have", mod, name)
 		}
 	}
 	mems := m.ImportedMemories()
@@ -249,16 +250,16 @@ func shape(m wazero.CompiledModule) (uint32, error) {
 		return 0, errors.New("it does not import one memory")
 	}
 	if mod, name, _ := mems[0].Import(); mod != "env" || name != "memory" {
-		return 0, fmt.Errorf("it imports its memory as %s.%s, not env.memory", mod, name)
+		return 0, diag.Errorf("it imports its memory as %s.%s, not env.memory", mod, name)
 	}
 	if mems[0].Min() > memory>>16 {
-		return 0, fmt.Errorf("it starts with %d pages of memory, the limit is %d", mems[0].Min(), memory>>16)
+		return 0, diag.Errorf("it starts with %d pages of memory, the limit is %d", mems[0].Min(), memory>>16)
 	}
 	fns := m.ExportedFunctions()
 	for name, want := range exports {
 		f, ok := fns[name]
 		if !ok || !signature(f, want) {
-			return 0, fmt.Errorf("it exports no function %s of the right type: it is not made by `waybill policy pack --device`", name)
+			return 0, diag.Errorf("it exports no function %s of the right type: it is not made by `waybill policy pack --device`", name)
 		}
 	}
 	return mems[0].Min(), nil

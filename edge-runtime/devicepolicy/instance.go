@@ -5,11 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 )
 
@@ -80,16 +80,16 @@ func (in *instance) close() {
 func (p *Policy) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("it ran longer than %s", p.timeout)
+		return diag.Errorf("it ran longer than %s", p.timeout)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, errAborted):
-		return fmt.Errorf("%w: %q", errAborted, p.aborted)
+		return diag.Errorf("%w: %q", errAborted, p.aborted)
 	case errors.Is(err, errBuiltin):
 		return errBuiltin
 	}
 	line, _, _ := bytes.Cut([]byte(err.Error()), []byte("\n"))
-	return fmt.Errorf("it failed: %s", line)
+	return diag.Errorf("it failed: %s", line)
 }
 
 // call calls an export with i32 parameters and one i32 result.
@@ -116,11 +116,11 @@ func (p *Policy) eval(ctx context.Context, entry uint64, input []byte) ([]byte, 
 	end := uint64(base) + uint64(len(input))
 	if size := uint64(in.mem.Size()); end > size {
 		if _, ok := in.mem.Grow(uint32((end - size + 0xffff) >> 16)); !ok {
-			return nil, fmt.Errorf("its memory is full: %d bytes", memory)
+			return nil, diag.Errorf("its memory is full: %d bytes", memory)
 		}
 	}
 	if !in.mem.Write(base, input) {
-		return nil, fmt.Errorf("its heap begins at %d, outside of its memory", base)
+		return nil, diag.Errorf("its heap begins at %d, outside of its memory", base)
 	}
 	addr, err := p.call(ctx, in, "opa_eval", 0, entry, 0, uint64(base), uint64(len(input)), end, 0)
 	if err != nil {
@@ -128,7 +128,7 @@ func (p *Policy) eval(ctx context.Context, entry uint64, input []byte) ([]byte, 
 	}
 	s, ok := cstring(in.mem, addr, maxResult)
 	if !ok {
-		return nil, fmt.Errorf("its result at %d is outside of its memory, or has no end within %d bytes", addr, maxResult)
+		return nil, diag.Errorf("its result at %d is outside of its memory, or has no end within %d bytes", addr, maxResult)
 	}
 	return []byte(s), nil
 }
@@ -174,11 +174,11 @@ func (p *Policy) describe(ctx context.Context) error {
 		}
 		s, ok := cstring(in.mem, addr, maxResult)
 		if !ok {
-			return nil, fmt.Errorf("the result of %s is outside of its memory, or has no end", export)
+			return nil, diag.Errorf("the result of %s is outside of its memory, or has no end", export)
 		}
 		m := map[string]json.Number{}
 		if err := strictjson.Decode([]byte(s), &m); err != nil {
-			return nil, fmt.Errorf("%s: %w", export, err)
+			return nil, diag.Errorf("%s: %w", export, err)
 		}
 		return m, nil
 	}
@@ -187,7 +187,7 @@ func (p *Policy) describe(ctx context.Context) error {
 		return err
 	}
 	for name := range needs {
-		return fmt.Errorf("it needs the builtin %.50q from its host, which has none", name)
+		return diag.Errorf("it needs the builtin %.50q from its host, which has none", name)
 	}
 	entries, err := ids("entrypoints")
 	if err != nil {
@@ -199,7 +199,7 @@ func (p *Policy) describe(ctx context.Context) error {
 	}{{entryAllow, &p.allow}, {entryReasons, &p.reasons}} {
 		n, err := entries[e.name].Int64()
 		if err != nil || n < 0 || n > 1<<16 {
-			return fmt.Errorf("it has no entrypoint %s", e.name)
+			return diag.Errorf("it has no entrypoint %s", e.name)
 		}
 		*e.id = uint64(n)
 	}

@@ -3,7 +3,8 @@ package devicepolicy
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // maxTable bounds the elements of a module's tables: wazero gives each 8 bytes at instantiation, whatever the limit on
@@ -42,7 +43,7 @@ func checkTables(code []byte) error {
 				return short
 			}
 			if at += n; least > maxTable {
-				return fmt.Errorf("a table of it starts with %d elements, the limit is %d", least, maxTable)
+				return diag.Errorf("a table of it starts with %d elements, the limit is %d", least, maxTable)
 			}
 			if flags&1 != 0 {
 				_, n := binary.Uvarint(body[at:])

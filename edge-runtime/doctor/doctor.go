@@ -80,6 +80,8 @@ func New(file string) *Doctor {
 	return &Doctor{file: file, Now: time.Now(), Sys: thisSystem(), Reach: lookAt}
 }
 
+//
+//go:noinline
 func (d *Doctor) add(check string, v Verdict, help, format string, args ...any) {
 	d.results = append(d.results, Finding{Check: check, Status: v, What: fmt.Sprintf(format, args...), Help: help})
 }

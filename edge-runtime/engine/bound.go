@@ -3,12 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/waybill-ml/waybill/edge-runtime/engine/meter"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // A call into native code holds its core and, once a garbage collection wants to begin, the process, until it returns, and nothing can
@@ -99,7 +99,7 @@ func (g *guest) limited(ctx context.Context, until time.Time) (context.Context, 
 // again makes a call that was too long for the meter once more, in code that ends with its context.
 func (g *guest) again(ctx context.Context, ins []Tensor, until time.Time) ([]Tensor, error) {
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%s: %w", g.name, context.Cause(ctx))
+		return nil, diag.Errorf("%s: %w", g.name, context.Cause(ctx))
 	}
 	slow, err := g.twin(ctx)
 	if err != nil {
@@ -125,7 +125,7 @@ func (g *guest) twin(ctx context.Context) (*guest, error) {
 	}
 	// Not the caller's context: the next call needs the twin too.
 	if err := g.eng.compileGuest(context.WithoutCancel(ctx), s, g.source); err != nil {
-		return nil, fmt.Errorf("compile it with interruptions: %w", err)
+		return nil, diag.Errorf("compile it with interruptions: %w", err)
 	}
 	g.slow = s
 	return s, nil

@@ -22,6 +22,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"golang.org/x/sys/cpu"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
@@ -177,10 +178,10 @@ func private(dir string) error {
 		return err
 	}
 	if !st.IsDir() {
-		return fmt.Errorf("%s is no directory (a link is followed by nobody here)", dir)
+		return diag.Errorf("%s is no directory (a link is followed by nobody here)", dir)
 	}
 	if err := owned(dir, st); err != nil {
-		return fmt.Errorf("%w; make it 0700 and the agent's own", err)
+		return diag.Errorf("%w; make it 0700 and the agent's own", err)
 	}
 	return nil
 }
@@ -240,7 +241,7 @@ func (m cacheManifest) mac(secret []byte) (string, error) {
 func verifyEntry(dir, key string, secret []byte) error {
 	f, err := os.Open(filepath.Join(dir, manifestName))
 	if err != nil {
-		return fmt.Errorf("it has no manifest: %w", err)
+		return diag.Errorf("it has no manifest: %w", err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
 	_ = f.Close()
@@ -251,7 +252,7 @@ func verifyEntry(dir, key string, secret []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
-		return fmt.Errorf("its manifest is malformed: %w", err)
+		return diag.Errorf("its manifest is malformed: %w", err)
 	}
 	want, err := m.mac(secret)
 	if err != nil {
@@ -268,11 +269,11 @@ func verifyEntry(dir, key string, secret []byte) error {
 		return err
 	}
 	if len(got) != len(m.Files) {
-		return fmt.Errorf("it holds %d files, its manifest lists %d", len(got), len(m.Files))
+		return diag.Errorf("it holds %d files, its manifest lists %d", len(got), len(m.Files))
 	}
 	for name, sum := range m.Files {
 		if got[name] != sum {
-			return fmt.Errorf("file %s was changed", name)
+			return diag.Errorf("file %s was changed", name)
 		}
 	}
 	return nil
@@ -293,7 +294,7 @@ func hashFiles(dir string) (map[string]string, error) {
 			return nil
 		}
 		if !d.Type().IsRegular() {
-			return fmt.Errorf("%s is no regular file", rel)
+			return diag.Errorf("%s is no regular file", rel)
 		}
 		f, err := os.Open(p)
 		if err != nil {
@@ -329,7 +330,7 @@ func CacheSecret(path string) ([]byte, error) {
 		return nil, err
 	}
 	if err := fsx.WriteFileAtomic(fsx.OS{}, path, b, 0o600); err != nil {
-		return nil, fmt.Errorf("write the cache secret: %w", err)
+		return nil, diag.Errorf("write the cache secret: %w", err)
 	}
 	return b, nil
 }

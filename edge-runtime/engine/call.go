@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 const (
@@ -119,17 +119,17 @@ func (c *call) place(ctx context.Context, size uint64) (base, arena uint64, err 
 	}
 	size += abi.TensorLine
 	if size > c.g.limit {
-		return 0, 0, fmt.Errorf("%s: the inputs need %d bytes: %w (%d bytes)", c.g.name, size, ErrMemoryLimit, c.g.limit)
+		return 0, 0, diag.Errorf("%s: the inputs need %d bytes: %w (%d bytes)", c.g.name, size, ErrMemoryLimit, c.g.limit)
 	}
 	p, err := c.invoke(ctx, c.inst.alloc, size, 0)
 	if err != nil {
 		return 0, 0, err
 	}
 	if p == 0 {
-		return 0, 0, fmt.Errorf("%s: the module could not allocate %d bytes: %w", c.g.name, size, ErrMemoryLimit)
+		return 0, 0, diag.Errorf("%s: the module could not allocate %d bytes: %w", c.g.name, size, ErrMemoryLimit)
 	}
 	if p%abi.Align != 0 || uint64(p)+size > uint64(c.inst.mem.Size()) {
-		return 0, 0, &ProtocolError{c.g.name, fmt.Errorf("%s(%d) returned %d, which is unaligned or outside of the memory", abi.ExportAlloc, size, p)}
+		return 0, 0, &ProtocolError{c.g.name, diag.Errorf("%s(%d) returned %d, which is unaligned or outside of the memory", abi.ExportAlloc, size, p)}
 	}
 	return uint64(p), 0, nil
 }
@@ -186,11 +186,11 @@ func (c *call) ended(err error) error {
 	if !errors.As(err, &s) {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", c.g.name, s.cause)
+	return diag.Errorf("%s: %w", c.g.name, s.cause)
 }
 
 func (c *call) canceled(ctx context.Context) error {
-	return fmt.Errorf("%s: %w", c.g.name, context.Cause(ctx))
+	return diag.Errorf("%s: %w", c.g.name, context.Cause(ctx))
 }
 
 func (c *call) node(i uint32) string {
@@ -215,7 +215,7 @@ func (c *call) drive(ctx context.Context, breathe func() error) error {
 	case abi.Failed:
 		return c.failure()
 	default:
-		return &ProtocolError{c.g.name, fmt.Errorf("bind returned status %d", s)}
+		return &ProtocolError{c.g.name, diag.Errorf("bind returned status %d", s)}
 	}
 	if ctx.Err() != nil {
 		return c.canceled(ctx)
@@ -236,7 +236,7 @@ func (c *call) drive(ctx context.Context, breathe func() error) error {
 		case abi.Failed:
 			err = c.failure()
 		default:
-			err = &ProtocolError{c.g.name, fmt.Errorf("resume returned status %d", s)}
+			err = &ProtocolError{c.g.name, diag.Errorf("resume returned status %d", s)}
 		}
 		if err != nil {
 			return err
@@ -267,7 +267,7 @@ func (c *call) grow() error {
 	h := c.header()
 	want := uint64(le.Uint32(h[abi.CtxWant:]))
 	if !c.g.info.heap || want == 0 {
-		return &ProtocolError{c.g.name, fmt.Errorf("it asks for %d bytes, which the host cannot give", want)}
+		return &ProtocolError{c.g.name, diag.Errorf("it asks for %d bytes, which the host cannot give", want)}
 	}
 	size := uint64(le.Uint32(h[abi.CtxArenaSize:])) + want
 	// In steps of an eighth of what is there, so that a guest that asks for little by little does not grow each time.
@@ -320,7 +320,7 @@ func (c *call) failure() error {
 func (c *call) parallel(ctx context.Context, breathe func() error) error {
 	n := le.Uint32(c.header()[abi.CtxWant:])
 	if n == 0 || n > maxParts {
-		return &ProtocolError{c.g.name, fmt.Errorf("a parallel section of %d parts", n)}
+		return &ProtocolError{c.g.name, diag.Errorf("a parallel section of %d parts", n)}
 	}
 	workers := min(int(n), c.g.eng.cfg.Threads)
 	if c.g.watched {
@@ -352,7 +352,7 @@ func (c *call) parallel(ctx context.Context, breathe func() error) error {
 				return c.failure()
 			default:
 				next.Store(n)
-				return &ProtocolError{c.g.name, fmt.Errorf("part returned status %d", s)}
+				return &ProtocolError{c.g.name, diag.Errorf("part returned status %d", s)}
 			}
 		}
 	}
@@ -391,7 +391,7 @@ func (c *call) read(breathe func() error) ([]Tensor, error) {
 			if end := c.ended(err); end != nil {
 				return nil, end
 			}
-			return nil, &ProtocolError{c.g.name, fmt.Errorf("output %d: %w", i, err)}
+			return nil, &ProtocolError{c.g.name, diag.Errorf("output %d: %w", i, err)}
 		}
 	}
 	return out, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // guestInfo is what a module's exports tell before it is instantiated.
@@ -69,7 +70,7 @@ func checkModule(c wazero.CompiledModule, code []byte, ours bool) (guestInfo, er
 	}
 	mem, ok := c.ExportedMemories()[abi.ExportMemory]
 	if !ok {
-		return g, fmt.Errorf("the module does not export its memory as %q", abi.ExportMemory)
+		return g, diag.Errorf("the module does not export its memory as %q", abi.ExportMemory)
 	}
 	g.minMemory = uint64(mem.Min()) << 16
 	if max, ok := mem.Max(); ok {
@@ -84,14 +85,14 @@ func checkModule(c wazero.CompiledModule, code []byte, ours bool) (guestInfo, er
 	_, alloc := fns[abi.ExportAlloc]
 	switch {
 	case heap && alloc:
-		return g, fmt.Errorf("the module exports both %s and %s; it must choose who owns its memory", abi.ExportHeap, abi.ExportAlloc)
+		return g, diag.Errorf("the module exports both %s and %s; it must choose who owns its memory", abi.ExportHeap, abi.ExportAlloc)
 	case heap:
 		want[abi.ExportHeap] = signature{nil, 1}
 	case alloc:
 		want[abi.ExportAlloc] = signature{[]api.ValueType{i32}, 1}
 		want[abi.ExportFree] = signature{[]api.ValueType{i32}, 0}
 	default:
-		return g, fmt.Errorf("the module exports neither %s nor %s: it is no Waybill guest", abi.ExportHeap, abi.ExportAlloc)
+		return g, diag.Errorf("the module exports neither %s nor %s: it is no Waybill guest", abi.ExportHeap, abi.ExportAlloc)
 	}
 	g.heap = heap
 	if _, g.weights = fns[abi.ExportWeights]; g.weights {
@@ -100,10 +101,10 @@ func checkModule(c wazero.CompiledModule, code []byte, ours bool) (guestInfo, er
 	for _, n := range sortedKeys(want) {
 		f, ok := fns[n]
 		if !ok {
-			return g, fmt.Errorf("the module does not export the function %s", n)
+			return g, diag.Errorf("the module does not export the function %s", n)
 		}
 		if !want[n].matches(f) {
-			return g, fmt.Errorf("export %s has the wrong signature; it must be %s", n, want[n])
+			return g, diag.Errorf("export %s has the wrong signature; it must be %s", n, want[n])
 		}
 	}
 	if f, ok := fns["_initialize"]; ok {
@@ -134,20 +135,20 @@ func sortedKeys[V any](m map[string]V) []string {
 func checkImports(c wazero.CompiledModule, ours bool) error {
 	if m := c.ImportedMemories(); len(m) > 0 {
 		mod, name, _ := m[0].Import()
-		return fmt.Errorf("the module imports the memory %s.%s; it must define its own", mod, name)
+		return diag.Errorf("the module imports the memory %s.%s; it must define its own", mod, name)
 	}
 	for _, f := range c.ImportedFunctions() {
 		mod, name, _ := f.Import()
 		if ours {
-			return fmt.Errorf("the model imports %s.%s; a model may import nothing", mod, name)
+			return diag.Errorf("the model imports %s.%s; a model may import nothing", mod, name)
 		}
 		h, ok := hostFunctions(mod)[name]
 		if !ok {
-			return fmt.Errorf("the step imports %s.%s, which is not in the set that steps may use "+
+			return diag.Errorf("the step imports %s.%s, which is not in the set that steps may use "+
 				"(clock, random, arguments, environment and stdout of %s; %s.abort)", mod, name, wasiModule, envModule)
 		}
 		if string(h.params) != string(f.ParamTypes()) || string(h.results) != string(f.ResultTypes()) {
-			return fmt.Errorf("the step imports %s.%s with an unknown signature", mod, name)
+			return diag.Errorf("the step imports %s.%s with an unknown signature", mod, name)
 		}
 	}
 	return nil

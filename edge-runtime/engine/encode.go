@@ -2,11 +2,11 @@ package engine
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"unicode/utf8"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 var le = binary.LittleEndian
@@ -42,7 +42,7 @@ func inputSize(t *Tensor) (uint64, error) {
 		n = uint64(len(t.Data))
 	}
 	if n > math.MaxUint32 {
-		return 0, fmt.Errorf("a value of %d bytes does not fit into 4 GiB", n)
+		return 0, diag.Errorf("a value of %d bytes does not fit into 4 GiB", n)
 	}
 	return roundUp(n, abi.TensorLine), nil
 }
@@ -106,7 +106,7 @@ func putValue(breathe func() error, mem []byte, desc uint64, l *layout, t *Tenso
 			}
 		}
 		if !utf8.ValidString(s) {
-			return fmt.Errorf("string %d is not valid UTF-8", i)
+			return diag.Errorf("string %d is not valid UTF-8", i)
 		}
 		le.PutUint32(mem[at+uint64(i)*4:], uint32(off))
 		copy(mem[text+off:], s)
@@ -141,14 +141,14 @@ type reader struct {
 
 func (r *reader) block(at, n uint64) ([]byte, error) {
 	if at > uint64(len(r.mem)) || n > uint64(len(r.mem))-at {
-		return nil, fmt.Errorf("%d bytes at address %d are outside of the memory of %d bytes", n, at, len(r.mem))
+		return nil, diag.Errorf("%d bytes at address %d are outside of the memory of %d bytes", n, at, len(r.mem))
 	}
 	return r.mem[at : at+n], nil
 }
 
 func (r *reader) spend(n int64) error {
 	if r.budget -= n; r.budget < 0 {
-		return fmt.Errorf("the outputs are larger than the limit")
+		return diag.Errorf("the outputs are larger than the limit")
 	}
 	return nil
 }
@@ -157,11 +157,11 @@ func (r *reader) spend(n int64) error {
 func (r *reader) value(desc uint64, depth int) (Tensor, error) {
 	var t Tensor
 	if depth > maxDepth {
-		return t, fmt.Errorf("a value nests deeper than %d levels", maxDepth)
+		return t, diag.Errorf("a value nests deeper than %d levels", maxDepth)
 	}
 	d, err := r.block(desc, abi.DescSize)
 	if err != nil {
-		return t, fmt.Errorf("descriptor: %w", err)
+		return t, diag.Errorf("descriptor: %w", err)
 	}
 	if err := r.spend(abi.DescSize); err != nil {
 		return t, err
@@ -173,11 +173,11 @@ func (r *reader) value(desc uint64, depth int) (Tensor, error) {
 		return r.container(t, at, n, depth)
 	}
 	if _, ok := t.DType.Info(); !ok {
-		return t, fmt.Errorf("unknown element type %d", t.DType)
+		return t, diag.Errorf("unknown element type %d", t.DType)
 	}
 	rank := le.Uint32(d[abi.DescRank:])
 	if rank > abi.MaxRank {
-		return t, fmt.Errorf("rank %d is more than %d", rank, abi.MaxRank)
+		return t, diag.Errorf("rank %d is more than %d", rank, abi.MaxRank)
 	}
 	t.Shape = make([]int64, rank)
 	for i := range t.Shape {
@@ -200,7 +200,7 @@ func (r *reader) value(desc uint64, depth int) (Tensor, error) {
 		return t, err
 	}
 	if int64(n) != want {
-		return t, fmt.Errorf("%s of shape %s needs %d bytes, the module says %d", t.DType, ShapeString(t.Shape), want, n)
+		return t, diag.Errorf("%s of shape %s needs %d bytes, the module says %d", t.DType, ShapeString(t.Shape), want, n)
 	}
 	if err := r.spend(want); err != nil {
 		return t, err
@@ -211,16 +211,16 @@ func (r *reader) value(desc uint64, depth int) (Tensor, error) {
 
 func (r *reader) container(t Tensor, at, n uint64, depth int) (Tensor, error) {
 	if n%abi.DescSize != 0 {
-		return t, fmt.Errorf("%d bytes of child descriptors are no multiple of %d", n, abi.DescSize)
+		return t, diag.Errorf("%d bytes of child descriptors are no multiple of %d", n, abi.DescSize)
 	}
 	count := n / abi.DescSize
 	switch {
 	case t.Kind > abi.Map:
-		return t, fmt.Errorf("unknown kind %d", t.Kind)
+		return t, diag.Errorf("unknown kind %d", t.Kind)
 	case t.Kind == abi.Optional && count > 1:
-		return t, fmt.Errorf("an optional holds %d values", count)
+		return t, diag.Errorf("an optional holds %d values", count)
 	case t.Kind == abi.Map && count != 2:
-		return t, fmt.Errorf("a map has %d child descriptors, not keys and values", count)
+		return t, diag.Errorf("a map has %d child descriptors, not keys and values", count)
 	}
 	if _, err := r.block(at, n); err != nil {
 		return t, err
@@ -228,7 +228,7 @@ func (r *reader) container(t Tensor, at, n uint64, depth int) (Tensor, error) {
 	for i := range count {
 		e, err := r.value(at+i*abi.DescSize, depth+1)
 		if err != nil {
-			return t, fmt.Errorf("element %d: %w", i, err)
+			return t, diag.Errorf("element %d: %w", i, err)
 		}
 		t.Elems = append(t.Elems, e)
 	}
@@ -238,7 +238,7 @@ func (r *reader) container(t Tensor, at, n uint64, depth int) (Tensor, error) {
 // strings splits a block of u32 offsets[count+1] and text.
 func (r *reader) strings(b []byte, count int64) ([]string, error) {
 	if count < 0 || uint64(count) > math.MaxUint32/4 || uint64(len(b)) < uint64(count+1)*4 {
-		return nil, fmt.Errorf("%d strings do not fit into a block of %d bytes", count, len(b))
+		return nil, diag.Errorf("%d strings do not fit into a block of %d bytes", count, len(b))
 	}
 	if err := r.spend(int64(len(b)) + 16*count); err != nil {
 		return nil, err
@@ -251,7 +251,7 @@ func (r *reader) strings(b []byte, count int64) ([]string, error) {
 	out := make([]string, count)
 	prev := uint32(0)
 	if first := le.Uint32(b); first != 0 {
-		return nil, fmt.Errorf("the first string starts at %d, not 0", first)
+		return nil, diag.Errorf("the first string starts at %d, not 0", first)
 	}
 	for i := range out {
 		if r.breathe != nil && i%everyStrings == everyStrings-1 {
@@ -261,7 +261,7 @@ func (r *reader) strings(b []byte, count int64) ([]string, error) {
 		}
 		end := le.Uint32(b[4*(i+1):])
 		if end < prev || uint64(end) > uint64(len(text)) {
-			return nil, fmt.Errorf("string %d ends at %d, outside of [%d, %d]", i, end, prev, len(text))
+			return nil, diag.Errorf("string %d ends at %d, outside of [%d, %d]", i, end, prev, len(text))
 		}
 		out[i] = all[prev:end]
 		prev = end

@@ -16,6 +16,8 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Mode selects how modules are executed. The bits of the outputs do not depend on it.
@@ -47,7 +49,7 @@ func ParseMode(s string) (Mode, error) {
 			return m, nil
 		}
 	}
-	return 0, fmt.Errorf("unknown engine mode %q: auto, compiler or interpreter", s)
+	return 0, diag.Errorf("unknown engine mode %q: auto, compiler or interpreter", s)
 }
 
 // interpreterBudget keeps a resume at about 2 ms under the interpreter.
@@ -130,13 +132,13 @@ func newWith(ctx context.Context, cfg Config, probe func(context.Context) error)
 		cfg.Log = func(string, string) {}
 	}
 	if cfg.CacheDir != "" && len(cfg.CacheSecret) < minSecret {
-		return nil, fmt.Errorf("the compile cache %s needs a device secret of at least %d bytes", cfg.CacheDir, minSecret)
+		return nil, diag.Errorf("the compile cache %s needs a device secret of at least %d bytes", cfg.CacheDir, minSecret)
 	}
 	e := &Engine{cfg: cfg, mode: cfg.Mode, models: map[*Model]struct{}{}, fuel: stepFuel}
 	if cfg.Mode != Interpreter {
 		err := probe(ctx)
 		if err != nil && cfg.Mode == Compiler {
-			return nil, fmt.Errorf("this machine cannot run compiled code: %w", err)
+			return nil, diag.Errorf("this machine cannot run compiled code: %w", err)
 		}
 		e.mode = Compiler
 		if err != nil {
@@ -194,7 +196,7 @@ var probeModule = []byte("\x00asm\x01\x00\x00\x00\x01\x05\x01\x60\x00\x01\x7f\x0
 func tryCompiler(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%v", r)
+			err = diag.Errorf("%v", r)
 		}
 	}()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
@@ -208,7 +210,7 @@ func tryCompiler(ctx context.Context) (err error) {
 		return err
 	}
 	if len(r) != 1 || r[0] != 42 {
-		return fmt.Errorf("a compiled function returned %v, not 42", r)
+		return diag.Errorf("a compiled function returned %v, not 42", r)
 	}
 	return nil
 }

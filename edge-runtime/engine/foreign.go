@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/tetratelabs/wazero"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Foreign is a compiled module that is no part of a model, in a runtime of its own: nothing is instantiated in it, no host
@@ -33,7 +35,7 @@ func (e *Engine) Foreign(ctx context.Context, code []byte, memory uint64, prepar
 	var entry *cacheEntry
 	if e.cfg.CacheDir != "" && e.mode == Compiler {
 		if entry, err = e.openCache(code, false); err != nil {
-			return nil, fmt.Errorf("compile cache: %w", err)
+			return nil, diag.Errorf("compile cache: %w", err)
 		}
 	}
 	f, err := e.foreign(ctx, code, memory, entry, prepare)
@@ -68,7 +70,7 @@ func (e *Engine) foreign(ctx context.Context, code []byte, memory uint64, entry 
 	f.Runtime = wazero.NewRuntimeWithConfig(ctx, cfg)
 	var err error
 	if f.Compiled, err = f.Runtime.CompileModule(compileContext(ctx), code); err != nil {
-		return nil, errors.Join(fmt.Errorf("not a module that this runtime can compile: %w", err), f.Close(ctx))
+		return nil, errors.Join(diag.Errorf("not a module that this runtime can compile: %w", err), f.Close(ctx))
 	}
 	if err := prepare(f); err != nil {
 		return nil, errors.Join(err, f.Close(ctx))

@@ -13,6 +13,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -77,7 +78,7 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 	var entry *cacheEntry
 	if e.cfg.CacheDir != "" && e.mode == Compiler {
 		if entry, err = e.openCache(bounded, !g.watched); err != nil {
-			return fmt.Errorf("compile cache: %w", err)
+			return diag.Errorf("compile cache: %w", err)
 		}
 	}
 	err = e.compile(ctx, g, bounded, entry)
@@ -98,15 +99,15 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 	}
 	if g.info, err = checkModule(g.compiled, code, g.ours); err != nil {
 		entry.discard()
-		return fmt.Errorf("%s: %w", g.name, err)
+		return diag.Errorf("%s: %w", g.name, err)
 	}
 	if unbounded != nil {
 		entry.discard()
-		return fmt.Errorf("%s: the module cannot be bounded: %w", g.name, unbounded)
+		return diag.Errorf("%s: the module cannot be bounded: %w", g.name, unbounded)
 	}
 	if g.info.minMemory > g.limit {
 		entry.discard()
-		return fmt.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
+		return diag.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
 	}
 	if entry != nil {
 		if err := entry.seal(); err != nil {
@@ -135,7 +136,7 @@ func (e *Engine) compile(ctx context.Context, g *guest, code []byte, entry *cach
 		}
 	}
 	if g.compiled, err = g.rt.CompileModule(compileContext(ctx), code); err != nil {
-		return fmt.Errorf("%s: not a module that this runtime can compile: %w", g.name, err)
+		return diag.Errorf("%s: not a module that this runtime can compile: %w", g.name, err)
 	}
 	return nil
 }
@@ -160,12 +161,12 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 	}
 	lm, err := newMemory(limit, g.weights)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", g.name, err)
+		return nil, diag.Errorf("%s: %w", g.name, err)
 	}
 	first := max(g.info.minMemory, abi.PageSize)
 	if lm.Reallocate(min(first, limit)) == nil {
 		lm.Free()
-		return nil, fmt.Errorf("%s: the system has no %d bytes of memory for another instance", g.name, first)
+		return nil, diag.Errorf("%s: the system has no %d bytes of memory for another instance", g.name, first)
 	}
 	ctx, cancel := g.limited(ctx, g.eng.until(time.Now()))
 	defer cancel()
@@ -190,9 +191,9 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 			lm.Free()
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%s: start an instance: %w", g.name, context.Cause(ctx))
+			return nil, diag.Errorf("%s: start an instance: %w", g.name, context.Cause(ctx))
 		}
-		return nil, &TrapError{Step: g.name, Err: fmt.Errorf("start an instance: %w", err)}
+		return nil, &TrapError{Step: g.name, Err: diag.Errorf("start an instance: %w", err)}
 	}
 	defer func() {
 		if err != nil {
@@ -208,13 +209,13 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 		return nil, err
 	}
 	if v != abi.Version {
-		return nil, &ProtocolError{g.name, fmt.Errorf("the module speaks version %d of the ABI, this runtime version %d", v, abi.Version)}
+		return nil, &ProtocolError{g.name, diag.Errorf("the module speaks version %d of the ABI, this runtime version %d", v, abi.Version)}
 	}
 	if inst.ctxSize, err = g.constant(ctx, inst, abi.ExportCtx); err != nil {
 		return nil, err
 	}
 	if inst.ctxSize < abi.CtxHeader || inst.ctxSize > 1<<24 {
-		return nil, &ProtocolError{g.name, fmt.Errorf("a context of %d bytes; it must have %d to %d", inst.ctxSize, abi.CtxHeader, 1<<24)}
+		return nil, &ProtocolError{g.name, diag.Errorf("a context of %d bytes; it must have %d to %d", inst.ctxSize, abi.CtxHeader, 1<<24)}
 	}
 	if !g.info.heap {
 		inst.alloc = inst.mod.ExportedFunction(abi.ExportAlloc)
@@ -225,7 +226,7 @@ func (g *guest) instantiate(ctx context.Context) (_ *instance, err error) {
 		return nil, err
 	}
 	if g.ours && (inst.heap != uint64(g.want.Heap) || inst.ctxSize != uint64(g.want.Context)) {
-		return nil, &ProtocolError{g.name, fmt.Errorf("heap %d and context %d differ from the interface document's %d and %d",
+		return nil, &ProtocolError{g.name, diag.Errorf("heap %d and context %d differ from the interface document's %d and %d",
 			inst.heap, inst.ctxSize, g.want.Heap, g.want.Context)}
 	}
 	return inst, g.placeWeights(ctx, inst, lm)
@@ -245,12 +246,12 @@ func (g *guest) placeWeights(ctx context.Context, inst *instance, lm linearMemor
 			return err
 		}
 		if at != g.weights.base {
-			return &ProtocolError{g.name, fmt.Errorf("it wants its weights at %d, the interface document says %d", at, g.weights.base)}
+			return &ProtocolError{g.name, diag.Errorf("it wants its weights at %d, the interface document says %d", at, g.weights.base)}
 		}
 	}
 	end := g.weights.base + g.weights.size
 	if inst.heap < end {
-		return &ProtocolError{g.name, fmt.Errorf("the heap starts at %d, inside the weights that end at %d", inst.heap, end)}
+		return &ProtocolError{g.name, diag.Errorf("the heap starts at %d, inside the weights that end at %d", inst.heap, end)}
 	}
 	if err := g.ensure(inst, end); err != nil {
 		return err
@@ -266,7 +267,7 @@ func (g *guest) placeWeights(ctx context.Context, inst *instance, lm linearMemor
 func (g *guest) constant(ctx context.Context, inst *instance, name string) (uint64, error) {
 	inst.stack[0] = 0
 	if err := inst.mod.ExportedFunction(name).CallWithStack(ctx, inst.stack[:1]); err != nil {
-		return 0, &TrapError{Step: g.name, Err: fmt.Errorf("%s: %w", name, inst.why(err))}
+		return 0, &TrapError{Step: g.name, Err: diag.Errorf("%s: %w", name, inst.why(err))}
 	}
 	return uint64(uint32(inst.stack[0])), nil
 }
@@ -282,10 +283,10 @@ func (g *guest) ensure(inst *instance, size uint64) error {
 		limit = min(limit, g.info.maxMemory)
 	}
 	if size > limit {
-		return fmt.Errorf("%s: the call needs %d bytes of memory: %w (%d bytes)", g.name, size, ErrMemoryLimit, limit)
+		return diag.Errorf("%s: the call needs %d bytes of memory: %w (%d bytes)", g.name, size, ErrMemoryLimit, limit)
 	}
 	if _, ok := inst.mem.Grow(uint32((size - have + abi.PageSize - 1) / abi.PageSize)); !ok {
-		return fmt.Errorf("%s: the system has no %d bytes of memory left: %w", g.name, size, ErrMemoryLimit)
+		return diag.Errorf("%s: the system has no %d bytes of memory left: %w", g.name, size, ErrMemoryLimit)
 	}
 	return nil
 }
@@ -298,7 +299,7 @@ func (g *guest) acquire(ctx context.Context) (*instance, error) {
 		select {
 		case g.slots <- struct{}{}:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s: wait for a free instance: %w", g.name, context.Cause(ctx))
+			return nil, diag.Errorf("%s: wait for a free instance: %w", g.name, context.Cause(ctx))
 		}
 	}
 	g.mu.Lock()
@@ -388,7 +389,7 @@ func (g *guest) close(ctx context.Context) error {
 				}
 				g.shutdown()
 			}()
-			return fmt.Errorf("%s: calls are still running: %w", g.name, context.Cause(ctx))
+			return diag.Errorf("%s: calls are still running: %w", g.name, context.Cause(ctx))
 		}
 	}
 	g.shutdown()

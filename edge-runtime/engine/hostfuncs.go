@@ -3,13 +3,14 @@ package engine
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"strings"
 	"unicode/utf16"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // The host functions that user steps may import. The set is frozen: a step gives the same bits wherever it runs, so
@@ -319,7 +320,7 @@ func stdOnly(_ *sandbox, _ api.Module, a []uint64) uint32 {
 
 // abort is AssemblyScript's: message and file name are UTF-16 strings whose byte length stands 4 bytes before them.
 func abort(_ *sandbox, m api.Module, a []uint64) {
-	panic(fmt.Errorf("abort: %s at %s:%d:%d", utf16At(m, uint32(a[0])), utf16At(m, uint32(a[1])), uint32(a[2]), uint32(a[3])))
+	panic(diag.Errorf("abort: %s at %s:%d:%d", utf16At(m, uint32(a[0])), utf16At(m, uint32(a[1])), uint32(a[2]), uint32(a[3])))
 }
 
 func utf16At(m api.Module, p uint32) string {
@@ -349,13 +350,13 @@ func instantiateHost(ctx context.Context, rt wazero.Runtime) error {
 			b = b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, stack []uint64) {
 				s, ok := ctx.Value(sandboxKey{}).(*sandbox)
 				if !ok {
-					panic(fmt.Errorf("%s.%s called without a sandbox", mod, name))
+					panic(diag.Errorf("%s.%s called without a sandbox", mod, name))
 				}
 				f.fn(s, m, stack)
 			}), f.params, f.results).Export(name)
 		}
 		if _, err := b.Instantiate(ctx); err != nil {
-			return fmt.Errorf("host module %s: %w", mod, err)
+			return diag.Errorf("host module %s: %w", mod, err)
 		}
 	}
 	return nil

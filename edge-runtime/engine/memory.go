@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -73,37 +74,37 @@ type weightsImage struct {
 func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, error) {
 	if want == nil {
 		if !src.empty() {
-			return nil, fmt.Errorf("the interface document names no weights, but a weights file was given")
+			return nil, diag.Errorf("the interface document names no weights, but a weights file was given")
 		}
 		return nil, nil
 	}
 	if src.empty() {
-		return nil, fmt.Errorf("the module needs its weights %s (%d bytes), none were given", want.Path, want.Size)
+		return nil, diag.Errorf("the module needs its weights %s (%d bytes), none were given", want.Path, want.Size)
 	}
 	if want.Base%abi.PageSize != 0 || want.Size%abi.PageSize != 0 || want.Size < 0 {
-		return nil, fmt.Errorf("weights at address %d with %d bytes: both must be multiples of %d", want.Base, want.Size, abi.PageSize)
+		return nil, diag.Errorf("weights at address %d with %d bytes: both must be multiples of %d", want.Base, want.Size, abi.PageSize)
 	}
 	if uint64(want.Base)+uint64(want.Size) > maxPages*abi.PageSize {
-		return nil, fmt.Errorf("weights of %d bytes at address %d do not fit into 4 GiB", want.Size, want.Base)
+		return nil, diag.Errorf("weights of %d bytes at address %d do not fit into 4 GiB", want.Size, want.Base)
 	}
 	w := &weightsImage{base: uint64(want.Base), size: uint64(want.Size)}
 	var r io.ReaderAt
 	if src.Bytes != nil {
 		if int64(len(src.Bytes)) != want.Size {
-			return nil, fmt.Errorf("weights have %d bytes, the interface document says %d", len(src.Bytes), want.Size)
+			return nil, diag.Errorf("weights have %d bytes, the interface document says %d", len(src.Bytes), want.Size)
 		}
 		w.bytes, r = src.Bytes, byteReaderAt(src.Bytes)
 	} else {
 		f, err := os.Open(src.Path)
 		if err != nil {
-			return nil, fmt.Errorf("open the weights: %w", err)
+			return nil, diag.Errorf("open the weights: %w", err)
 		}
 		st, err := f.Stat()
 		if err == nil && src.Private {
 			err = ownFile(src.Path, st)
 		}
 		if err == nil && (st.Size() != want.Size || !st.Mode().IsRegular()) {
-			err = fmt.Errorf("weights %s have %d bytes, the interface document says %d", src.Path, st.Size(), want.Size)
+			err = diag.Errorf("weights %s have %d bytes, the interface document says %d", src.Path, st.Size(), want.Size)
 		}
 		if err != nil {
 			_ = f.Close()
@@ -117,7 +118,7 @@ func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, erro
 		_ = w.file.Close()
 		w.file = nil
 		if err != nil {
-			return nil, fmt.Errorf("read the weights: %w", err)
+			return nil, diag.Errorf("read the weights: %w", err)
 		}
 		w.bytes, r = b, byteReaderAt(b)
 	}
@@ -140,7 +141,7 @@ func (w *weightsImage) close() {
 // copyTo writes the image into an instance's memory.
 func (w *weightsImage) copyTo(mem []byte) error {
 	if uint64(len(mem)) < w.base+w.size {
-		return fmt.Errorf("memory of %d bytes is too small for weights that end at %d", len(mem), w.base+w.size)
+		return diag.Errorf("memory of %d bytes is too small for weights that end at %d", len(mem), w.base+w.size)
 	}
 	dst := mem[w.base : w.base+w.size]
 	if w.bytes != nil {
@@ -148,7 +149,7 @@ func (w *weightsImage) copyTo(mem []byte) error {
 	}
 	_, err := io.ReadFull(io.NewSectionReader(w.file, 0, int64(w.size)), dst)
 	if err != nil {
-		return fmt.Errorf("read the weights: %w", err)
+		return diag.Errorf("read the weights: %w", err)
 	}
 	return nil
 }
@@ -172,7 +173,7 @@ func checkChunks(r io.ReaderAt, want *artifact.Weights) error {
 		return checkRange(r, 0, want.Size, want.Digest, sha256.New())
 	}
 	if want.ChunkSize <= 0 || int64(len(want.Chunks)) != (want.Size+want.ChunkSize-1)/want.ChunkSize {
-		return fmt.Errorf("the interface document lists %d chunk digests of %d bytes for weights of %d bytes",
+		return diag.Errorf("the interface document lists %d chunk digests of %d bytes for weights of %d bytes",
 			len(want.Chunks), want.ChunkSize, want.Size)
 	}
 	var (
@@ -209,10 +210,10 @@ func checkChunks(r io.ReaderAt, want *artifact.Weights) error {
 func checkRange(r io.ReaderAt, off, n int64, want artifact.Digest, h hash.Hash) error {
 	h.Reset()
 	if _, err := io.Copy(h, io.NewSectionReader(r, off, n)); err != nil {
-		return fmt.Errorf("read the weights: %w", err)
+		return diag.Errorf("read the weights: %w", err)
 	}
 	if got := fmt.Sprintf("sha256:%x", h.Sum(nil)); got != string(want) {
-		return fmt.Errorf("%w: weights bytes %d to %d have digest %s, the interface document says %s",
+		return diag.Errorf("%w: weights bytes %d to %d have digest %s, the interface document says %s",
 			ErrIntegrity, off, off+n, got, want)
 	}
 	return nil

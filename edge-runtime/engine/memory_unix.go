@@ -3,11 +3,12 @@
 package engine
 
 import (
-	"fmt"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // newMemory reserves max bytes of address space, none of it backed, so that growing never moves the base.
@@ -22,7 +23,7 @@ func newMemory(max uint64, weights *weightsImage) (linearMemory, error) {
 			}
 			if err := m.mapFile(weights.file, weights.base, weights.size); err != nil {
 				m.Free()
-				return nil, fmt.Errorf("map the weights: %w", err)
+				return nil, diag.Errorf("map the weights: %w", err)
 			}
 			m.mapped = true
 			return m, nil
@@ -48,13 +49,13 @@ func (m *mappedMemory) hasWeights() bool { return m.mapped }
 // the page instead of killing the process.
 func (m *mappedMemory) mapFile(f *os.File, base, size uint64) error {
 	if base+size > m.max {
-		return fmt.Errorf("they end at %d, beyond the memory limit of %d bytes", base+size, m.max)
+		return diag.Errorf("they end at %d, beyond the memory limit of %d bytes", base+size, m.max)
 	}
 	if size == 0 {
 		return nil
 	}
 	if base%uint64(os.Getpagesize()) != 0 {
-		return fmt.Errorf("address %d is no multiple of the page size %d", base, os.Getpagesize())
+		return diag.Errorf("address %d is no multiple of the page size %d", base, os.Getpagesize())
 	}
 	_, err := unix.MmapPtr(int(f.Fd()), 0, unsafe.Add(m.base, base), uintptr(size),
 		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"golang.org/x/mod/semver"
@@ -45,10 +46,10 @@ type link struct {
 // start fails here and not at the first request.
 func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource, iface *artifact.Interface, steps ...StepModule) (_ *Model, err error) {
 	if iface.ABI != abi.Version {
-		return nil, fmt.Errorf("load %s: the artifact needs version %d of the ABI, this runtime has version %d", iface.Name, iface.ABI, abi.Version)
+		return nil, diag.Errorf("load %s: the artifact needs version %d of the ABI, this runtime has version %d", iface.Name, iface.ABI, abi.Version)
 	}
 	if need := iface.MinRuntime; need != "" && (!semver.IsValid("v"+need) || semver.Compare("v"+version.Number, "v"+need) < 0) {
-		return nil, fmt.Errorf("load %s: it needs waybill-edge %s, this is %s", iface.Name, need, version.Number)
+		return nil, diag.Errorf("load %s: it needs waybill-edge %s, this is %s", iface.Name, need, version.Number)
 	}
 	m := &Model{eng: e, iface: iface}
 	defer func() {
@@ -58,7 +59,7 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 					_ = l.close(ctx)
 				}
 			}
-			err = fmt.Errorf("load %s: %w", iface.Name, err)
+			err = diag.Errorf("load %s: %w", iface.Name, err)
 		}
 	}()
 	if err := m.wire(); err != nil {
@@ -87,15 +88,15 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 				g.limit = min(g.limit, roundUp(iface.Memory.Max, abi.PageSize))
 			}
 			if d := artifact.DigestOf(b); d != iface.Module.Digest {
-				return nil, fmt.Errorf("%w: the module has digest %s, the interface document says %s", ErrIntegrity, d, iface.Module.Digest)
+				return nil, diag.Errorf("%w: the module has digest %s, the interface document says %s", ErrIntegrity, d, iface.Module.Digest)
 			}
 			if g.weights, err = openWeights(weights, iface.Weights); err != nil {
 				return nil, err
 			}
 		} else if b == nil {
-			return nil, fmt.Errorf("step %s: its module %s was not given", st.Name, st.File.Path)
+			return nil, diag.Errorf("step %s: its module %s was not given", st.Name, st.File.Path)
 		} else if d := artifact.DigestOf(b); d != st.File.Digest {
-			return nil, fmt.Errorf("%w: step %s has digest %s, the interface document says %s", ErrIntegrity, st.Name, d, st.File.Digest)
+			return nil, diag.Errorf("%w: step %s has digest %s, the interface document says %s", ErrIntegrity, st.Name, d, st.File.Digest)
 		}
 		if err := e.compileGuest(ctx, g, b); err != nil {
 			return nil, l.loadError(st.Name, err)
@@ -132,7 +133,7 @@ func (m *Model) wire() error {
 	slot := map[string]int{}
 	for _, p := range m.iface.Inputs {
 		if _, dup := slot[p.Name]; dup {
-			return fmt.Errorf("input %q stands twice in the interface document", p.Name)
+			return diag.Errorf("input %q stands twice in the interface document", p.Name)
 		}
 		slot[p.Name] = m.slots
 		m.slots++
@@ -145,12 +146,12 @@ func (m *Model) wire() error {
 			models++
 		case "step":
 		default:
-			return fmt.Errorf("step %q has the unknown kind %q", st.Name, st.Kind)
+			return diag.Errorf("step %q has the unknown kind %q", st.Name, st.Kind)
 		}
 		for _, p := range st.Inputs {
 			s, ok := slot[p.Name]
 			if !ok {
-				return fmt.Errorf("step %q needs %q, which nothing before it provides", st.Name, p.Name)
+				return diag.Errorf("step %q needs %q, which nothing before it provides", st.Name, p.Name)
 			}
 			l.from = append(l.from, s)
 		}
@@ -161,12 +162,12 @@ func (m *Model) wire() error {
 		m.chain = append(m.chain, l)
 	}
 	if models != 1 {
-		return fmt.Errorf("the interface document lists %d models; it must list one", models)
+		return diag.Errorf("the interface document lists %d models; it must list one", models)
 	}
 	for _, p := range m.iface.Outputs {
 		s, ok := slot[p.Name]
 		if !ok {
-			return fmt.Errorf("output %q is provided by no step", p.Name)
+			return diag.Errorf("output %q is provided by no step", p.Name)
 		}
 		m.outs = append(m.outs, s)
 	}
@@ -196,7 +197,7 @@ func (m *Model) isDirect() bool {
 func (l *link) checkOutputs(outs []Tensor) error {
 	for i := range outs {
 		if err := checkKind(&l.out[i], &outs[i]); err != nil {
-			return &ProtocolError{l.name, fmt.Errorf("output %q: %w", l.out[i].Name, err)}
+			return &ProtocolError{l.name, diag.Errorf("output %q: %w", l.out[i].Name, err)}
 		}
 	}
 	return nil
@@ -298,7 +299,7 @@ func (m *Model) Close(ctx context.Context) error {
 // checkInputs compares the inputs with the interface document, so that errors carry names.
 func (m *Model) checkInputs(ins []Tensor) error {
 	if len(ins) != len(m.iface.Inputs) {
-		return &InputError{"", fmt.Errorf("the model has %d inputs, %d were given", len(m.iface.Inputs), len(ins))}
+		return &InputError{"", diag.Errorf("the model has %d inputs, %d were given", len(m.iface.Inputs), len(ins))}
 	}
 	var syms map[string]int64
 	for i := range ins {
@@ -313,24 +314,24 @@ func (m *Model) checkInputs(ins []Tensor) error {
 			continue
 		}
 		if len(t.Shape) != len(p.Shape) {
-			return &InputError{p.Name, fmt.Errorf("it has rank %d, the model wants %s", len(t.Shape), PortShape(p))}
+			return &InputError{p.Name, diag.Errorf("it has rank %d, the model wants %s", len(t.Shape), PortShape(p))}
 		}
 		for j, d := range p.Shape {
 			n := t.Shape[j]
 			switch {
 			case d.Size >= 0 && n != d.Size:
-				return &InputError{p.Name, fmt.Errorf("its shape is %s, the model wants %s", ShapeString(t.Shape), PortShape(p))}
+				return &InputError{p.Name, diag.Errorf("its shape is %s, the model wants %s", ShapeString(t.Shape), PortShape(p))}
 			case d.Size >= 0:
 			case d.Max > 0 && n > d.Max:
-				return &InputError{p.Name, fmt.Errorf("dimension %d (%s) is %d, the model takes at most %d", j, d.Sym, n, d.Max)}
+				return &InputError{p.Name, diag.Errorf("dimension %d (%s) is %d, the model takes at most %d", j, d.Sym, n, d.Max)}
 			case j == 0 && m.iface.Limits.MaxBatch > 0 && n > m.iface.Limits.MaxBatch:
-				return &InputError{p.Name, fmt.Errorf("a batch of %d, the model takes at most %d", n, m.iface.Limits.MaxBatch)}
+				return &InputError{p.Name, diag.Errorf("a batch of %d, the model takes at most %d", n, m.iface.Limits.MaxBatch)}
 			case d.Sym != "":
 				if syms == nil {
 					syms = map[string]int64{}
 				}
 				if have, ok := syms[d.Sym]; ok && have != n {
-					return &InputError{p.Name, fmt.Errorf("dimension %s is %d, another input has %d", d.Sym, n, have)}
+					return &InputError{p.Name, diag.Errorf("dimension %s is %d, another input has %d", d.Sym, n, have)}
 				}
 				syms[d.Sym] = n
 			}
@@ -343,10 +344,10 @@ func (m *Model) checkInputs(ins []Tensor) error {
 func checkKind(p *artifact.Port, t *Tensor) error {
 	k, ok := abi.ParseKind(p.Kind)
 	if !ok {
-		return fmt.Errorf("the interface document has the unknown kind %q", p.Kind)
+		return diag.Errorf("the interface document has the unknown kind %q", p.Kind)
 	}
 	if k != t.Kind {
-		return fmt.Errorf("it is a %s, the model has a %s", t.Kind, k)
+		return diag.Errorf("it is a %s, the model has a %s", t.Kind, k)
 	}
 	if k != abi.Tensor {
 		if p.Elem == nil || k == abi.Map {
@@ -354,13 +355,13 @@ func checkKind(p *artifact.Port, t *Tensor) error {
 		}
 		for i := range t.Elems {
 			if err := checkKind(p.Elem, &t.Elems[i]); err != nil {
-				return fmt.Errorf("element %d: %w", i, err)
+				return diag.Errorf("element %d: %w", i, err)
 			}
 		}
 		return nil
 	}
 	if t.DType.String() != p.DType {
-		return fmt.Errorf("its element type is %s, the model has %s", t.DType, p.DType)
+		return diag.Errorf("its element type is %s, the model has %s", t.DType, p.DType)
 	}
 	return nil
 }

@@ -3,11 +3,12 @@
 package engine
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // owned tells why others could write what st describes, nil if they cannot.
@@ -17,10 +18,10 @@ func owned(path string, st fs.FileInfo) error {
 		return nil
 	}
 	if uid := int(sys.Uid); uid != os.Geteuid() && uid != 0 {
-		return fmt.Errorf("%s belongs to user %d", path, uid)
+		return diag.Errorf("%s belongs to user %d", path, uid)
 	}
 	if st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s can be written by other users (mode %v)", path, st.Mode().Perm())
+		return diag.Errorf("%s can be written by other users (mode %v)", path, st.Mode().Perm())
 	}
 	return nil
 }
@@ -31,7 +32,7 @@ func ownFile(path string, st fs.FileInfo) error {
 		return err
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Nlink > 1 {
-		return fmt.Errorf("%s has %d names (hard links): somebody may write it by another one", path, sys.Nlink)
+		return diag.Errorf("%s has %d names (hard links): somebody may write it by another one", path, sys.Nlink)
 	}
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {

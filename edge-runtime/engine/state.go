@@ -1,9 +1,8 @@
 package engine
 
 import (
-	"fmt"
-
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -22,22 +21,22 @@ func InitialState(f *artifact.Interface) ([]Tensor, error) {
 			}
 		}
 		if p == nil {
-			return nil, fmt.Errorf("state of input %q: the interface document has no such input", s.Input)
+			return nil, diag.Errorf("state of input %q: the interface document has no such input", s.Input)
 		}
 		d, ok := abi.ParseDType(p.DType)
 		if !ok || d == abi.String || p.Kind != "tensor" {
-			return nil, fmt.Errorf("state of input %q: a %s of %s can't be carried", s.Input, p.Kind, p.DType)
+			return nil, diag.Errorf("state of input %q: a %s of %s can't be carried", s.Input, p.Kind, p.DType)
 		}
 		t := Tensor{DType: d, Shape: append([]int64{}, s.Shape...), Data: s.Init}
 		if len(t.Data) == 0 {
 			n, err := Count(t.Shape)
 			if err != nil || n > maxStateElements {
-				return nil, fmt.Errorf("state of input %q: its shape %s is none, or too large", s.Input, ShapeString(t.Shape))
+				return nil, diag.Errorf("state of input %q: its shape %s is none, or too large", s.Input, ShapeString(t.Shape))
 			}
 			t.Data = make([]byte, (n*int64(d.Bits())+7)/8)
 		}
 		if err := t.Check(); err != nil {
-			return nil, fmt.Errorf("state of input %q: %w", s.Input, err)
+			return nil, diag.Errorf("state of input %q: %w", s.Input, err)
 		}
 		out[i] = t
 	}

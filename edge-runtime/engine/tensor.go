@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Tensor is a value that goes into or comes out of a model. For kind Tensor, Data holds the little-endian row-major
@@ -55,7 +56,7 @@ func OfStrings(v []string, shape ...int64) Tensor {
 func Values[T Number](t Tensor) ([]T, error) {
 	dt := dtypeOf[T]()
 	if t.Kind != abi.Tensor || t.DType != dt {
-		return nil, fmt.Errorf("the value is a %s of %s, not a tensor of %s", t.Kind, t.DType, dt)
+		return nil, diag.Errorf("the value is a %s of %s, not a tensor of %s", t.Kind, t.DType, dt)
 	}
 	n := dt.Bits() / 8
 	v := make([]T, len(t.Data)/n)
@@ -160,14 +161,14 @@ func Count(shape []int64) (int64, error) {
 	n, zero := int64(1), false
 	for _, d := range shape {
 		if d < 0 {
-			return 0, fmt.Errorf("dimension %d is negative", d)
+			return 0, diag.Errorf("dimension %d is negative", d)
 		}
 		if d == 0 {
 			zero = true
 			continue
 		}
 		if n > math.MaxInt64/d {
-			return 0, fmt.Errorf("shape %s has too many elements", ShapeString(shape))
+			return 0, diag.Errorf("shape %s has too many elements", ShapeString(shape))
 		}
 		n *= d
 	}
@@ -184,7 +185,7 @@ func byteLen(dt abi.DType, n int64) (int64, error) {
 		return 0, nil
 	}
 	if n > (math.MaxInt64-7)/bits {
-		return 0, fmt.Errorf("%d elements of %s are too many", n, dt)
+		return 0, diag.Errorf("%d elements of %s are too many", n, dt)
 	}
 	return (n*bits + 7) / 8, nil
 }
@@ -197,7 +198,7 @@ func (t *Tensor) Check() error { return t.check(0) }
 
 func (t *Tensor) check(depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("the value nests deeper than %d levels", maxDepth)
+		return diag.Errorf("the value nests deeper than %d levels", maxDepth)
 	}
 	switch t.Kind {
 	case abi.Tensor:
@@ -205,22 +206,22 @@ func (t *Tensor) check(depth int) error {
 		return t.checkElems(depth)
 	case abi.Optional:
 		if len(t.Elems) > 1 {
-			return fmt.Errorf("an optional holds %d values", len(t.Elems))
+			return diag.Errorf("an optional holds %d values", len(t.Elems))
 		}
 		return t.checkElems(depth)
 	case abi.Map:
 		if len(t.Elems) != 2 {
-			return fmt.Errorf("a map needs two elements, keys and values, not %d", len(t.Elems))
+			return diag.Errorf("a map needs two elements, keys and values, not %d", len(t.Elems))
 		}
 		return t.checkElems(depth)
 	default:
-		return fmt.Errorf("unknown kind %d", t.Kind)
+		return diag.Errorf("unknown kind %d", t.Kind)
 	}
 	if _, ok := t.DType.Info(); !ok {
-		return fmt.Errorf("unknown element type %d", t.DType)
+		return diag.Errorf("unknown element type %d", t.DType)
 	}
 	if len(t.Shape) > abi.MaxRank {
-		return fmt.Errorf("rank %d is more than %d", len(t.Shape), abi.MaxRank)
+		return diag.Errorf("rank %d is more than %d", len(t.Shape), abi.MaxRank)
 	}
 	n, err := Count(t.Shape)
 	if err != nil {
@@ -228,7 +229,7 @@ func (t *Tensor) check(depth int) error {
 	}
 	if t.DType == abi.String {
 		if int64(len(t.Strings)) != n {
-			return fmt.Errorf("shape %s needs %d strings, there are %d", ShapeString(t.Shape), n, len(t.Strings))
+			return diag.Errorf("shape %s needs %d strings, there are %d", ShapeString(t.Shape), n, len(t.Strings))
 		}
 		return nil
 	}
@@ -237,7 +238,7 @@ func (t *Tensor) check(depth int) error {
 		return err
 	}
 	if int64(len(t.Data)) != want {
-		return fmt.Errorf("%s of shape %s needs %d bytes, there are %d", t.DType, ShapeString(t.Shape), want, len(t.Data))
+		return diag.Errorf("%s of shape %s needs %d bytes, there are %d", t.DType, ShapeString(t.Shape), want, len(t.Data))
 	}
 	return nil
 }
@@ -245,7 +246,7 @@ func (t *Tensor) check(depth int) error {
 func (t *Tensor) checkElems(depth int) error {
 	for i := range t.Elems {
 		if err := t.Elems[i].check(depth + 1); err != nil {
-			return fmt.Errorf("element %d: %w", i, err)
+			return diag.Errorf("element %d: %w", i, err)
 		}
 	}
 	return nil

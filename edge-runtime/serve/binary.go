@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -17,13 +17,13 @@ import (
 func cut(size, data json.RawMessage, blob []byte) (mine, rest []byte, err error) {
 	var n uint64
 	if err := json.Unmarshal(size, &n); err != nil {
-		return nil, nil, fmt.Errorf("parameter binary_data_size is %s, which is no length", size)
+		return nil, nil, diag.Errorf("parameter binary_data_size is %s, which is no length", size)
 	}
 	if len(data) > 0 {
 		return nil, nil, errors.New("it has both data and binary_data_size")
 	}
 	if n > uint64(len(blob)) {
-		return nil, nil, fmt.Errorf("binary_data_size is %d, the body has only %d bytes left", n, len(blob))
+		return nil, nil, diag.Errorf("binary_data_size is %d, the body has only %d bytes left", n, len(blob))
 	}
 	return blob[:n:n], blob[n:], nil
 }
@@ -48,7 +48,7 @@ func decodeBytes(p *artifact.Port, dt string, shape []int64, raw []byte) (engine
 	if t.DType == abi.Bool {
 		for i, b := range raw {
 			if b > 1 {
-				return t, fmt.Errorf("element %d: the byte %#02x is neither true nor false", i, b)
+				return t, diag.Errorf("element %d: the byte %#02x is neither true nor false", i, b)
 			}
 		}
 	}
@@ -58,22 +58,22 @@ func decodeBytes(p *artifact.Port, dt string, shape []int64, raw []byte) (engine
 // splitBytes reads n elements of BYTES.
 func splitBytes(raw []byte, n int64) ([]string, error) {
 	if n > int64(len(raw)/4) {
-		return nil, fmt.Errorf("%d elements of BYTES need %d bytes for their lengths alone, there are %d", n, 4*n, len(raw))
+		return nil, diag.Errorf("%d elements of BYTES need %d bytes for their lengths alone, there are %d", n, 4*n, len(raw))
 	}
 	v := make([]string, n)
 	for i := range v {
 		if len(raw) < 4 {
-			return nil, fmt.Errorf("element %d: there are no 4 bytes for its length", i)
+			return nil, diag.Errorf("element %d: there are no 4 bytes for its length", i)
 		}
 		size := binary.LittleEndian.Uint32(raw)
 		raw = raw[4:]
 		if uint64(size) > uint64(len(raw)) {
-			return nil, fmt.Errorf("element %d: its length is %d, there are %d bytes left", i, size, len(raw))
+			return nil, diag.Errorf("element %d: its length is %d, there are %d bytes left", i, size, len(raw))
 		}
 		v[i], raw = string(raw[:size]), raw[size:]
 	}
 	if len(raw) > 0 {
-		return nil, fmt.Errorf("there are %d bytes after the last element", len(raw))
+		return nil, diag.Errorf("there are %d bytes after the last element", len(raw))
 	}
 	return v, nil
 }
@@ -109,13 +109,13 @@ func decodeRaw(raw []byte, ports *codecPorts) (*request, error) {
 			continue
 		}
 		if only >= 0 {
-			return nil, fmt.Errorf("a body of one raw tensor (%s: 0) is for models with one input; this one has %s", headerLength, portNames(ports.inputs))
+			return nil, diag.Errorf("a body of one raw tensor (%s: 0) is for models with one input; this one has %s", headerLength, portNames(ports.inputs))
 		}
 		only = n
 	}
 	p := &ports.inputs[only]
 	if !p.Ranked {
-		return nil, fmt.Errorf("input %q has no fixed rank: its shape must be told in JSON", p.Name)
+		return nil, diag.Errorf("input %q has no fixed rank: its shape must be told in JSON", p.Name)
 	}
 	var shape []int64
 	open, known := -1, int64(1)
@@ -123,11 +123,11 @@ func decodeRaw(raw []byte, ports *codecPorts) (*request, error) {
 		switch {
 		case d.Size >= 0:
 			if d.Size > 0 && known > math.MaxInt64/d.Size {
-				return nil, fmt.Errorf("input %q: its shape has too many elements", p.Name)
+				return nil, diag.Errorf("input %q: its shape has too many elements", p.Name)
 			}
 			known *= d.Size
 		case open >= 0:
-			return nil, fmt.Errorf("input %q has more than one open dim: its shape must be told in JSON", p.Name)
+			return nil, diag.Errorf("input %q has more than one open dim: its shape must be told in JSON", p.Name)
 		default:
 			open = i
 		}
@@ -138,18 +138,18 @@ func decodeRaw(raw []byte, ports *codecPorts) (*request, error) {
 	dt := datatype(p)
 	if d == abi.String {
 		if known != 1 {
-			return nil, fmt.Errorf("input %q has %d elements; a raw body is one", p.Name, known)
+			return nil, diag.Errorf("input %q has %d elements; a raw body is one", p.Name, known)
 		}
 		raw = appendBytes(nil, string(raw))
 	} else if open >= 0 {
 		if size <= 0 || known <= 0 || known > math.MaxInt64/size || int64(len(raw))%(known*size) != 0 {
-			return nil, fmt.Errorf("input %q: %d bytes are no whole number of elements of shape %s", p.Name, len(raw), engine.PortShape(p))
+			return nil, diag.Errorf("input %q: %d bytes are no whole number of elements of shape %s", p.Name, len(raw), engine.PortShape(p))
 		}
 		shape[open] = int64(len(raw)) / (known * size)
 	}
 	t, err := decodeBytes(p, dt, shape, raw)
 	if err != nil {
-		return nil, fmt.Errorf("input %q: %w", p.Name, err)
+		return nil, diag.Errorf("input %q: %w", p.Name, err)
 	}
 	req.inputs[only], req.given[only] = t, true
 	if err := req.complete(ports); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -65,7 +65,7 @@ func (c *codecPorts) resume(req *request, state []engine.Tensor) error {
 	carried := map[int]bool{}
 	for i, s := range c.state {
 		if req.given[s.input] {
-			return fmt.Errorf("input %q is the session's state, which the server carries: leave it out, or send no sequence_id", c.inputs[s.input].Name)
+			return diag.Errorf("input %q is the session's state, which the server carries: leave it out, or send no sequence_id", c.inputs[s.input].Name)
 		}
 		req.inputs[s.input] = state[i]
 		carried[s.output] = true
@@ -147,7 +147,7 @@ func parseRequest(raw []byte) (*wireRequest, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("the request is empty; it must be a JSON object with inputs")
 		}
-		return nil, fmt.Errorf("the request is not the JSON object that the protocol wants: %w", jsonCause(err))
+		return nil, diag.Errorf("the request is not the JSON object that the protocol wants: %w", jsonCause(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something after the request's JSON object")
@@ -164,9 +164,9 @@ func jsonCause(err error) error {
 	case !errors.As(err, &te):
 		return err
 	case te.Field == "":
-		return fmt.Errorf("it is a JSON %s", te.Value)
+		return diag.Errorf("it is a JSON %s", te.Value)
 	}
-	return fmt.Errorf("%s cannot be a JSON %s (at byte %d)", te.Field, te.Value, te.Offset)
+	return diag.Errorf("%s cannot be a JSON %s (at byte %d)", te.Field, te.Value, te.Offset)
 }
 
 // params reads the parameters that mean something here.
@@ -178,7 +178,7 @@ func (wr *wireRequest) params() (p params, err error) {
 		case json.Unmarshal(raw, &n) == nil && n > 0:
 			p.sequence = strconv.FormatUint(n, 10)
 		case json.Unmarshal(raw, &n) != nil:
-			return p, fmt.Errorf("parameter sequence_id is %s; it is a text or a whole number", raw)
+			return p, diag.Errorf("parameter sequence_id is %s; it is a text or a whole number", raw)
 		}
 	}
 	if p.start, err = flag(wr.Parameters, "sequence_start"); err != nil {
@@ -190,7 +190,7 @@ func (wr *wireRequest) params() (p params, err error) {
 	if raw, ok := wr.Parameters["timeout"]; ok {
 		var us uint64
 		if err := json.Unmarshal(raw, &us); err != nil {
-			return p, fmt.Errorf("parameter timeout is %s; it is a number of microseconds", raw)
+			return p, diag.Errorf("parameter timeout is %s; it is a number of microseconds", raw)
 		}
 		p.timeout = microseconds(us)
 	}
@@ -200,7 +200,7 @@ func (wr *wireRequest) params() (p params, err error) {
 
 func (p *params) check() error {
 	if len(p.sequence) > maxSequenceID {
-		return fmt.Errorf("parameter sequence_id has %d bytes, more than %d", len(p.sequence), maxSequenceID)
+		return diag.Errorf("parameter sequence_id has %d bytes, more than %d", len(p.sequence), maxSequenceID)
 	}
 	if p.sequence == "" && (p.start || p.end) {
 		return errors.New("sequence_start and sequence_end need a sequence_id other than 0")
@@ -221,7 +221,7 @@ func flag(m map[string]json.RawMessage, name string) (v bool, err error) {
 		return false, nil
 	}
 	if err := json.Unmarshal(raw, &v); err != nil {
-		return false, fmt.Errorf("parameter %s is %s; it is true or false", name, raw)
+		return false, diag.Errorf("parameter %s is %s; it is true or false", name, raw)
 	}
 	return v, nil
 }
@@ -241,7 +241,7 @@ func (wr *wireRequest) decode(blob []byte, ports *codecPorts) (*request, error) 
 			return nil, err
 		}
 		if in.Shape == nil {
-			return nil, fmt.Errorf("input %q has no shape", in.Name)
+			return nil, diag.Errorf("input %q has no shape", in.Name)
 		}
 		var t engine.Tensor
 		if size, ok := in.Parameters["binary_data_size"]; ok {
@@ -253,12 +253,12 @@ func (wr *wireRequest) decode(blob []byte, ports *codecPorts) (*request, error) 
 			t, err = decodeTensor(&ports.inputs[n], in.Datatype, *in.Shape, in.Data)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("input %q: %w", in.Name, err)
+			return nil, diag.Errorf("input %q: %w", in.Name, err)
 		}
 		req.inputs[n] = t
 	}
 	if len(blob) > 0 {
-		return nil, fmt.Errorf("there are %d bytes after the last binary tensor", len(blob))
+		return nil, diag.Errorf("there are %d bytes after the last binary tensor", len(blob))
 	}
 	if err := req.complete(ports); err != nil {
 		return nil, err
@@ -272,7 +272,7 @@ func (wr *wireRequest) decode(blob []byte, ports *codecPorts) (*request, error) 
 		binary := all
 		if _, ok := o.Parameters["binary_data"]; ok {
 			if binary, err = flag(o.Parameters, "binary_data"); err != nil {
-				return nil, fmt.Errorf("output %q: %w", o.Name, err)
+				return nil, diag.Errorf("output %q: %w", o.Name, err)
 			}
 		}
 		if err := req.want(ports, o.Name, binary); err != nil {
@@ -293,10 +293,10 @@ func newRequest(ports *codecPorts) *request {
 func (r *request) claim(ports *codecPorts, name string) (int, error) {
 	n, ok := ports.input[name]
 	if !ok {
-		return 0, fmt.Errorf("the model has no input %q; it has %s", name, portNames(ports.inputs))
+		return 0, diag.Errorf("the model has no input %q; it has %s", name, portNames(ports.inputs))
 	}
 	if r.given[n] {
-		return 0, fmt.Errorf("input %q stands twice in the request", name)
+		return 0, diag.Errorf("input %q stands twice in the request", name)
 	}
 	r.given[n] = true
 	return n, nil
@@ -315,7 +315,7 @@ func (r *request) complete(ports *codecPorts) error {
 		case ports.inputs[n].Kind == "optional":
 			r.inputs[n] = engine.Tensor{Kind: abi.Optional}
 		default:
-			return fmt.Errorf("input %q is missing; the model needs %s", ports.inputs[n].Name, portNames(ports.inputs))
+			return diag.Errorf("input %q is missing; the model needs %s", ports.inputs[n].Name, portNames(ports.inputs))
 		}
 	}
 	return nil
@@ -324,7 +324,7 @@ func (r *request) complete(ports *codecPorts) error {
 func (r *request) want(ports *codecPorts, name string, binary bool) error {
 	n, ok := ports.output[name]
 	if !ok {
-		return fmt.Errorf("the model has no output %q; it has %s", name, portNames(ports.outputs))
+		return diag.Errorf("the model has no output %q; it has %s", name, portNames(ports.outputs))
 	}
 	r.outputs, r.chosen = append(r.outputs, wanted{n, binary}), true
 	return nil
@@ -352,18 +352,18 @@ func tensorPort(p *artifact.Port, dt string, shape []int64) (t engine.Tensor, n 
 		port, optional = p.Elem, true
 	}
 	if port.Kind != "" && port.Kind != "tensor" {
-		return t, 0, false, fmt.Errorf("it is a %s, which the protocol cannot carry", port.Kind)
+		return t, 0, false, diag.Errorf("it is a %s, which the protocol cannot carry", port.Kind)
 	}
 	want := datatype(port)
 	if dt != want {
-		return t, 0, false, fmt.Errorf("datatype %q, the model wants %s", dt, want)
+		return t, 0, false, diag.Errorf("datatype %q, the model wants %s", dt, want)
 	}
 	d, _ := abi.ParseDType(port.DType)
 	if info, ok := d.Info(); !ok || info.OIP == "" {
-		return t, 0, false, fmt.Errorf("the protocol has no datatype for %s", port.DType)
+		return t, 0, false, diag.Errorf("the protocol has no datatype for %s", port.DType)
 	}
 	if len(shape) > abi.MaxRank {
-		return t, 0, false, fmt.Errorf("rank %d is more than %d", len(shape), abi.MaxRank)
+		return t, 0, false, diag.Errorf("rank %d is more than %d", len(shape), abi.MaxRank)
 	}
 	if n, err = engine.Count(shape); err != nil {
 		return t, 0, false, err
@@ -389,7 +389,7 @@ func decodeTensor(p *artifact.Port, dt string, shape []int64, data json.RawMessa
 	}
 	// Every element takes at least a character and a comma: refuse before anything is allocated.
 	if n > 0 && n > int64(len(data)) {
-		return t, fmt.Errorf("shape %s needs %d elements, there are fewer in data", engine.ShapeString(shape), n)
+		return t, diag.Errorf("shape %s needs %d elements, there are fewer in data", engine.ShapeString(shape), n)
 	}
 	if len(data) == 0 {
 		return t, errors.New("it has no data")
@@ -440,7 +440,7 @@ func (s *scanner) data(shape []int64, count int64) error {
 // level reads the array at depth d of a nested one.
 func (s *scanner) level(shape []int64, d int) error {
 	if s.peek() != '[' {
-		return fmt.Errorf("data is not nested as shape %s says: no array at depth %d", engine.ShapeString(shape), d+1)
+		return diag.Errorf("data is not nested as shape %s says: no array at depth %d", engine.ShapeString(shape), d+1)
 	}
 	if d == len(shape)-1 {
 		return s.elements(shape[d], d, shape)
@@ -449,7 +449,7 @@ func (s *scanner) level(shape []int64, d int) error {
 	var k int64
 	for ; s.peek() != ']'; k++ {
 		if k >= shape[d] {
-			return fmt.Errorf("data has more than %d elements in dimension %d", shape[d], d)
+			return diag.Errorf("data has more than %d elements in dimension %d", shape[d], d)
 		}
 		if err := s.level(shape, d+1); err != nil {
 			return err
@@ -460,7 +460,7 @@ func (s *scanner) level(shape []int64, d int) error {
 	}
 	s.i++
 	if k != shape[d] {
-		return fmt.Errorf("data has %d elements in dimension %d, shape says %d", k, d, shape[d])
+		return diag.Errorf("data has %d elements in dimension %d, shape says %d", k, d, shape[d])
 	}
 	return nil
 }
@@ -476,12 +476,12 @@ func (s *scanner) elements(n int64, d int, shape []int64) error {
 			break
 		}
 		if c == '[' || c == '{' || c == 0 {
-			return fmt.Errorf("data is not flat, and not nested as shape %s says", engine.ShapeString(shape))
+			return diag.Errorf("data is not flat, and not nested as shape %s says", engine.ShapeString(shape))
 		}
 		if k++; k > n {
 			s.token() // too many: only counted, for the message
 		} else if err := s.put(s.token()); err != nil {
-			return fmt.Errorf("element %d: %w", s.n, err)
+			return diag.Errorf("element %d: %w", s.n, err)
 		}
 		s.n++
 		if s.peek() == ',' {
@@ -492,9 +492,9 @@ func (s *scanner) elements(n int64, d int, shape []int64) error {
 		return nil
 	}
 	if d < 0 {
-		return fmt.Errorf("data has %d elements, shape %s needs %d", k, engine.ShapeString(shape), n)
+		return diag.Errorf("data has %d elements, shape %s needs %d", k, engine.ShapeString(shape), n)
 	}
-	return fmt.Errorf("data has %d elements in dimension %d, shape says %d", k, d, n)
+	return diag.Errorf("data has %d elements in dimension %d, shape says %d", k, d, n)
 }
 
 // token returns the next scalar's bytes.
@@ -530,7 +530,7 @@ func putFunc(d abi.DType, t *engine.Tensor, n int64) func(tok []byte) error {
 		return func(tok []byte) error {
 			var s string
 			if tok[0] != '"' {
-				return fmt.Errorf("%s is no string", tok)
+				return diag.Errorf("%s is no string", tok)
 			}
 			if err := json.Unmarshal(tok, &s); err != nil {
 				return err
@@ -547,7 +547,7 @@ func putFunc(d abi.DType, t *engine.Tensor, n int64) func(tok []byte) error {
 			case "false", "0":
 				t.Data = append(t.Data, 0)
 			default:
-				return fmt.Errorf("%s is neither true nor false", tok)
+				return diag.Errorf("%s is neither true nor false", tok)
 			}
 			return nil
 		}
@@ -592,9 +592,9 @@ func numberError(tok []byte, d abi.DType, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, strconv.ErrRange):
-		return fmt.Errorf("%s is out of the range of %s", tok, d)
+		return diag.Errorf("%s is out of the range of %s", tok, d)
 	}
-	return fmt.Errorf("%s is no value of %s", tok, d)
+	return diag.Errorf("%s is no value of %s", tok, d)
 }
 
 // floatBits parses a number. JSON has no NaN and no infinities: null and "NaN" mean NaN (a missing value), "Infinity"
@@ -615,7 +615,7 @@ func floatBits(d abi.DType, tok []byte) (uint64, error) {
 		v = math.Inf(-1)
 	default:
 		if tok[0] == '"' || tok[0] == 't' || tok[0] == 'f' {
-			return 0, fmt.Errorf("%s is no number", tok)
+			return 0, diag.Errorf("%s is no number", tok)
 		}
 		if v, err = strconv.ParseFloat(string(tok), size); err != nil {
 			return 0, numberError(tok, d, err)
@@ -635,7 +635,7 @@ func floatBits(d abi.DType, tok []byte) (uint64, error) {
 	case abi.F16:
 		h := toF16(v)
 		if h&0x7fff == 0x7c00 && !math.IsInf(v, 0) {
-			return 0, fmt.Errorf("%s is out of the range of %s", tok, d)
+			return 0, diag.Errorf("%s is out of the range of %s", tok, d)
 		}
 		return uint64(h), nil
 	}

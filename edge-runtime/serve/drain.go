@@ -3,11 +3,12 @@ package serve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // begin counts a request from its arrival, or refuses it.
@@ -65,7 +66,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	case <-idle:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("drain: requests are still running: %w", context.Cause(ctx))
+		return diag.Errorf("drain: requests are still running: %w", context.Cause(ctx))
 	}
 }
 
@@ -80,7 +81,7 @@ func (s *Server) Close(ctx context.Context) error {
 		select {
 		case <-gone:
 		case <-ctx.Done():
-			return fmt.Errorf("close %s: %w", n, context.Cause(ctx))
+			return diag.Errorf("close %s: %w", n, context.Cause(ctx))
 		}
 	}
 	return nil
@@ -110,7 +111,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration,
 	for _, l := range all {
 		go func() {
 			if err := h.Serve(limitConns(l, s.cfg.MaxConns)); !errors.Is(err, http.ErrServerClosed) {
-				done <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
+				done <- diag.Errorf("serve on %s: %w", l.Addr(), err)
 			}
 		}()
 	}

@@ -3,7 +3,6 @@ package serve
 import (
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // encodeResponse writes the answer by hand: reflection over large arrays costs more than the inference. header is the length
@@ -45,7 +45,7 @@ func encodeResponse(sl *slot, req *request, outs []engine.Tensor) (b []byte, hea
 		port := &i.Outputs[o.output]
 		var blob []byte
 		if b, blob, err = appendOutput(b, port.Name, &outs[o.output], o.binary); err != nil {
-			return nil, 0, fmt.Errorf("output %q: %w", port.Name, err)
+			return nil, 0, diag.Errorf("output %q: %w", port.Name, err)
 		}
 		if o.binary {
 			blobs = append(blobs, blob)
@@ -78,7 +78,7 @@ func appendOutput(b []byte, name string, t *engine.Tensor, binary bool) (_, blob
 	} else if info, ok := t.DType.Info(); ok && info.OIP != "" {
 		kind = info.OIP
 	} else {
-		return nil, nil, fmt.Errorf("the protocol has no datatype for %s", t.DType)
+		return nil, nil, diag.Errorf("the protocol has no datatype for %s", t.DType)
 	}
 	b = append(b, `,"datatype":"`...)
 	b = append(b, kind...)
@@ -150,7 +150,7 @@ func appendElement(b []byte, t *engine.Tensor, i int) ([]byte, error) {
 	switch t.DType {
 	case abi.String:
 		if !utf8.ValidString(t.Strings[i]) {
-			return nil, fmt.Errorf("element %d is not valid UTF-8", i)
+			return nil, diag.Errorf("element %d is not valid UTF-8", i)
 		}
 		return appendString(b, t.Strings[i]), nil
 	case abi.Bool:
@@ -180,7 +180,7 @@ func appendElement(b []byte, t *engine.Tensor, i int) ([]byte, error) {
 	case abi.U64:
 		return strconv.AppendUint(b, le.Uint64(t.Data[8*i:]), 10), nil
 	}
-	return nil, fmt.Errorf("JSON has no form for %s", t.DType)
+	return nil, diag.Errorf("JSON has no form for %s", t.DType)
 }
 
 // appendFloat writes the shortest decimal that reads back as the same bits.
@@ -267,14 +267,14 @@ func appendNested(b []byte, t *engine.Tensor, shape []int64, at *int) ([]byte, e
 func appendMap(b []byte, keys, values *engine.Tensor) ([]byte, error) {
 	n, err := engine.Count(keys.Shape)
 	if err != nil || keys.Kind != abi.Tensor {
-		return nil, fmt.Errorf("a map without a tensor of keys")
+		return nil, diag.Errorf("a map without a tensor of keys")
 	}
 	if values.Kind == abi.Tensor {
 		if m, err := engine.Count(values.Shape); err != nil || m != n {
-			return nil, fmt.Errorf("a map of %d keys has %d values", n, m)
+			return nil, diag.Errorf("a map of %d keys has %d values", n, m)
 		}
 	} else if int64(len(values.Elems)) != n {
-		return nil, fmt.Errorf("a map of %d keys has %d values", n, len(values.Elems))
+		return nil, diag.Errorf("a map of %d keys has %d values", n, len(values.Elems))
 	}
 	b = append(b, '{')
 	for i := range int(n) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/oip"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/version"
 )
 
@@ -359,7 +360,7 @@ func statusOf(err error) int {
 // Check implements grpchealth.Checker: the server's readiness.
 func (r *rpc) Check(_ context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	if req.Service != "" && req.Service != serviceName {
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no service %q here", req.Service))
+		return nil, connect.NewError(connect.CodeNotFound, diag.Errorf("there is no service %q here", req.Service))
 	}
 	if r.s.Ready() {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
@@ -374,7 +375,7 @@ func (r *rpc) Watch(ctx context.Context, req *grpchealth.CheckRequest, changed f
 	}
 	if r.watchers.Add(1) > maxWatchers {
 		r.watchers.Add(-1)
-		return nil, connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("%d clients watch already", maxWatchers))
+		return nil, connect.NewError(connect.CodeResourceExhausted, diag.Errorf("%d clients watch already", maxWatchers))
 	}
 	unwatch := r.s.watch(changed)
 	return func() { unwatch(); r.watchers.Add(-1) }, nil

@@ -2,10 +2,11 @@ package serve
 
 import (
 	"context"
-	"fmt"
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // stuckAfter is how long past its deadline a call may run before it counts as stuck. A model works in bounded steps and a
@@ -83,14 +84,14 @@ func (s *Server) Healthy(ctx context.Context) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("the server did not answer its own check: %w", context.Cause(ctx))
+		return diag.Errorf("the server did not answer its own check: %w", context.Cause(ctx))
 	}
 }
 
 // stuck tells whether every worker is held by a call that should have ended.
 func (s *Server) stuck() error {
 	if n, of := s.gate.Stuck(stuckAfter); n == of {
-		return fmt.Errorf("all %d workers are held by calls that run more than %s past their deadline", n, stuckAfter)
+		return diag.Errorf("all %d workers are held by calls that run more than %s past their deadline", n, stuckAfter)
 	}
 	return nil
 }

@@ -3,13 +3,13 @@ package serve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/admit"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/session"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 const statusClientClosedRequest = 499 // as nginx logs it: the client went away, nobody reads the answer
@@ -26,7 +26,7 @@ func (e *httpError) Error() string { return e.err.Error() }
 func (e *httpError) Unwrap() error { return e.err }
 
 func fail(status int, format string, args ...any) *httpError {
-	return &httpError{status: status, err: fmt.Errorf(format, args...)}
+	return &httpError{status: status, err: diag.Errorf(format, args...)}
 }
 
 // incoming is one inference request as a protocol brings it, its tensors not decoded yet: which model they are for may
@@ -49,13 +49,13 @@ type params struct {
 }
 
 // errClientTimeout ends a request whose client set a shorter time than the server's.
-var errClientTimeout = fmt.Errorf("the time that the request allows itself has passed: %w", context.DeadlineExceeded)
+var errClientTimeout = diag.Errorf("the time that the request allows itself has passed: %w", context.DeadlineExceeded)
 
 // errTimeout ends a request that took too long.
-var errTimeout = fmt.Errorf("the request took longer than the server allows: %w", context.DeadlineExceeded)
+var errTimeout = diag.Errorf("the request took longer than the server allows: %w", context.DeadlineExceeded)
 
 // errModelTimeout ends an inference that took longer than the model says it may.
-var errModelTimeout = fmt.Errorf("the inference took longer than limits.timeoutMs of the model: %w", context.DeadlineExceeded)
+var errModelTimeout = diag.Errorf("the inference took longer than limits.timeoutMs of the model: %w", context.DeadlineExceeded)
 
 // infer answers one inference. The model is taken once: whatever is swapped meanwhile, the request sees one digest, which
 // is told to see as soon as it is known. ctx is the client's: it ends when nobody waits for the answer any more.

@@ -3,13 +3,13 @@ package serve
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math"
 	"strconv"
 
 	"github.com/waybill-ml/waybill/edge-runtime/abi"
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/edge-runtime/oip"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -36,7 +36,7 @@ func messageParams(m map[string]*oip.InferParameter) (p params, err error) {
 		case *oip.InferParameter_BoolParam:
 			*to = v.BoolParam
 		default:
-			return p, fmt.Errorf("parameter %s is neither true nor false", name)
+			return p, diag.Errorf("parameter %s is neither true nor false", name)
 		}
 	}
 	switch v := m["timeout"].GetParameterChoice().(type) {
@@ -64,7 +64,7 @@ func decodeMessage(m *oip.ModelInferRequest, ports *codecPorts) (*request, error
 	raw := m.GetRawInputContents()
 	req.typed = len(raw) == 0 && len(m.GetInputs()) > 0
 	if len(raw) > 0 && len(raw) != len(m.GetInputs()) {
-		return nil, fmt.Errorf("there are %d raw_input_contents for %d inputs", len(raw), len(m.GetInputs()))
+		return nil, diag.Errorf("there are %d raw_input_contents for %d inputs", len(raw), len(m.GetInputs()))
 	}
 	for i, in := range m.GetInputs() {
 		n, err := req.claim(ports, in.GetName())
@@ -81,7 +81,7 @@ func decodeMessage(m *oip.ModelInferRequest, ports *codecPorts) (*request, error
 			t, err = decodeBytes(&ports.inputs[n], in.GetDatatype(), in.GetShape(), raw[i])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("input %q: %w", in.GetName(), err)
+			return nil, diag.Errorf("input %q: %w", in.GetName(), err)
 		}
 		req.inputs[n] = t
 	}
@@ -125,7 +125,7 @@ func decodeContents(p *artifact.Port, in *oip.ModelInferRequest_InferInputTensor
 		have = len(c.GetIntContents())
 		for _, v := range c.GetIntContents() {
 			if v<<(32-bits)>>(32-bits) != v {
-				return t, fmt.Errorf("%d is out of the range of %s", v, t.DType)
+				return t, diag.Errorf("%d is out of the range of %s", v, t.DType)
 			}
 			b = appendWord(b, uint64(v), bits)
 		}
@@ -133,7 +133,7 @@ func decodeContents(p *artifact.Port, in *oip.ModelInferRequest_InferInputTensor
 		have = len(c.GetUintContents())
 		for _, v := range c.GetUintContents() {
 			if v<<(32-bits)>>(32-bits) != v {
-				return t, fmt.Errorf("%d is out of the range of %s", v, t.DType)
+				return t, diag.Errorf("%d is out of the range of %s", v, t.DType)
 			}
 			b = appendWord(b, uint64(v), bits)
 		}
@@ -164,13 +164,13 @@ func decodeContents(p *artifact.Port, in *oip.ModelInferRequest_InferInputTensor
 			t.Strings[i] = string(v)
 		}
 	default:
-		return t, fmt.Errorf("contents have no field for %s: send it in raw_input_contents", in.GetDatatype())
+		return t, diag.Errorf("contents have no field for %s: send it in raw_input_contents", in.GetDatatype())
 	}
 	if have != fields {
-		return t, fmt.Errorf("contents have elements in another field than that of %s", in.GetDatatype())
+		return t, diag.Errorf("contents have elements in another field than that of %s", in.GetDatatype())
 	}
 	if int64(have) != n {
-		return t, fmt.Errorf("contents have %d elements, shape %s needs %d", have, engine.ShapeString(t.Shape), n)
+		return t, diag.Errorf("contents have %d elements, shape %s needs %d", have, engine.ShapeString(t.Shape), n)
 	}
 	t.Data = b
 	return whole(t, optional), nil
@@ -206,7 +206,7 @@ func encodeMessage(sl *slot, req *request, outs []engine.Tensor) (*oip.ModelInfe
 		if t.Kind != abi.Tensor {
 			text, err := appendValue(nil, t)
 			if err != nil {
-				return nil, fmt.Errorf("output %q: %w", out.Name, err)
+				return nil, diag.Errorf("output %q: %w", out.Name, err)
 			}
 			out.Parameters = map[string]*oip.InferParameter{"content_type": textParam("application/json")}
 			t = &engine.Tensor{DType: abi.String, Shape: []int64{1}, Strings: []string{string(text)}}
@@ -214,7 +214,7 @@ func encodeMessage(sl *slot, req *request, outs []engine.Tensor) (*oip.ModelInfe
 		}
 		info, ok := t.DType.Info()
 		if !ok || info.OIP == "" {
-			return nil, fmt.Errorf("output %q: the protocol has no datatype for %s", out.Name, t.DType)
+			return nil, diag.Errorf("output %q: the protocol has no datatype for %s", out.Name, t.DType)
 		}
 		out.Datatype = info.OIP
 		if typed {

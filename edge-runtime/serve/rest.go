@@ -4,7 +4,6 @@ import (
 	"compress/gzip"
 	"compress/zlib"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // headerLength is the header of the binary tensor extension: how many bytes of the body are JSON.
@@ -182,9 +182,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, arrived time.T
 	case errors.As(err, &tooBig):
 		err = tooLarge(tooBig.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = &httpError{status: http.StatusRequestTimeout, err: fmt.Errorf("the request did not arrive within %s", s.cfg.BodyTimeout), reason: "slow"}
+		err = &httpError{status: http.StatusRequestTimeout, err: diag.Errorf("the request did not arrive within %s", s.cfg.BodyTimeout), reason: "slow"}
 	case r.Context().Err() != nil:
-		err = &httpError{status: statusClientClosedRequest, err: fmt.Errorf("the request could not be read: %w", err), reason: "client"}
+		err = &httpError{status: statusClientClosedRequest, err: diag.Errorf("the request could not be read: %w", err), reason: "client"}
 	default:
 		err = fail(http.StatusBadRequest, "the request could not be read: %w", err)
 	}

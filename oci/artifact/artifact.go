@@ -6,8 +6,9 @@ package artifact
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"regexp"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // OCI and ModelPack media types.
@@ -108,7 +109,7 @@ var digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 // ParseDigest checks s.
 func ParseDigest(s string) (Digest, error) {
 	if !digestRE.MatchString(s) {
-		return "", fmt.Errorf("%q is not a sha256 digest", s)
+		return "", diag.Errorf("%q is not a sha256 digest", s)
 	}
 	return Digest(s), nil
 }

@@ -3,8 +3,9 @@ package artifact
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"slices"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // BundledSchema is the value of Bundled.Schema.
@@ -43,25 +44,25 @@ func (m *Model) Compiled() bool { return len(m.ByRole(RoleModule)) > 0 }
 // names each source layer, and no other.
 func ParseBundled(b []byte, m *Model) (*Bundled, error) {
 	if len(b) > MaxInterface {
-		return nil, fmt.Errorf("interface document of %d bytes is larger than %d", len(b), MaxInterface)
+		return nil, diag.Errorf("interface document of %d bytes is larger than %d", len(b), MaxInterface)
 	}
 	if err := strictKeys(b); err != nil {
-		return nil, fmt.Errorf("interface document: %w", err)
+		return nil, diag.Errorf("interface document: %w", err)
 	}
 	var x Bundled
 	if err := json.NewDecoder(bytes.NewReader(b)).Decode(&x); err != nil { // unknown members are allowed: newer versions add some
-		return nil, fmt.Errorf("interface document: %w", err)
+		return nil, diag.Errorf("interface document: %w", err)
 	}
 	if x.Schema != BundledSchema {
-		return nil, fmt.Errorf("interface document has schema %q, want %q", x.Schema, BundledSchema)
+		return nil, diag.Errorf("interface document has schema %q, want %q", x.Schema, BundledSchema)
 	}
 	src := m.ByRole(RoleSource)
 	if len(src) != len(x.Files) {
-		return nil, fmt.Errorf("interface document names %d files of weights, the artifact has %d", len(x.Files), len(src))
+		return nil, diag.Errorf("interface document names %d files of weights, the artifact has %d", len(x.Files), len(src))
 	}
 	for i, l := range src {
 		if f := x.Files[i]; f.Path != l.Path || f.Digest != l.Digest || f.Size != l.Size {
-			return nil, fmt.Errorf("interface document names %s, which is no source layer of the artifact", f.Path)
+			return nil, diag.Errorf("interface document names %s, which is no source layer of the artifact", f.Path)
 		}
 	}
 	return &x, nil
@@ -76,11 +77,11 @@ func checkBundled(ls []Layer) error {
 	}
 	for _, r := range []Role{RoleWeights, RoleStep, RoleGolden, RoleBaseline} {
 		if has(r) {
-			return fmt.Errorf("a layer of role %s without one of role %s", r, RoleModule)
+			return diag.Errorf("a layer of role %s without one of role %s", r, RoleModule)
 		}
 	}
 	if !has(RoleSource) {
-		return fmt.Errorf("no layer of role %s, and none of role %s", RoleModule, RoleSource)
+		return diag.Errorf("no layer of role %s, and none of role %s", RoleModule, RoleSource)
 	}
 	return nil
 }

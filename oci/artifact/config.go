@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Config is the ModelPack model config (model-spec, config-schema.json). Its schema is closed: facts of ours go into
@@ -70,7 +71,7 @@ func (c Config) check() error {
 	}
 	for _, d := range c.ModelFS.DiffIDs {
 		if _, err := ParseDigest(string(d)); err != nil {
-			return fmt.Errorf("model config: diffIds: %w", err)
+			return diag.Errorf("model config: diffIds: %w", err)
 		}
 	}
 	if k := c.Model.Capabilities; k != nil {
@@ -78,12 +79,12 @@ func (c Config) check() error {
 			switch t {
 			case "text", "image", "audio", "video", "embedding", "other":
 			default:
-				return fmt.Errorf("model config: unknown modality %q", t)
+				return diag.Errorf("model config: unknown modality %q", t)
 			}
 		}
 		for _, l := range k.Languages {
 			if len(l) != 2 || l[0] < 'a' || l[0] > 'z' || l[1] < 'a' || l[1] > 'z' {
-				return fmt.Errorf("model config: %q is no two-letter language code", l)
+				return diag.Errorf("model config: %q is no two-letter language code", l)
 			}
 		}
 	}
@@ -95,25 +96,25 @@ func (c Config) check() error {
 func ParseConfig(b []byte, m *Model) (Config, error) {
 	var c Config
 	if len(b) > MaxConfig {
-		return c, fmt.Errorf("model config of %d bytes is larger than %d", len(b), MaxConfig)
+		return c, diag.Errorf("model config of %d bytes is larger than %d", len(b), MaxConfig)
 	}
 	if err := strictKeys(b); err != nil {
-		return c, fmt.Errorf("model config: %w", err)
+		return c, diag.Errorf("model config: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
-		return c, fmt.Errorf("model config: %w", err)
+		return c, diag.Errorf("model config: %w", err)
 	}
 	if err := c.check(); err != nil {
 		return c, err
 	}
 	if len(c.ModelFS.DiffIDs) != len(m.Layers) {
-		return c, fmt.Errorf("model config lists %d layers, the manifest %d", len(c.ModelFS.DiffIDs), len(m.Layers))
+		return c, diag.Errorf("model config lists %d layers, the manifest %d", len(c.ModelFS.DiffIDs), len(m.Layers))
 	}
 	for i, l := range m.Layers {
 		if c.ModelFS.DiffIDs[i] != l.Digest {
-			return c, fmt.Errorf("model config: diffId %d is %s, the layer %s is %s", i, c.ModelFS.DiffIDs[i], l.Path, l.Digest)
+			return c, diag.Errorf("model config: diffId %d is %s, the layer %s is %s", i, c.ModelFS.DiffIDs[i], l.Path, l.Digest)
 		}
 	}
 	return c, nil

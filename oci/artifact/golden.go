@@ -5,7 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // GoldenSchema is the value of Golden.Schema.
@@ -73,7 +74,7 @@ func Canonical(v any) ([]byte, error) {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode document: %w", err)
+		return nil, diag.Errorf("encode document: %w", err)
 	}
 	return b.Bytes(), nil
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // EmptyConfig is the content of the OCI empty descriptor, and EmptyDigest its digest.
@@ -86,7 +88,7 @@ func (m *Model) ByRole(r Role) []Layer {
 func (m *Model) One(r Role) (Layer, error) {
 	ls := m.ByRole(r)
 	if len(ls) != 1 {
-		return Layer{}, fmt.Errorf("the artifact has %d layers of role %s, want 1", len(ls), r)
+		return Layer{}, diag.Errorf("the artifact has %d layers of role %s, want 1", len(ls), r)
 	}
 	return ls[0], nil
 }
@@ -98,7 +100,7 @@ func (m *Model) Module(target string) (Layer, error) {
 			return l, nil
 		}
 	}
-	return Layer{}, fmt.Errorf("the artifact has no module for target %q", target)
+	return Layer{}, diag.Errorf("the artifact has no module for target %q", target)
 }
 
 // OnDevice returns the layers that a device pulls, in order.
@@ -141,7 +143,7 @@ func BuildModel(cfg Config, layers []Layer, annotations map[string]string) (mani
 		Annotations:   annotations,
 	})
 	if err == nil && len(manifest) > MaxManifest {
-		err = fmt.Errorf("the manifest has %d bytes, more than %d", len(manifest), MaxManifest)
+		err = diag.Errorf("the manifest has %d bytes, more than %d", len(manifest), MaxManifest)
 	}
 	return manifest, config, err
 }
@@ -163,34 +165,34 @@ func marshal(v any) ([]byte, error) {
 func ParseManifest(b []byte) (Manifest, error) {
 	var m Manifest
 	if len(b) > MaxManifest {
-		return m, fmt.Errorf("manifest of %d bytes is larger than %d", len(b), MaxManifest)
+		return m, diag.Errorf("manifest of %d bytes is larger than %d", len(b), MaxManifest)
 	}
 	if err := strictKeys(b); err != nil {
-		return m, fmt.Errorf("manifest: %w", err)
+		return m, diag.Errorf("manifest: %w", err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("manifest is not valid JSON: %w", err)
+		return m, diag.Errorf("manifest is not valid JSON: %w", err)
 	}
 	if m.SchemaVersion != 2 {
-		return m, fmt.Errorf("manifest has schemaVersion %d, want 2", m.SchemaVersion)
+		return m, diag.Errorf("manifest has schemaVersion %d, want 2", m.SchemaVersion)
 	}
 	if m.MediaType != MediaTypeManifest {
-		return m, fmt.Errorf("manifest has media type %q, want %q", m.MediaType, MediaTypeManifest)
+		return m, diag.Errorf("manifest has media type %q, want %q", m.MediaType, MediaTypeManifest)
 	}
 	if len(m.Layers) > MaxLayers {
-		return m, fmt.Errorf("manifest has %d layers, more than %d", len(m.Layers), MaxLayers)
+		return m, diag.Errorf("manifest has %d layers, more than %d", len(m.Layers), MaxLayers)
 	}
 	if err := checkDescriptor(m.Config); err != nil {
-		return m, fmt.Errorf("manifest config: %w", err)
+		return m, diag.Errorf("manifest config: %w", err)
 	}
 	for i, l := range m.Layers {
 		if err := checkDescriptor(l); err != nil {
-			return m, fmt.Errorf("manifest layer %d: %w", i, err)
+			return m, diag.Errorf("manifest layer %d: %w", i, err)
 		}
 	}
 	if m.Subject != nil {
 		if err := checkDescriptor(*m.Subject); err != nil {
-			return m, fmt.Errorf("manifest subject: %w", err)
+			return m, diag.Errorf("manifest subject: %w", err)
 		}
 	}
 	return m, nil
@@ -200,23 +202,23 @@ func ParseManifest(b []byte) (Manifest, error) {
 func ParseIndex(b []byte) (Index, error) {
 	var x Index
 	if len(b) > MaxManifest {
-		return x, fmt.Errorf("index of %d bytes is larger than %d", len(b), MaxManifest)
+		return x, diag.Errorf("index of %d bytes is larger than %d", len(b), MaxManifest)
 	}
 	if err := strictKeys(b); err != nil {
-		return x, fmt.Errorf("index: %w", err)
+		return x, diag.Errorf("index: %w", err)
 	}
 	if err := json.Unmarshal(b, &x); err != nil {
-		return x, fmt.Errorf("index is not valid JSON: %w", err)
+		return x, diag.Errorf("index is not valid JSON: %w", err)
 	}
 	if x.SchemaVersion != 2 {
-		return x, fmt.Errorf("index has schemaVersion %d, want 2", x.SchemaVersion)
+		return x, diag.Errorf("index has schemaVersion %d, want 2", x.SchemaVersion)
 	}
 	if x.MediaType != "" && x.MediaType != MediaTypeIndex {
-		return x, fmt.Errorf("index has media type %q, want %q", x.MediaType, MediaTypeIndex)
+		return x, diag.Errorf("index has media type %q, want %q", x.MediaType, MediaTypeIndex)
 	}
 	for i, d := range x.Manifests {
 		if err := checkDescriptor(d); err != nil {
-			return x, fmt.Errorf("index entry %d: %w", i, err)
+			return x, diag.Errorf("index entry %d: %w", i, err)
 		}
 	}
 	return x, nil
@@ -227,10 +229,10 @@ func checkDescriptor(d Descriptor) error {
 		return err
 	}
 	if d.Size < 0 {
-		return fmt.Errorf("descriptor of %s has the negative size %d", d.Digest, d.Size)
+		return diag.Errorf("descriptor of %s has the negative size %d", d.Digest, d.Size)
 	}
 	if d.MediaType == "" {
-		return fmt.Errorf("descriptor of %s has no media type", d.Digest)
+		return diag.Errorf("descriptor of %s has no media type", d.Digest)
 	}
 	return nil
 }
@@ -243,13 +245,13 @@ func ParseModel(b []byte) (*Model, error) {
 		return nil, err
 	}
 	if m.ArtifactType != ArtifactType {
-		return nil, fmt.Errorf("not a model artifact: artifactType is %q, want %q", m.ArtifactType, ArtifactType)
+		return nil, diag.Errorf("not a model artifact: artifactType is %q, want %q", m.ArtifactType, ArtifactType)
 	}
 	if m.Config.MediaType != MediaTypeConfig {
-		return nil, fmt.Errorf("not a model artifact: config has media type %q, want %q", m.Config.MediaType, MediaTypeConfig)
+		return nil, diag.Errorf("not a model artifact: config has media type %q, want %q", m.Config.MediaType, MediaTypeConfig)
 	}
 	if m.Config.Size > MaxConfig {
-		return nil, fmt.Errorf("config has %d bytes, more than %d", m.Config.Size, MaxConfig)
+		return nil, diag.Errorf("config has %d bytes, more than %d", m.Config.Size, MaxConfig)
 	}
 	if m.Subject != nil {
 		return nil, errors.New("a model artifact has no subject")
@@ -262,13 +264,13 @@ func ParseModel(b []byte) (*Model, error) {
 		}
 		info, ok := roleInfo(l.Role)
 		if !ok {
-			return nil, fmt.Errorf("layer %d (%s): unknown role %q", i, l.Path, l.Role)
+			return nil, diag.Errorf("layer %d (%s): unknown role %q", i, l.Path, l.Role)
 		}
 		if d.MediaType != info.MediaType {
-			return nil, fmt.Errorf("layer %s: role %s has media type %q, want %q", l.Path, l.Role, d.MediaType, info.MediaType)
+			return nil, diag.Errorf("layer %s: role %s has media type %q, want %q", l.Path, l.Role, d.MediaType, info.MediaType)
 		}
 		if fp := d.Annotations[AnnotationFilepath]; fp != l.Path {
-			return nil, fmt.Errorf("layer %d: %s is %q but %s is %q", i, AnnotationTitle, l.Path, AnnotationFilepath, fp)
+			return nil, diag.Errorf("layer %d: %s is %q but %s is %q", i, AnnotationTitle, l.Path, AnnotationFilepath, fp)
 		}
 		out.Layers = append(out.Layers, l)
 	}
@@ -281,64 +283,64 @@ func ParseModel(b []byte) (*Model, error) {
 // checkLayers applies the role table to layers that must already be sorted.
 func checkLayers(ls []Layer) error {
 	if len(ls) > MaxLayers {
-		return fmt.Errorf("%d layers, more than %d", len(ls), MaxLayers)
+		return diag.Errorf("%d layers, more than %d", len(ls), MaxLayers)
 	}
 	count := map[string]int{}
 	folded := map[string]string{}
 	for i, l := range ls {
 		info, ok := roleInfo(l.Role)
 		if !ok {
-			return fmt.Errorf("layer %s: unknown role %q", l.Path, l.Role)
+			return diag.Errorf("layer %s: unknown role %q", l.Path, l.Role)
 		}
 		if err := CheckPath(l.Path); err != nil {
 			return err
 		}
 		if i > 0 && ls[i-1].Path >= l.Path {
-			return fmt.Errorf("layers are not sorted by unique path: %q comes before %q", ls[i-1].Path, l.Path)
+			return diag.Errorf("layers are not sorted by unique path: %q comes before %q", ls[i-1].Path, l.Path)
 		}
 		// macOS and Windows would unpack the second over the first.
 		if was, dup := folded[strings.ToLower(l.Path)]; dup {
-			return fmt.Errorf("paths %q and %q differ in case only", was, l.Path)
+			return diag.Errorf("paths %q and %q differ in case only", was, l.Path)
 		}
 		folded[strings.ToLower(l.Path)] = l.Path
 		if _, err := ParseDigest(string(l.Digest)); err != nil {
-			return fmt.Errorf("layer %s: %w", l.Path, err)
+			return diag.Errorf("layer %s: %w", l.Path, err)
 		}
 		if l.Size < 0 {
-			return fmt.Errorf("layer %s has the negative size %d", l.Path, l.Size)
+			return diag.Errorf("layer %s has the negative size %d", l.Path, l.Size)
 		}
 		key := string(l.Role)
 		if l.Role == RoleModule {
 			if l.Target != TargetAny && l.Target != TargetWeb {
-				return fmt.Errorf("layer %s: module for unknown target %q", l.Path, l.Target)
+				return diag.Errorf("layer %s: module for unknown target %q", l.Path, l.Target)
 			}
 			key += " for target " + l.Target
 		} else if l.Target != "" {
-			return fmt.Errorf("layer %s: role %s has no target", l.Path, l.Role)
+			return diag.Errorf("layer %s: role %s has no target", l.Path, l.Role)
 		}
 		switch l.Role {
 		case RoleGolden, RoleBaseline, RoleSource:
 			if l.Personal != "" && l.Personal != PersonalNone && l.Personal != PersonalYes {
-				return fmt.Errorf("layer %s: %s is %q, want %q or %q", l.Path, AnnotationPersonal, l.Personal, PersonalNone, PersonalYes)
+				return diag.Errorf("layer %s: %s is %q, want %q or %q", l.Path, AnnotationPersonal, l.Personal, PersonalNone, PersonalYes)
 			}
 		default:
 			if l.Personal != "" {
-				return fmt.Errorf("layer %s: role %s does not declare personal data", l.Path, l.Role)
+				return diag.Errorf("layer %s: role %s does not declare personal data", l.Path, l.Role)
 			}
 		}
 		if count[key]++; info.Max > 0 && count[key] > info.Max {
-			return fmt.Errorf("layer %s: more than %d layer of role %s", l.Path, info.Max, key)
+			return diag.Errorf("layer %s: more than %d layer of role %s", l.Path, info.Max, key)
 		}
 		switch {
 		case l.Role == RoleInterface && l.Size > MaxInterface:
-			return fmt.Errorf("interface document has %d bytes, more than %d", l.Size, MaxInterface)
+			return diag.Errorf("interface document has %d bytes, more than %d", l.Size, MaxInterface)
 		case l.Role == RoleGolden && l.Size > MaxGolden:
-			return fmt.Errorf("golden vectors have %d bytes, more than %d", l.Size, MaxGolden)
+			return diag.Errorf("golden vectors have %d bytes, more than %d", l.Size, MaxGolden)
 		}
 	}
 	for _, info := range Roles() {
 		if info.Required && !slices.ContainsFunc(ls, func(l Layer) bool { return l.Role == info.Role }) {
-			return fmt.Errorf("no layer of role %s", info.Role)
+			return diag.Errorf("no layer of role %s", info.Role)
 		}
 	}
 	return checkBundled(ls)
@@ -348,24 +350,24 @@ func checkLayers(ls []Layer) error {
 // segments, no backslash, colon or control character, no name that Windows reserves.
 func CheckPath(p string) error {
 	if !fs.ValidPath(p) || p == "." || len(p) > 512 {
-		return fmt.Errorf("%q is not a relative, slash-separated file path", p)
+		return diag.Errorf("%q is not a relative, slash-separated file path", p)
 	}
 	for _, r := range p {
 		if r < 0x20 || r == 0x7f || strings.ContainsRune(`\:*?"<>|`, r) {
-			return fmt.Errorf("path %q has the character %q, which some systems forbid", p, r)
+			return diag.Errorf("path %q has the character %q, which some systems forbid", p, r)
 		}
 	}
 	for seg := range strings.SplitSeq(p, "/") {
 		if strings.HasSuffix(seg, ".") || strings.HasSuffix(seg, " ") {
-			return fmt.Errorf("path %q has a part that ends in a dot or a space", p)
+			return diag.Errorf("path %q has a part that ends in a dot or a space", p)
 		}
 		stem, _, _ := strings.Cut(strings.ToLower(seg), ".")
 		switch stem {
 		case "con", "prn", "aux", "nul":
-			return fmt.Errorf("path %q uses a name that Windows reserves", p)
+			return diag.Errorf("path %q uses a name that Windows reserves", p)
 		}
 		if len(stem) == 4 && (strings.HasPrefix(stem, "com") || strings.HasPrefix(stem, "lpt")) && stem[3] >= '1' && stem[3] <= '9' {
-			return fmt.Errorf("path %q uses a name that Windows reserves", p)
+			return diag.Errorf("path %q uses a name that Windows reserves", p)
 		}
 	}
 	return nil

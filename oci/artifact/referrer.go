@@ -1,13 +1,13 @@
 package artifact
 
-import "fmt"
+import "github.com/waybill-ml/waybill/internal/diag"
 
 // BuildReferrer makes the manifest that attaches one sigstore bundle to a subject, in the form that cosign v3 and
 // sigstore-go read: artifactType of the bundle (also, redundantly, on the config), the empty config, exactly one
 // layer. It carries no creation time, so the same bundle always has the same manifest digest.
 func BuildReferrer(subject Descriptor, bundle []byte, predicateType string) ([]byte, error) {
 	if len(bundle) > MaxBundle {
-		return nil, fmt.Errorf("bundle of %d bytes is larger than %d", len(bundle), MaxBundle)
+		return nil, diag.Errorf("bundle of %d bytes is larger than %d", len(bundle), MaxBundle)
 	}
 	return marshal(struct {
 		SchemaVersion int               `json:"schemaVersion"`

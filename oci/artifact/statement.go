@@ -2,7 +2,8 @@ package artifact
 
 import (
 	"errors"
-	"fmt"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // MediaTypeStatement is an in-toto statement that nobody signed, as layer and as artifactType.
@@ -15,7 +16,7 @@ const AnnotationPredicate = "dev.waybill.predicate-type"
 // publisher to sign. It is a note, never evidence: verifiers look at bundles only. Equal arguments give equal bytes.
 func BuildStatement(subject Descriptor, statement []byte, predicateType string) ([]byte, error) {
 	if len(statement) > MaxBundle/2 {
-		return nil, fmt.Errorf("statement of %d bytes is larger than %d", len(statement), MaxBundle/2)
+		return nil, diag.Errorf("statement of %d bytes is larger than %d", len(statement), MaxBundle/2)
 	}
 	return marshal(Manifest{
 		SchemaVersion: 2, MediaType: MediaTypeManifest, ArtifactType: MediaTypeStatement,
@@ -33,13 +34,13 @@ func ParseStatementManifest(b []byte) (layer Descriptor, predicateType string, e
 	case err != nil:
 		return Descriptor{}, "", err
 	case m.ArtifactType != MediaTypeStatement:
-		return Descriptor{}, "", fmt.Errorf("artifactType is %q, want %q", m.ArtifactType, MediaTypeStatement)
+		return Descriptor{}, "", diag.Errorf("artifactType is %q, want %q", m.ArtifactType, MediaTypeStatement)
 	case m.Subject == nil || len(m.Layers) != 1 || m.Layers[0].MediaType != MediaTypeStatement:
 		return Descriptor{}, "", errors.New("an unsigned statement has a subject and one layer")
 	case m.Layers[0].Size > MaxBundle/2:
-		return Descriptor{}, "", fmt.Errorf("statement of %d bytes is larger than %d", m.Layers[0].Size, MaxBundle/2)
+		return Descriptor{}, "", diag.Errorf("statement of %d bytes is larger than %d", m.Layers[0].Size, MaxBundle/2)
 	case m.Annotations[AnnotationPredicate] == "":
-		return Descriptor{}, "", fmt.Errorf("annotation %s is missing", AnnotationPredicate)
+		return Descriptor{}, "", diag.Errorf("annotation %s is missing", AnnotationPredicate)
 	}
 	return m.Layers[0], m.Annotations[AnnotationPredicate], nil
 }

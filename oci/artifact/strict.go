@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // maxDepth bounds the nesting of a document from outside.
@@ -29,11 +30,11 @@ func strictKeys(b []byte) error {
 
 func strictValue(d *json.Decoder, depth int, fold bool) error {
 	if depth > maxDepth {
-		return fmt.Errorf("JSON is nested deeper than %d", maxDepth)
+		return diag.Errorf("JSON is nested deeper than %d", maxDepth)
 	}
 	t, err := d.Token()
 	if err != nil {
-		return fmt.Errorf("not valid JSON: %w", err)
+		return diag.Errorf("not valid JSON: %w", err)
 	}
 	switch t {
 	case json.Delim('{'):
@@ -41,7 +42,7 @@ func strictValue(d *json.Decoder, depth int, fold bool) error {
 		for d.More() {
 			k, err := d.Token()
 			if err != nil {
-				return fmt.Errorf("not valid JSON: %w", err)
+				return diag.Errorf("not valid JSON: %w", err)
 			}
 			key, _ := k.(string)
 			f := key
@@ -49,7 +50,7 @@ func strictValue(d *json.Decoder, depth int, fold bool) error {
 				f = strings.ToLower(key)
 			}
 			if seen[f] {
-				return fmt.Errorf("the member %q stands twice in one object", key)
+				return diag.Errorf("the member %q stands twice in one object", key)
 			}
 			seen[f] = true
 			if err := strictValue(d, depth+1, f != "annotations"); err != nil {
@@ -66,7 +67,7 @@ func strictValue(d *json.Decoder, depth int, fold bool) error {
 		return nil
 	}
 	if _, err := d.Token(); err != nil { // the closing bracket
-		return fmt.Errorf("not valid JSON: %w", err)
+		return diag.Errorf("not valid JSON: %w", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -46,26 +47,26 @@ func (u rules) follows(prev, next *Head, byRefresher bool) (Step, error) {
 	n := next.Record
 	if prev == nil {
 		if u.on("refresher") && byRefresher {
-			return Step{}, fmt.Errorf("%w: no record was accepted before", ErrRefresher)
+			return Step{}, diag.Errorf("%w: no record was accepted before", ErrRefresher)
 		}
 		if u.on("jump") && n.Seq > MaxJump {
-			return Step{}, fmt.Errorf("%w: the first record seen has seq %d", ErrFastForward, n.Seq)
+			return Step{}, diag.Errorf("%w: the first record seen has seq %d", ErrFastForward, n.Seq)
 		}
 		return Step{Kind: Update}, nil
 	}
 	p := prev.Record
 	switch {
 	case u.on("channel") && n.Channel != p.Channel:
-		return Step{}, fmt.Errorf("%w: %q, not %q", ErrChannel, n.Channel, p.Channel)
+		return Step{}, diag.Errorf("%w: %q, not %q", ErrChannel, n.Channel, p.Channel)
 	case u.on("stale") && n.Generation < p.Generation:
-		return Step{}, fmt.Errorf("%w: generation %d, accepted %d", ErrStale, n.Generation, p.Generation)
+		return Step{}, diag.Errorf("%w: generation %d, accepted %d", ErrStale, n.Generation, p.Generation)
 	}
 	if n.Generation > p.Generation {
 		if u.on("jump") && n.Seq > MaxJump && n.Seq-p.Seq > MaxJump {
-			return Step{}, fmt.Errorf("%w: seq %d opens generation %d", ErrFastForward, n.Seq, n.Generation)
+			return Step{}, diag.Errorf("%w: seq %d opens generation %d", ErrFastForward, n.Seq, n.Generation)
 		}
 		if u.on("refresher") && byRefresher {
-			return Step{}, fmt.Errorf("%w: it can't open generation %d", ErrRefresher, n.Generation)
+			return Step{}, diag.Errorf("%w: it can't open generation %d", ErrRefresher, n.Generation)
 		}
 		return Step{Kind: Update}, nil
 	}
@@ -73,11 +74,11 @@ func (u rules) follows(prev, next *Head, byRefresher bool) (Step, error) {
 	case next.Bundle == prev.Bundle:
 		return Step{Kind: Same}, nil
 	case u.on("stale") && n.Seq < p.Seq:
-		return Step{}, fmt.Errorf("%w: seq %d, accepted %d", ErrStale, n.Seq, p.Seq)
+		return Step{}, diag.Errorf("%w: seq %d, accepted %d", ErrStale, n.Seq, p.Seq)
 	case u.on("fork") && n.Seq == p.Seq:
-		return Step{}, fmt.Errorf("%w %d: %s, accepted %s", ErrFork, n.Seq, next.Bundle.Short(), prev.Bundle.Short())
+		return Step{}, diag.Errorf("%w %d: %s, accepted %s", ErrFork, n.Seq, next.Bundle.Short(), prev.Bundle.Short())
 	case u.on("jump") && n.Seq-p.Seq > MaxJump:
-		return Step{}, fmt.Errorf("%w: from seq %d to %d", ErrFastForward, p.Seq, n.Seq)
+		return Step{}, diag.Errorf("%w: from seq %d to %d", ErrFastForward, p.Seq, n.Seq)
 	}
 	var s Step
 	chained := n.Seq == p.Seq+1 && n.Prev == prev.Bundle
@@ -125,21 +126,21 @@ func SameContent(a, b *Record) bool {
 func refreshes(p, n *Record) error {
 	switch {
 	case !SameContent(p, n):
-		return fmt.Errorf("%w: seq %d differs from the accepted seq %d in more", ErrRefresher, n.Seq, p.Seq)
+		return diag.Errorf("%w: seq %d differs from the accepted seq %d in more", ErrRefresher, n.Seq, p.Seq)
 	case !n.Expires.After(p.Expires):
-		return fmt.Errorf("%w: seq %d expires no later", ErrRefresher, n.Seq)
+		return diag.Errorf("%w: seq %d expires no later", ErrRefresher, n.Seq)
 	case n.Expires.Sub(n.Issued) > p.Expires.Sub(p.Issued):
-		return fmt.Errorf("%w: seq %d is valid for longer than a record of this channel", ErrRefresher, n.Seq)
+		return diag.Errorf("%w: seq %d is valid for longer than a record of this channel", ErrRefresher, n.Seq)
 	}
 	return nil
 }
 
 func rollsBack(p, n *Record) error {
 	if n.Rollback.From != p.Target.Digest {
-		return fmt.Errorf("%w: it goes back from %s, the channel is at %s", ErrRollback, n.Rollback.From.Short(), p.Target.Digest.Short())
+		return diag.Errorf("%w: it goes back from %s, the channel is at %s", ErrRollback, n.Rollback.From.Short(), p.Target.Digest.Short())
 	}
 	if !slices.ContainsFunc(p.Keep, func(t Target) bool { return t == n.Target }) {
-		return fmt.Errorf("%w: %s is not among the %d targets that the channel keeps", ErrRollback, n.Target.Digest.Short(), len(p.Keep))
+		return diag.Errorf("%w: %s is not among the %d targets that the channel keeps", ErrRollback, n.Target.Digest.Short(), len(p.Keep))
 	}
 	return nil
 }
@@ -191,7 +192,7 @@ func Next(prev *Head, c Change) (*Record, error) {
 func RollBack(prev *Head, to artifact.Digest, reason string, c Change) (*Record, error) {
 	i := slices.IndexFunc(prev.Record.Keep, func(t Target) bool { return t.Digest == to })
 	if i < 0 {
-		return nil, fmt.Errorf("%w: %s is not among the %d targets that channel %s keeps", ErrRollback, to.Short(), len(prev.Record.Keep), prev.Record.Channel)
+		return nil, diag.Errorf("%w: %s is not among the %d targets that channel %s keeps", ErrRollback, to.Short(), len(prev.Record.Keep), prev.Record.Channel)
 	}
 	c.Target = prev.Record.Keep[i]
 	c.Rollback = &Rollback{From: prev.Record.Target.Digest, Reason: reason}
@@ -215,7 +216,7 @@ func finish(prev *Head, r *Record) error {
 		return err
 	}
 	if o := r.Rollout; o != nil && math.Abs(o.Percent*(Buckets/100)-float64(o.Reach())) > 1e-6 {
-		return fmt.Errorf("rollout.percent %v has more than two decimals", o.Percent)
+		return diag.Errorf("rollout.percent %v has more than two decimals", o.Percent)
 	}
 	_, err := Follows(prev, &Head{Record: r}, false)
 	return err

@@ -2,9 +2,10 @@ package channel
 
 import (
 	"errors"
-	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // MaxReason bounds the reason of a freeze, in bytes.
@@ -26,7 +27,7 @@ func (f *Freeze) validate() error {
 	case blank(f.Reason):
 		return errors.New("freeze.reason is empty")
 	case len(f.Reason) > MaxReason || !utf8.ValidString(f.Reason):
-		return fmt.Errorf("freeze.reason is longer than %d bytes, or no UTF-8", MaxReason)
+		return diag.Errorf("freeze.reason is longer than %d bytes, or no UTF-8", MaxReason)
 	}
 	return nil
 }
@@ -40,7 +41,7 @@ func Halt(prev *Head, reason string, issued, expires time.Time, trust TrustRef) 
 // Lift makes the record that ends a freeze and lets devices have the target again, with the evidence that speaks for it now.
 func Lift(prev *Head, evidence []EvidenceRef, issued, expires time.Time, trust TrustRef) (*Record, error) {
 	if prev.Record.Freeze == nil {
-		return nil, fmt.Errorf("channel %s is not frozen", prev.Record.Channel)
+		return nil, diag.Errorf("channel %s is not frozen", prev.Record.Channel)
 	}
 	return after(prev, issued, expires, trust, func(r *Record) { r.Freeze, r.Evidence = nil, evidence })
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
@@ -34,7 +35,7 @@ var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 // ValidName checks a channel name. A dot is refused, since "channel-prod.5" is seq 5 of prod.
 func ValidName(name string) error {
 	if !nameRE.MatchString(name) {
-		return fmt.Errorf("channel name %q does not match %s", name, nameRE)
+		return diag.Errorf("channel name %q does not match %s", name, nameRE)
 	}
 	return nil
 }
@@ -51,11 +52,11 @@ func SubjectName(name string) string { return "channel:" + name }
 // Parse reads a record from JSON strictly and validates it. It does not look at the clock.
 func Parse(raw []byte) (*Record, error) {
 	if len(raw) > artifact.MaxRecord {
-		return nil, fmt.Errorf("channel record of %d bytes is larger than the limit of %d", len(raw), artifact.MaxRecord)
+		return nil, diag.Errorf("channel record of %d bytes is larger than the limit of %d", len(raw), artifact.MaxRecord)
 	}
 	var r Record
 	if err := strictjson.Decode(raw, &r); err != nil {
-		return nil, fmt.Errorf("parse channel record: %w", err)
+		return nil, diag.Errorf("parse channel record: %w", err)
 	}
 	if err := r.Validate(); err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func Parse(raw []byte) (*Record, error) {
 // Validate checks every rule that needs neither a clock nor another record.
 func (r *Record) Validate() error {
 	fail := func(format string, args ...any) error {
-		return fmt.Errorf("channel record: "+format, args...)
+		return diag.Errorf("channel record: "+format, args...)
 	}
 	if err := ValidName(r.Channel); err != nil {
 		return fail("%w", err)
@@ -154,11 +155,11 @@ func (t Target) validate(floor int64) error {
 	case t.Name == "" || t.Repo == "" || t.Version == "":
 		return errors.New("name, repo or version is empty")
 	case t.Size < 1 || t.Size > artifact.MaxManifest:
-		return fmt.Errorf("size %d is not between 1 and %d", t.Size, artifact.MaxManifest)
+		return diag.Errorf("size %d is not between 1 and %d", t.Size, artifact.MaxManifest)
 	case t.Epoch < 0:
 		return errors.New("epoch is negative")
 	case t.Epoch < floor:
-		return fmt.Errorf("epoch %d is below epoch_floor %d", t.Epoch, floor)
+		return diag.Errorf("epoch %d is below epoch_floor %d", t.Epoch, floor)
 	}
 	return nil
 }
@@ -169,17 +170,17 @@ func (r *Record) validateEvidence() error {
 	seen := map[artifact.Digest]bool{}
 	for i, e := range r.Evidence {
 		if _, err := artifact.ParseDigest(string(e.Digest)); err != nil {
-			return fmt.Errorf("evidence[%d].digest: %w", i, err)
+			return diag.Errorf("evidence[%d].digest: %w", i, err)
 		}
 		switch {
 		case e.Subject != r.Target.Digest:
-			return fmt.Errorf("evidence[%d].subject is not the target", i)
+			return diag.Errorf("evidence[%d].subject is not the target", i)
 		case e.Size < 1 || e.Size > artifact.MaxBundle:
-			return fmt.Errorf("evidence[%d].size %d is not between 1 and %d", i, e.Size, artifact.MaxBundle)
+			return diag.Errorf("evidence[%d].size %d is not between 1 and %d", i, e.Size, artifact.MaxBundle)
 		case e.PredicateType == "":
-			return fmt.Errorf("evidence[%d].predicateType is empty", i)
+			return diag.Errorf("evidence[%d].predicateType is empty", i)
 		case seen[e.Digest]:
-			return fmt.Errorf("evidence[%d]: %s is given twice", i, e.Digest.Short())
+			return diag.Errorf("evidence[%d]: %s is given twice", i, e.Digest.Short())
 		}
 		seen[e.Digest] = true
 		switch e.PredicateType {
@@ -190,7 +191,7 @@ func (r *Record) validateEvidence() error {
 		}
 	}
 	if releases < 1 || verdicts != 1 {
-		return fmt.Errorf("evidence has %d releases and %d verdicts, not at least 1 and exactly 1", releases, verdicts)
+		return diag.Errorf("evidence has %d releases and %d verdicts, not at least 1 and exactly 1", releases, verdicts)
 	}
 	return nil
 }
@@ -278,15 +279,15 @@ func (u rules) on(name string) bool { return u.skip != name }
 func (u rules) admit(r *Record, now time.Time, d Device) error {
 	switch {
 	case u.on("freeze") && r.Freeze != nil:
-		return fmt.Errorf("%w: %s", ErrFrozen, r.Freeze.Reason)
+		return diag.Errorf("%w: %s", ErrFrozen, r.Freeze.Reason)
 	case u.on("audience") && !r.Audience.Matches(d.Class, d.Labels):
 		return ErrAudience
 	case u.on("rollout") && !r.Rollout.Includes(d.ID):
-		return fmt.Errorf("%w: bucket %d, phase %s at %v %%", ErrRollout, Bucket(r.Rollout.ID, d.ID), r.Rollout.ID, r.Rollout.Percent)
+		return diag.Errorf("%w: bucket %d, phase %s at %v %%", ErrRollout, Bucket(r.Rollout.ID, d.ID), r.Rollout.ID, r.Rollout.Percent)
 	case u.on("epoch") && r.Target.Epoch < d.Floor:
-		return fmt.Errorf("%w: epoch %d, floor %d", ErrEpoch, r.Target.Epoch, d.Floor)
+		return diag.Errorf("%w: epoch %d, floor %d", ErrEpoch, r.Target.Epoch, d.Floor)
 	case u.on("expiry") && (now.IsZero() || r.Expired(now)):
-		return fmt.Errorf("%w: it was valid until %s", ErrExpired, r.Expires.Format(time.RFC3339))
+		return diag.Errorf("%w: it was valid until %s", ErrExpired, r.Expires.Format(time.RFC3339))
 	}
 	return nil
 }

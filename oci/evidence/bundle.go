@@ -4,9 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"strconv"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -56,7 +56,7 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 		return nil, err
 	}
 	if b.Certified() {
-		return nil, fmt.Errorf("bundle is signed with a certificate, not with a key")
+		return nil, diag.Errorf("bundle is signed with a certificate, not with a key")
 	}
 	return b, nil
 }
@@ -64,26 +64,26 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 // OpenBundle is ParseBundle for bundles with a certificate in place of a public key hint, too.
 func OpenBundle(raw []byte) (*Bundle, error) {
 	if len(raw) > artifact.MaxBundle {
-		return nil, fmt.Errorf("bundle of %d bytes is larger than the limit of %d", len(raw), artifact.MaxBundle)
+		return nil, diag.Errorf("bundle of %d bytes is larger than the limit of %d", len(raw), artifact.MaxBundle)
 	}
 	var b Bundle
 	if err := strictjson.Decode(raw, &b); err != nil {
-		return nil, fmt.Errorf("parse sigstore bundle: %w", err)
+		return nil, diag.Errorf("parse sigstore bundle: %w", err)
 	}
 	m := b.VerificationMaterial
 	switch {
 	case b.MediaType != artifact.MediaTypeBundle:
-		return nil, fmt.Errorf("bundle has media type %q, not %q", b.MediaType, artifact.MediaTypeBundle)
+		return nil, diag.Errorf("bundle has media type %q, not %q", b.MediaType, artifact.MediaTypeBundle)
 	case m.X509CertificateChain != nil:
-		return nil, fmt.Errorf("bundle holds a certificate chain, which v0.3 has no place for")
+		return nil, diag.Errorf("bundle holds a certificate chain, which v0.3 has no place for")
 	case m.Certificate != nil && m.PublicKey != nil:
-		return nil, fmt.Errorf("bundle names a public key and holds a certificate")
+		return nil, diag.Errorf("bundle names a public key and holds a certificate")
 	case m.Certificate == nil && m.PublicKey == nil:
-		return nil, fmt.Errorf("bundle names no public key")
+		return nil, diag.Errorf("bundle names no public key")
 	case b.DSSEEnvelope.PayloadType != PayloadType:
-		return nil, fmt.Errorf("bundle has payload type %q, not %q", b.DSSEEnvelope.PayloadType, PayloadType)
+		return nil, diag.Errorf("bundle has payload type %q, not %q", b.DSSEEnvelope.PayloadType, PayloadType)
 	case len(b.DSSEEnvelope.Signatures) != 1:
-		return nil, fmt.Errorf("bundle has %d signatures, %w", len(b.DSSEEnvelope.Signatures), ErrSignatures)
+		return nil, diag.Errorf("bundle has %d signatures, %w", len(b.DSSEEnvelope.Signatures), ErrSignatures)
 	}
 	if _, oms := b.PEMHint(); !oms && !b.Certified() {
 		if _, err := b.KeyID(); err != nil {
@@ -109,11 +109,11 @@ func (b *Bundle) PEMHint() (string, bool) {
 // KeyID gives the key id that the hint stands for: lower-case hex of the SHA-256 of the DER SubjectPublicKeyInfo.
 func (b *Bundle) KeyID() (string, error) {
 	if b.VerificationMaterial.PublicKey == nil {
-		return "", fmt.Errorf("bundle names no public key")
+		return "", diag.Errorf("bundle names no public key")
 	}
 	d, err := base64.StdEncoding.Strict().DecodeString(b.VerificationMaterial.PublicKey.Hint)
 	if err != nil || len(d) != 32 {
-		return "", fmt.Errorf("public key hint %.80q is not base64 of a SHA-256", b.VerificationMaterial.PublicKey.Hint)
+		return "", diag.Errorf("public key hint %.80q is not base64 of a SHA-256", b.VerificationMaterial.PublicKey.Hint)
 	}
 	return hex.EncodeToString(d), nil
 }
@@ -123,7 +123,7 @@ func (b *Bundle) KeyID() (string, error) {
 func EncodeBundle(keyID string, payload, sig []byte) ([]byte, error) {
 	d, err := hex.DecodeString(keyID)
 	if err != nil || len(d) != 32 {
-		return nil, fmt.Errorf("key id %q is not hex of a SHA-256", keyID)
+		return nil, diag.Errorf("key id %q is not hex of a SHA-256", keyID)
 	}
 	return EncodeHinted(base64.StdEncoding.EncodeToString(d), payload, sig)
 }
@@ -152,13 +152,13 @@ func (b *Bundle) Stamped(response []byte) ([]byte, error) {
 	c := *b
 	if old := c.VerificationMaterial.TimestampVerificationData; old != nil {
 		if err := strictjson.Decode(old, &data); err != nil {
-			return nil, fmt.Errorf("timestamps of the bundle: %w", err)
+			return nil, diag.Errorf("timestamps of the bundle: %w", err)
 		}
 	}
 	data.Rfc3161Timestamps = append(data.Rfc3161Timestamps, stamp{response})
 	raw, err := json.Marshal(data)
 	if err != nil {
-		return nil, fmt.Errorf("encode timestamps: %w", err)
+		return nil, diag.Errorf("encode timestamps: %w", err)
 	}
 	c.VerificationMaterial.TimestampVerificationData = raw
 	return json.Marshal(c)

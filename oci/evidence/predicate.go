@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -56,7 +57,7 @@ func ValidatePredicate(predicateType string, raw json.RawMessage) error {
 		err = checkHas(raw)
 	}
 	if err != nil {
-		return fmt.Errorf("predicate %s: %w", predicateType, err)
+		return diag.Errorf("predicate %s: %w", predicateType, err)
 	}
 	return nil
 }
@@ -115,7 +116,7 @@ func ParseEvaluation(raw []byte) (*Evaluation, error) {
 			return nil, err
 		}
 		if len(m.CI) != 0 && (len(m.CI) != 2 || m.CI[0] > m.CI[1]) {
-			return nil, fmt.Errorf("%s.ci: not a lower and an upper bound", at)
+			return nil, diag.Errorf("%s.ci: not a lower and an upper bound", at)
 		}
 	}
 	return e, timeSet("at", e.At)
@@ -128,7 +129,7 @@ func ParseDatasets(raw []byte) (*Datasets, error) {
 		return nil, err
 	}
 	if len(d.Datasets) == 0 {
-		return nil, fmt.Errorf("datasets: empty")
+		return nil, diag.Errorf("datasets: empty")
 	}
 	for i, s := range d.Datasets {
 		at := fmt.Sprintf("datasets[%d]", i)
@@ -157,7 +158,7 @@ func ParseDatasets(raw []byte) (*Datasets, error) {
 			}
 		}
 		if s.From != nil && s.To != nil && s.To.Before(*s.From) {
-			return nil, fmt.Errorf("%s.to: before from", at)
+			return nil, diag.Errorf("%s.to: before from", at)
 		}
 	}
 	return d, nil
@@ -247,16 +248,16 @@ func ParseStatus(raw []byte) (*Status, error) {
 		return nil, err
 	}
 	if (s.Running == "") != (s.State == StatusEmpty) {
-		return nil, fmt.Errorf("running: %q while the state is %q", s.Running, s.State)
+		return nil, diag.Errorf("running: %q while the state is %q", s.Running, s.State)
 	}
 	if err := s.checkMore(); err != nil {
 		return nil, err
 	}
 	if len(s.Labels) > MaxLabels {
-		return nil, fmt.Errorf("labels: more than %d", MaxLabels)
+		return nil, diag.Errorf("labels: more than %d", MaxLabels)
 	}
 	if len(s.Events) > MaxStatusEvents {
-		return nil, fmt.Errorf("events: more than %d", MaxStatusEvents)
+		return nil, diag.Errorf("events: more than %d", MaxStatusEvents)
 	}
 	for i, e := range s.Events {
 		at := fmt.Sprintf("events[%d]", i)
@@ -276,7 +277,7 @@ func ParseStatus(raw []byte) (*Status, error) {
 // checkMore checks what reports of older devices do not have.
 func (s *Status) checkMore() error {
 	if len(s.Quarantine) > MaxStatusQuarantine {
-		return fmt.Errorf("quarantine: more than %d", MaxStatusQuarantine)
+		return diag.Errorf("quarantine: more than %d", MaxStatusQuarantine)
 	}
 	var errs []error
 	if s.Expires != nil {
@@ -333,17 +334,17 @@ func ParseVSA(raw []byte) (*VSA, error) {
 	}
 	switch {
 	case len(x.Merges) > 0 && (x.Prev == "" || slices.Contains(x.Merges, x.Prev)):
-		return nil, fmt.Errorf("merges: stands beside another prev")
+		return nil, diag.Errorf("merges: stands beside another prev")
 	case v.Policy.Digest["sha256"] != x.PolicyDigest.Hex():
-		return nil, fmt.Errorf("policy.digest is not the extension's policyDigest")
+		return nil, diag.Errorf("policy.digest is not the extension's policyDigest")
 	case v.VerificationResult == Passed && len(x.Violations) != 0:
-		return nil, fmt.Errorf("verificationResult is PASSED with %d violations", len(x.Violations))
+		return nil, diag.Errorf("verificationResult is PASSED with %d violations", len(x.Violations))
 	case v.VerificationResult == Failed && !slices.Equal(v.VerifiedLevels, []string{"FAILED"}):
-		return nil, fmt.Errorf("verificationResult is FAILED, verifiedLevels are not [FAILED]")
+		return nil, diag.Errorf("verificationResult is FAILED, verifiedLevels are not [FAILED]")
 	case !x.NotAfter.After(v.TimeVerified):
-		return nil, fmt.Errorf("notAfter is not after timeVerified")
+		return nil, diag.Errorf("notAfter is not after timeVerified")
 	case x.Basis.Seq == 0 && x.Basis.Champion != "":
-		return nil, fmt.Errorf("basis.champion given for a channel without a record")
+		return nil, diag.Errorf("basis.champion given for a channel without a record")
 	}
 	for i, r := range v.InputAttestations {
 		if err := digest(fmt.Sprintf("inputAttestations[%d].digest", i), artifact.Digest("sha256:"+r.Digest["sha256"])); err != nil {
@@ -360,11 +361,11 @@ func checkHas(raw []byte, keys ...string) error {
 	}
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &m); err != nil || m == nil {
-		return fmt.Errorf("not an object")
+		return diag.Errorf("not an object")
 	}
 	for _, k := range keys {
 		if _, ok := m[k]; !ok {
-			return fmt.Errorf("%s: missing", k)
+			return diag.Errorf("%s: missing", k)
 		}
 	}
 	return nil
@@ -389,7 +390,7 @@ func first(errs ...error) error {
 
 func notEmpty(name, s string) error {
 	if strings.TrimSpace(s) == "" {
-		return fmt.Errorf("%s: empty", name)
+		return diag.Errorf("%s: empty", name)
 	}
 	return nil
 }
@@ -397,7 +398,7 @@ func notEmpty(name, s string) error {
 // ruleName wants the id of one rule: a pattern would waive more than its author says.
 func ruleName(s string) error {
 	if s == "" || strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-") != "" {
-		return fmt.Errorf("rule: %q is not the id of one rule", s)
+		return diag.Errorf("rule: %q is not the id of one rule", s)
 	}
 	return nil
 }
@@ -405,7 +406,7 @@ func ruleName(s string) error {
 // environment wants the name of an environment, or nothing.
 func environment(s string) error {
 	if len(s) > 63 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || strings.HasPrefix(s, "-") {
-		return fmt.Errorf("environment: %q is no environment name", s)
+		return diag.Errorf("environment: %q is no environment name", s)
 	}
 	return nil
 }
@@ -420,14 +421,14 @@ func blank(name, s string) error {
 
 func oneOf(name, s string, allowed ...string) error {
 	if !slices.Contains(allowed, s) {
-		return fmt.Errorf("%s: %q is not one of %s", name, s, strings.Join(allowed, ", "))
+		return diag.Errorf("%s: %q is not one of %s", name, s, strings.Join(allowed, ", "))
 	}
 	return nil
 }
 
 func digest(name string, d artifact.Digest) error {
 	if _, err := artifact.ParseDigest(string(d)); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return diag.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
@@ -446,7 +447,7 @@ func digests(name string, ds []artifact.Digest) error {
 			return err
 		}
 		if i > 0 && ds[i-1] >= d {
-			return fmt.Errorf("%s: not sorted, or one is there twice", name)
+			return diag.Errorf("%s: not sorted, or one is there twice", name)
 		}
 	}
 	return nil
@@ -454,14 +455,14 @@ func digests(name string, ds []artifact.Digest) error {
 
 func atLeast(name string, n, low int64) error {
 	if n < low {
-		return fmt.Errorf("%s: %d is below %d", name, n, low)
+		return diag.Errorf("%s: %d is below %d", name, n, low)
 	}
 	return nil
 }
 
 func timeSet(name string, t time.Time) error {
 	if t.IsZero() {
-		return fmt.Errorf("%s: no time", name)
+		return diag.Errorf("%s: no time", name)
 	}
 	return writable(name, t)
 }
@@ -469,7 +470,7 @@ func timeSet(name string, t time.Time) error {
 // writable refuses a time that RFC 3339 cannot write in UTC: an offset can push the last day of year 9999 beyond it.
 func writable(name string, t time.Time) error {
 	if y := t.UTC().Year(); y < 0 || y > 9999 {
-		return fmt.Errorf("%s: year %d in UTC", name, y)
+		return diag.Errorf("%s: year %d in UTC", name, y)
 	}
 	return nil
 }
@@ -479,21 +480,21 @@ func window(at, expires time.Time) error {
 		return err
 	}
 	if !expires.After(at) {
-		return fmt.Errorf("expires: not after at")
+		return diag.Errorf("expires: not after at")
 	}
 	return nil
 }
 
 func isObject(name string, raw json.RawMessage) error {
 	if err := checkHas(raw); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return diag.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
 
 func keyID(name, s string) error {
 	if _, err := artifact.ParseDigest("sha256:" + s); err != nil {
-		return fmt.Errorf("%s: %q is not the hex SHA-256 of a public key", name, s)
+		return diag.Errorf("%s: %q is not the hex SHA-256 of a public key", name, s)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 )
 
@@ -18,7 +19,7 @@ const MaxType = 256
 // in lower case up to the path as the in-toto specification asks for, outside of the names that Waybill keeps for itself.
 // Look-alike letters and spelling variants of known types are refused that way.
 func CustomType(predicateType string) error {
-	bad := func(why string) error { return fmt.Errorf("predicate type %.80q %s", predicateType, why) }
+	bad := func(why string) error { return diag.Errorf("predicate type %.80q %s", predicateType, why) }
 	if _, ok := TypeByName(predicateType); ok {
 		return bad("is known, not a custom one")
 	}
@@ -82,7 +83,7 @@ func ParseTestResult(raw []byte) (*TestResult, error) {
 	}
 	for i, c := range r.Configuration {
 		if c.URI == "" && len(c.Digest) == 0 && c.Content == "" {
-			return nil, fmt.Errorf("configuration[%d]: none of uri, digest and content is given", i)
+			return nil, diag.Errorf("configuration[%d]: none of uri, digest and content is given", i)
 		}
 	}
 	for _, l := range []struct {
@@ -97,9 +98,9 @@ func ParseTestResult(raw []byte) (*TestResult, error) {
 	}
 	switch {
 	case r.Result != "FAILED" && len(r.FailedTests) > 0:
-		return nil, fmt.Errorf("result: %s, with %d failedTests", r.Result, len(r.FailedTests))
+		return nil, diag.Errorf("result: %s, with %d failedTests", r.Result, len(r.FailedTests))
 	case r.Result == "PASSED" && len(r.WarnedTests) > 0:
-		return nil, fmt.Errorf("result: PASSED, with %d warnedTests", len(r.WarnedTests))
+		return nil, diag.Errorf("result: PASSED, with %d warnedTests", len(r.WarnedTests))
 	}
 	return &r, nil
 }
@@ -148,9 +149,9 @@ func ParseVulns(raw []byte) (*Vulns, error) {
 	}
 	switch {
 	case v.Scanner.Result == nil:
-		return nil, fmt.Errorf("scanner.result: missing")
+		return nil, diag.Errorf("scanner.result: missing")
 	case v.Metadata.ScanFinishedOn.Before(v.Metadata.ScanStartedOn):
-		return nil, fmt.Errorf("metadata.scanFinishedOn: before scanStartedOn")
+		return nil, diag.Errorf("metadata.scanFinishedOn: before scanStartedOn")
 	}
 	for i, r := range v.Scanner.Result {
 		if err := notEmpty(fmt.Sprintf("scanner.result[%d].id", i), r.ID); err != nil {

@@ -3,8 +3,8 @@ package evidence
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -19,11 +19,11 @@ func NewStatement(predicateType, name string, subject artifact.Digest, predicate
 	if !ok {
 		var err error
 		if raw, err = marshal(predicate); err != nil {
-			return nil, fmt.Errorf("encode predicate %s: %w", predicateType, err)
+			return nil, diag.Errorf("encode predicate %s: %w", predicateType, err)
 		}
 	}
 	if _, err := artifact.ParseDigest(string(subject)); err != nil {
-		return nil, fmt.Errorf("statement subject: %w", err)
+		return nil, diag.Errorf("statement subject: %w", err)
 	}
 	s := &Statement{
 		Type:          StatementType,
@@ -41,10 +41,10 @@ func NewStatement(predicateType, name string, subject artifact.Digest, predicate
 func (s *Statement) Encode() ([]byte, error) {
 	b, err := marshal(s)
 	if err != nil {
-		return nil, fmt.Errorf("encode statement: %w", err)
+		return nil, diag.Errorf("encode statement: %w", err)
 	}
 	if len(b) > artifact.MaxBundle/2 {
-		return nil, fmt.Errorf("statement of %d bytes is too large for a bundle of at most %d bytes", len(b), artifact.MaxBundle)
+		return nil, diag.Errorf("statement of %d bytes is too large for a bundle of at most %d bytes", len(b), artifact.MaxBundle)
 	}
 	return b, nil
 }
@@ -60,26 +60,26 @@ func (s *Statement) SubjectDigest() artifact.Digest {
 func ParseStatement(raw []byte) (*Statement, error) {
 	var s Statement
 	if err := strictjson.Decode(raw, &s); err != nil {
-		return nil, fmt.Errorf("parse in-toto statement: %w", err)
+		return nil, diag.Errorf("parse in-toto statement: %w", err)
 	}
 	if s.Predicate == nil && s.PredicateType == TypeRelease {
 		s.Predicate = json.RawMessage("{}") // cosign v2's sign leaves the empty predicate of this type out
 	}
 	switch {
 	case s.Type != StatementType && s.Type != statementTypeV01:
-		return nil, fmt.Errorf("statement has _type %q, not %q", s.Type, StatementType)
+		return nil, diag.Errorf("statement has _type %q, not %q", s.Type, StatementType)
 	case len(s.Subject) != 1:
-		return nil, fmt.Errorf("statement has %d subjects, not 1", len(s.Subject))
+		return nil, diag.Errorf("statement has %d subjects, not 1", len(s.Subject))
 	case len(s.Subject[0].Digest) != 1:
-		return nil, fmt.Errorf("statement subject has %d digests, not 1", len(s.Subject[0].Digest))
+		return nil, diag.Errorf("statement subject has %d digests, not 1", len(s.Subject[0].Digest))
 	case s.PredicateType == "":
-		return nil, fmt.Errorf("statement has no predicateType")
+		return nil, diag.Errorf("statement has no predicateType")
 	}
 	if _, err := artifact.ParseDigest("sha256:" + s.Subject[0].Digest["sha256"]); err != nil {
-		return nil, fmt.Errorf("statement subject: %w", err)
+		return nil, diag.Errorf("statement subject: %w", err)
 	}
 	if p := bytes.TrimSpace(s.Predicate); len(p) == 0 || p[0] != '{' {
-		return nil, fmt.Errorf("statement predicate is not an object")
+		return nil, diag.Errorf("statement predicate is not an object")
 	}
 	return &s, nil
 }

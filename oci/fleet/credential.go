@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 )
 
@@ -45,13 +46,13 @@ type Credentials struct {
 func ParseCredentials(raw []byte) (*Credentials, error) {
 	var c Credentials
 	if len(raw) > MaxCredentials {
-		return nil, fmt.Errorf("%d bytes, the limit is %d", len(raw), MaxCredentials)
+		return nil, diag.Errorf("%d bytes, the limit is %d", len(raw), MaxCredentials)
 	}
 	if err := strictjson.Decode(raw, &c); err != nil {
 		return nil, err
 	}
 	if c.Schema != SchemaCredentials {
-		return nil, fmt.Errorf("schema is %q, this version reads %q", c.Schema, SchemaCredentials)
+		return nil, diag.Errorf("schema is %q, this version reads %q", c.Schema, SchemaCredentials)
 	}
 	return &c, CheckCredentials(c.Credentials)
 }
@@ -64,15 +65,15 @@ func CheckCredentials(cs []Credential) error {
 		host := strings.ToLower(c.Registry)
 		switch {
 		case c.Registry == "":
-			return fmt.Errorf("%s.registry is missing", at)
+			return diag.Errorf("%s.registry is missing", at)
 		case strings.ContainsAny(c.Registry, "/ @\t\r\n"):
-			return fmt.Errorf("%s.registry is not a host", at) // it may hold a password
+			return diag.Errorf("%s.registry is not a host", at) // it may hold a password
 		case seen[host]:
-			return fmt.Errorf("%s: registry %s is given twice", at, c.Registry)
+			return diag.Errorf("%s: registry %s is given twice", at, c.Registry)
 		case c.Token != "" && (c.Username != "" || c.Password != ""):
-			return fmt.Errorf("%s: a token, and a user name or password", at)
+			return diag.Errorf("%s: a token, and a user name or password", at)
 		case c.Token == "" && (c.Username == "" || c.Password == ""):
-			return fmt.Errorf("%s: it needs username and password, or a token", at)
+			return diag.Errorf("%s: it needs username and password, or a token", at)
 		}
 		if strings.ContainsAny(string(c.Token)+c.Username+string(c.Password), "\r\n\x00") {
 			return errors.New(at + ": a line break in it")

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Asked is one request with where it came from.
@@ -88,7 +90,7 @@ func (r Rules) apply(e *Enrolled, used, usedSecrets map[string]string) error {
 	if r.Labels != nil {
 		if key, row, ok := r.Labels.Of(e.ID, e.Labels); ok {
 			if by := used[key]; by != "" {
-				return fmt.Errorf("%s %q is that of device %s too", r.Labels.Key, key, by[:12])
+				return diag.Errorf("%s %q is that of device %s too", r.Labels.Key, key, by[:12])
 			}
 			used[key] = e.ID
 			for k, v := range row {
@@ -99,7 +101,7 @@ func (r Rules) apply(e *Enrolled, used, usedSecrets map[string]string) error {
 				e.Given[k], e.Labels[k] = v, v
 			}
 		} else if !r.Partial {
-			return fmt.Errorf("the table of labels has no row for it (%s %q)", r.Labels.Key, key)
+			return diag.Errorf("the table of labels has no row for it (%s %q)", r.Labels.Key, key)
 		}
 	}
 	if err := CheckClass(e.Class); err != nil {
@@ -109,7 +111,7 @@ func (r Rules) apply(e *Enrolled, used, usedSecrets map[string]string) error {
 		return err
 	}
 	if r.Classes != nil && !slices.Contains(r.Classes, e.Class) {
-		return fmt.Errorf("class %q is not one of %s", e.Class, strings.Join(r.Classes, ", "))
+		return diag.Errorf("class %q is not one of %s", e.Class, strings.Join(r.Classes, ", "))
 	}
 	if r.Secrets == nil {
 		return nil
@@ -119,10 +121,10 @@ func (r Rules) apply(e *Enrolled, used, usedSecrets map[string]string) error {
 		if r.Partial {
 			return nil
 		}
-		return fmt.Errorf("the table of credentials has no row for it (%s %q)", r.Secrets.Key, key)
+		return diag.Errorf("the table of credentials has no row for it (%s %q)", r.Secrets.Key, key)
 	}
 	if by := usedSecrets[key]; by != "" {
-		return fmt.Errorf("the credential of %s %q is that of device %s too", r.Secrets.Key, key, by[:12])
+		return diag.Errorf("the credential of %s %q is that of device %s too", r.Secrets.Key, key, by[:12])
 	}
 	usedSecrets[key] = e.ID
 	c := Credential{Registry: row["registry"], Username: row["username"], Password: Secret(row["password"]), Token: Secret(row["token"])}
@@ -130,7 +132,7 @@ func (r Rules) apply(e *Enrolled, used, usedSecrets map[string]string) error {
 		c.Registry = r.Registry
 	}
 	if err := CheckCredentials([]Credential{c}); err != nil {
-		return fmt.Errorf("line %d of the table of credentials: %w", r.Secrets.Line[key], err)
+		return diag.Errorf("line %d of the table of credentials: %w", r.Secrets.Line[key], err)
 	}
 	e.Credential = &c
 	return nil

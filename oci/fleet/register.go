@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/trust"
@@ -41,7 +41,7 @@ func ParseRegister(raw []byte) (Register, error) {
 			return err
 		}
 		if _, twice := r[d.ID]; twice {
-			return fmt.Errorf("device %.12s is there twice", d.ID)
+			return diag.Errorf("device %.12s is there twice", d.ID)
 		}
 		r[d.ID] = d
 		return nil
@@ -53,9 +53,9 @@ func (d Device) check() error {
 	_, id, err := trust.ParsePublic([]byte(d.Public))
 	switch {
 	case err != nil:
-		return fmt.Errorf("public key: %w", err)
+		return diag.Errorf("public key: %w", err)
 	case id != d.ID:
-		return fmt.Errorf("the id %.12q is not that of the public key, %s", d.ID, id[:12])
+		return diag.Errorf("the id %.12q is not that of the public key, %s", d.ID, id[:12])
 	}
 	if err := CheckClass(d.Class); err != nil {
 		return err
@@ -85,12 +85,12 @@ func lines(raw []byte, max int, do func(n int, line []byte) error) error {
 		n++
 		if line := bytes.TrimSpace(s.Bytes()); len(line) > 0 {
 			if err := do(n, line); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+				return diag.Errorf("line %d: %w", n, err)
 			}
 		}
 	}
 	if err := s.Err(); err != nil {
-		return fmt.Errorf("line %d: %w", n+1, err)
+		return diag.Errorf("line %d: %w", n+1, err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/trust"
@@ -97,7 +98,7 @@ func (t *Tally) Add(raw []byte) (*evidence.Status, error) {
 		if l == was {
 			return st, nil // the same report again
 		}
-		return st, fmt.Errorf("%w: of %s with %d journal entries, after %s with %d", ErrOlder,
+		return st, diag.Errorf("%w: of %s with %d journal entries, after %s with %d", ErrOlder,
 			was.At.Format(time.RFC3339), was.Entries, l.At.Format(time.RFC3339), l.Entries)
 	}
 	if l.Seq < was.Seq {
@@ -127,28 +128,28 @@ func (t *Tally) verify(raw []byte) (*evidence.Status, error) {
 			break
 		}
 	} else if !known {
-		return nil, fmt.Errorf("signed by key %s, which is no device of the register", id[:12])
+		return nil, diag.Errorf("signed by key %s, which is no device of the register", id[:12])
 	}
 	pub, _, err := trust.ParsePublic([]byte(d.Public))
 	if err != nil {
 		return nil, err
 	}
 	if t.off != "signature" && t.off != "stranger" && !verify.Signature(pub, evidence.PayloadType, b.DSSEEnvelope.Payload, b.DSSEEnvelope.Signatures[0].Sig) {
-		return nil, fmt.Errorf("the signature of device %s does not fit: the report was altered", id[:12])
+		return nil, diag.Errorf("the signature of device %s does not fit: the report was altered", id[:12])
 	}
 	if s.PredicateType != evidence.TypeStatus {
-		return nil, fmt.Errorf("a %s statement, not a status", evidence.NameOf(s.PredicateType))
+		return nil, diag.Errorf("a %s statement, not a status", evidence.NameOf(s.PredicateType))
 	}
 	st, err := evidence.ParseStatus(s.Predicate)
 	switch {
 	case err != nil:
 		return nil, err
 	case st.Device != id && t.off != "device":
-		return nil, fmt.Errorf("a report about device %.12s, signed by device %s", st.Device, id[:12])
+		return nil, diag.Errorf("a report about device %.12s, signed by device %s", st.Device, id[:12])
 	case st.Subject() != s.SubjectDigest():
-		return nil, fmt.Errorf("it says that %s runs and is about %s", st.Running.Short(), s.SubjectDigest().Short())
+		return nil, diag.Errorf("it says that %s runs and is about %s", st.Running.Short(), s.SubjectDigest().Short())
 	case st.At.After(t.now.Add(reportSkew)) && t.off != "future":
-		return nil, fmt.Errorf("it is dated %s, in the future", st.At.Format(time.RFC3339))
+		return nil, diag.Errorf("it is dated %s, in the future", st.At.Format(time.RFC3339))
 	}
 	if st.Class != d.Class {
 		t.alarms[Alarm{id, st.Channel, fmt.Sprintf("it calls itself class %q and was enrolled as %q", st.Class, d.Class)}] = true

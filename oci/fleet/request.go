@@ -4,9 +4,9 @@ package fleet
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/devicekey"
@@ -75,11 +75,11 @@ func (r Request) message() ([]byte, error) {
 // key signed it.
 func ParseRequest(raw []byte) (*Request, error) {
 	if len(raw) > MaxRequest {
-		return nil, fmt.Errorf("the request has %d bytes, the limit is %d", len(raw), MaxRequest)
+		return nil, diag.Errorf("the request has %d bytes, the limit is %d", len(raw), MaxRequest)
 	}
 	var r Request
 	if err := strictjson.Decode(bytes.TrimSpace(raw), &r); err != nil {
-		return nil, fmt.Errorf("the request is damaged: %w", err)
+		return nil, diag.Errorf("the request is damaged: %w", err)
 	}
 	if err := r.check(); err != nil {
 		return nil, err
@@ -89,14 +89,14 @@ func ParseRequest(raw []byte) (*Request, error) {
 
 func (r *Request) check() error {
 	if r.Schema != SchemaRequest {
-		return fmt.Errorf("schema is %q, this version reads %q", r.Schema, SchemaRequest)
+		return diag.Errorf("schema is %q, this version reads %q", r.Schema, SchemaRequest)
 	}
 	_, id, err := trust.ParsePublic([]byte(r.Public))
 	if err != nil {
-		return fmt.Errorf("public key: %w", err)
+		return diag.Errorf("public key: %w", err)
 	}
 	if id != r.Device {
-		return fmt.Errorf("the id %.12q is not that of the public key, %s", r.Device, id[:12])
+		return diag.Errorf("the id %.12q is not that of the public key, %s", r.Device, id[:12])
 	}
 	if err := CheckClass(r.Class); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (r *Request) check() error {
 		return err
 	}
 	if err := devicekey.VerifyRaw([]byte(r.Public), requestPurpose, m, r.Proof); err != nil {
-		return fmt.Errorf("proof: %w", err)
+		return diag.Errorf("proof: %w", err)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func CheckClass(s string) error { return checkText("class", s) }
 // CheckLabels tells whether the labels fit into a status report.
 func CheckLabels(ls map[string]string) error {
 	if len(ls) > evidence.MaxLabels {
-		return fmt.Errorf("%d labels, the limit is %d", len(ls), evidence.MaxLabels)
+		return diag.Errorf("%d labels, the limit is %d", len(ls), evidence.MaxLabels)
 	}
 	for k, v := range ls {
 		if err := checkText("label name", k); err != nil {

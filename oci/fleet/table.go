@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Table is a CSV file about devices: its first column is "device" (the id) or the name of a label by which devices are
@@ -26,7 +27,7 @@ const MaxTable = 256 << 20
 // errors. What could be meant in two ways is an error with its line.
 func ParseTable(raw []byte) (*Table, error) {
 	if len(raw) > MaxTable {
-		return nil, fmt.Errorf("%d bytes, the limit is %d", len(raw), MaxTable)
+		return nil, diag.Errorf("%d bytes, the limit is %d", len(raw), MaxTable)
 	}
 	raw = bytes.TrimPrefix(raw, []byte("\ufeff"))
 	if !utf8.Valid(raw) {
@@ -37,7 +38,7 @@ func ParseTable(raw []byte) (*Table, error) {
 			}
 			n++
 		}
-		return nil, fmt.Errorf("line %d: not UTF-8", n)
+		return nil, diag.Errorf("line %d: not UTF-8", n)
 	}
 	c := csv.NewReader(bytes.NewReader(raw))
 	head, err := c.Read()
@@ -50,10 +51,10 @@ func ParseTable(raw []byte) (*Table, error) {
 	head = slices.Clone(head)
 	for i, h := range head {
 		if err := checkText("column name", h); err != nil {
-			return nil, fmt.Errorf("line 1: %w", err)
+			return nil, diag.Errorf("line 1: %w", err)
 		}
 		if slices.Index(head, h) != i {
-			return nil, fmt.Errorf("line 1: column %q is there twice", h)
+			return nil, diag.Errorf("line 1: column %q is there twice", h)
 		}
 	}
 	t := &Table{Key: head[0], Rows: map[string]map[string]string{}, Line: map[string]int{}}
@@ -68,10 +69,10 @@ func ParseTable(raw []byte) (*Table, error) {
 		line, _ := c.FieldPos(0)
 		key := rec[0]
 		if err := checkText(head[0], key); err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
+			return nil, diag.Errorf("line %d: %w", line, err)
 		}
 		if was, twice := t.Line[key]; twice {
-			return nil, fmt.Errorf("line %d: %s %q is in line %d already", line, head[0], key, was)
+			return nil, diag.Errorf("line %d: %s %q is in line %d already", line, head[0], key, was)
 		}
 		row := map[string]string{}
 		for i, v := range rec[1:] {
@@ -87,7 +88,7 @@ func ParseTable(raw []byte) (*Table, error) {
 func bare(err error) error {
 	var p *csv.ParseError
 	if errors.As(err, &p) {
-		return fmt.Errorf("line %d: %w", p.Line, p.Err)
+		return diag.Errorf("line %d: %w", p.Line, p.Err)
 	}
 	return err
 }
@@ -107,7 +108,7 @@ func (t *Table) Only(columns ...string) error {
 	for key, row := range t.Rows {
 		for c := range row {
 			if !slices.Contains(columns, c) {
-				return fmt.Errorf("line %d: column %q is not one of %s", t.Line[key], c, strings.Join(columns, ", "))
+				return diag.Errorf("line %d: column %q is not one of %s", t.Line[key], c, strings.Join(columns, ", "))
 			}
 		}
 	}

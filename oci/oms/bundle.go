@@ -11,9 +11,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
@@ -64,24 +64,24 @@ type rawCertificate struct {
 // root digest. It checks no signature. What signers before v1.1.0 wrote is refused.
 func Parse(raw []byte) (*Bundle, error) {
 	if len(raw) > artifact.MaxBundle {
-		return nil, fmt.Errorf("bundle of %d bytes is larger than the limit of %d", len(raw), artifact.MaxBundle)
+		return nil, diag.Errorf("bundle of %d bytes is larger than the limit of %d", len(raw), artifact.MaxBundle)
 	}
 	var r rawBundle
 	if err := strictjson.Decode(raw, &r); err != nil {
 		if old(raw) {
 			return nil, errors.New("the bundle was made by a signer older than v1.1.0 of model-signing, whose form is not read: sign the files again")
 		}
-		return nil, fmt.Errorf("parse OMS bundle: %w", err)
+		return nil, diag.Errorf("parse OMS bundle: %w", err)
 	}
 	b := &Bundle{payload: r.Envelope.Payload}
 	m := r.Material
 	switch {
 	case r.MediaType != artifact.MediaTypeBundle:
-		return nil, fmt.Errorf("bundle has media type %q, not %q", r.MediaType, artifact.MediaTypeBundle)
+		return nil, diag.Errorf("bundle has media type %q, not %q", r.MediaType, artifact.MediaTypeBundle)
 	case r.Envelope.PayloadType != evidence.PayloadType:
-		return nil, fmt.Errorf("bundle has payload type %q, not %q", r.Envelope.PayloadType, evidence.PayloadType)
+		return nil, diag.Errorf("bundle has payload type %q, not %q", r.Envelope.PayloadType, evidence.PayloadType)
 	case len(r.Envelope.Signatures) != 1:
-		return nil, fmt.Errorf("bundle has %d signatures, %w", len(r.Envelope.Signatures), evidence.ErrSignatures)
+		return nil, diag.Errorf("bundle has %d signatures, %w", len(r.Envelope.Signatures), evidence.ErrSignatures)
 	case m.PublicKey != nil && m.Certificate == nil && m.Chain == nil:
 		b.Method, b.Hint = MethodKey, m.PublicKey.Hint
 	case m.Chain != nil && m.PublicKey == nil && m.Certificate == nil:
@@ -106,7 +106,7 @@ func Parse(raw []byte) (*Bundle, error) {
 		return nil, err
 	}
 	if b.Predicate, err = Check(b.Statement); err != nil {
-		return nil, fmt.Errorf("OMS: %w", err)
+		return nil, diag.Errorf("OMS: %w", err)
 	}
 	return b, nil
 }
@@ -160,10 +160,10 @@ func ParsePublic(raw []byte) (*ecdsa.PublicKey, error) {
 func allowed(k crypto.PublicKey) (*ecdsa.PublicKey, error) {
 	ec, ok := k.(*ecdsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("a key of type %T; OMS has ECDSA only", k)
+		return nil, diag.Errorf("a key of type %T; OMS has ECDSA only", k)
 	}
 	if c := ec.Curve; c != elliptic.P256() && c != elliptic.P384() && c != elliptic.P521() {
-		return nil, fmt.Errorf("curve %s; OMS has P-256, P-384 and P-521", c.Params().Name)
+		return nil, diag.Errorf("curve %s; OMS has P-256, P-384 and P-521", c.Params().Name)
 	}
 	return ec, nil
 }
@@ -171,7 +171,7 @@ func allowed(k crypto.PublicKey) (*ecdsa.PublicKey, error) {
 // VerifyKey verifies a bundle of MethodKey with the key that its reader trusts.
 func (b *Bundle) VerifyKey(pub crypto.PublicKey) error {
 	if b.Method != MethodKey {
-		return fmt.Errorf("the bundle was signed with method %s, not with a key", b.Method)
+		return diag.Errorf("the bundle was signed with method %s, not with a key", b.Method)
 	}
 	ec, err := allowed(pub)
 	if err != nil {
@@ -182,7 +182,7 @@ func (b *Bundle) VerifyKey(pub crypto.PublicKey) error {
 		return err
 	}
 	if b.Hint != hint {
-		return fmt.Errorf("the bundle names another key (%.12s, this is %.12s)", b.Hint, hint)
+		return diag.Errorf("the bundle names another key (%.12s, this is %.12s)", b.Hint, hint)
 	}
 	return b.signedBy(ec)
 }
@@ -191,13 +191,13 @@ func (b *Bundle) VerifyKey(pub crypto.PublicKey) error {
 // judged at the time that the signer's begins, as OMS's own verifier does: no time of signing is known.
 func (b *Bundle) VerifyChain(roots []*x509.Certificate) error {
 	if b.Method != MethodCertificate {
-		return fmt.Errorf("the bundle was signed with method %s, not with a certificate", b.Method)
+		return diag.Errorf("the bundle was signed with method %s, not with a certificate", b.Method)
 	}
 	var certs []*x509.Certificate
 	for _, der := range b.Chain {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return fmt.Errorf("certificate: %w", err)
+			return diag.Errorf("certificate: %w", err)
 		}
 		certs = append(certs, c)
 	}

@@ -9,13 +9,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
@@ -58,10 +58,10 @@ func New(name string, layers []artifact.Layer) (*evidence.Statement, error) {
 	p := Predicate{Serialization: Serialization{Method: MethodFiles, HashType: SHA256, IgnorePaths: ignored()}, Resources: []Resource{}}
 	for _, l := range layers {
 		if !strings.HasSuffix(l.Descriptor().MediaType, ".raw") {
-			return nil, fmt.Errorf("%s: a layer of type %s is not the file itself", l.Path, l.Descriptor().MediaType)
+			return nil, diag.Errorf("%s: a layer of type %s is not the file itself", l.Path, l.Descriptor().MediaType)
 		}
 		if p.ignores(l.Path) {
-			return nil, fmt.Errorf("%s: OMS leaves files of git out, so it cannot sign one", l.Path)
+			return nil, diag.Errorf("%s: OMS leaves files of git out, so it cannot sign one", l.Path)
 		}
 		p.Resources = append(p.Resources, Resource{Name: l.Path, Digest: l.Digest.Hex(), Algorithm: SHA256})
 	}
@@ -83,7 +83,7 @@ func (p *Predicate) Root() (artifact.Digest, error) {
 	for _, r := range p.Resources {
 		d, err := hex.DecodeString(r.Digest)
 		if err != nil {
-			return "", fmt.Errorf("resource %q: %w", r.Name, err)
+			return "", diag.Errorf("resource %q: %w", r.Name, err)
 		}
 		h.Write(d)
 	}
@@ -93,7 +93,7 @@ func (p *Predicate) Root() (artifact.Digest, error) {
 // Check reads the predicate of a statement and checks that the subject is its root digest. It checks no signature.
 func Check(s *evidence.Statement) (*Predicate, error) {
 	if s.PredicateType != evidence.TypeOMS {
-		return nil, fmt.Errorf("predicate type %q, not %q", s.PredicateType, evidence.TypeOMS)
+		return nil, diag.Errorf("predicate type %q, not %q", s.PredicateType, evidence.TypeOMS)
 	}
 	p, err := parsePredicate(s.Predicate)
 	if err != nil {
@@ -104,7 +104,7 @@ func Check(s *evidence.Statement) (*Predicate, error) {
 		return nil, err
 	}
 	if s.SubjectDigest() != root {
-		return nil, fmt.Errorf("the files listed hash to %s, the subject is %s", root, s.SubjectDigest())
+		return nil, diag.Errorf("the files listed hash to %s, the subject is %s", root, s.SubjectDigest())
 	}
 	return p, nil
 }
@@ -120,7 +120,7 @@ func parsePredicate(raw []byte) (*Predicate, error) {
 	p := &Predicate{Serialization: outer.Serialization, Resources: make([]Resource, len(outer.Resources))}
 	for i, r := range outer.Resources { // a resource may say more than is read
 		if err := strictjson.DecodeOpen(r, &p.Resources[i]); err != nil {
-			return nil, fmt.Errorf("resources[%d]: %w", i, err)
+			return nil, diag.Errorf("resources[%d]: %w", i, err)
 		}
 	}
 	return p, p.check()
@@ -131,9 +131,9 @@ func parsePredicate(raw []byte) (*Predicate, error) {
 func (p *Predicate) check() error {
 	switch s := p.Serialization; {
 	case s.Method != MethodFiles:
-		return fmt.Errorf("serialization method %q is not read here, only %q", s.Method, MethodFiles)
+		return diag.Errorf("serialization method %q is not read here, only %q", s.Method, MethodFiles)
 	case s.HashType != SHA256:
-		return fmt.Errorf("hash_type %q is not read here, only %q", s.HashType, SHA256)
+		return diag.Errorf("hash_type %q is not read here, only %q", s.HashType, SHA256)
 	case s.ShardSize != 0:
 		return errors.New("shard_size in a list of files")
 	case s.AllowSymlinks:
@@ -143,7 +143,7 @@ func (p *Predicate) check() error {
 	}
 	for _, i := range p.Serialization.IgnorePaths {
 		if err := checkName(strings.TrimSuffix(i, "/")); err != nil {
-			return fmt.Errorf("ignore_paths: %w", err)
+			return diag.Errorf("ignore_paths: %w", err)
 		}
 	}
 	seen := map[string]bool{}
@@ -152,13 +152,13 @@ func (p *Predicate) check() error {
 			return err
 		}
 		if r.Algorithm != SHA256 {
-			return fmt.Errorf("resource %q has algorithm %q, not %q", r.Name, r.Algorithm, SHA256)
+			return diag.Errorf("resource %q has algorithm %q, not %q", r.Name, r.Algorithm, SHA256)
 		}
 		if _, err := artifact.ParseDigest("sha256:" + r.Digest); err != nil {
-			return fmt.Errorf("resource %q: %w", r.Name, err)
+			return diag.Errorf("resource %q: %w", r.Name, err)
 		}
 		if seen[r.Name] {
-			return fmt.Errorf("resource %q stands there twice", r.Name)
+			return diag.Errorf("resource %q stands there twice", r.Name)
 		}
 		seen[r.Name] = true
 	}
@@ -167,7 +167,7 @@ func (p *Predicate) check() error {
 
 // checkName accepts relative paths with slashes that mean the same place on every system.
 func checkName(name string) error {
-	bad := func(why string) error { return fmt.Errorf("path %q %s", name, why) }
+	bad := func(why string) error { return diag.Errorf("path %q %s", name, why) }
 	switch {
 	case name == "":
 		return errors.New("an empty path")
@@ -204,14 +204,14 @@ func (p *Predicate) Matches(layers []artifact.Layer) error {
 	for _, r := range p.Resources {
 		switch d, ok := want[r.Name]; {
 		case !ok:
-			return fmt.Errorf("it lists %s, which the artifact does not have", r.Name)
+			return diag.Errorf("it lists %s, which the artifact does not have", r.Name)
 		case d != r.Digest:
-			return fmt.Errorf("it lists %s as %s, the artifact has %s", r.Name, r.Digest, d)
+			return diag.Errorf("it lists %s as %s, the artifact has %s", r.Name, r.Digest, d)
 		}
 		delete(want, r.Name)
 	}
 	for name := range want {
-		return fmt.Errorf("it does not list %s", name)
+		return diag.Errorf("it does not list %s", name)
 	}
 	return nil
 }

@@ -4,11 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -132,14 +132,14 @@ func matchSubject(pattern, s string) bool {
 // check is the part of Document.Validate about one identity.
 func (i Identity) check() error {
 	if !slices.Contains(IdentityRoles(), i.Role) {
-		return fmt.Errorf("role %q is not one that an identity may have", i.Role)
+		return diag.Errorf("role %q is not one that an identity may have", i.Role)
 	}
 	if i.Name == "" {
 		return errors.New("name is empty")
 	}
 	u, err := url.Parse(i.Issuer)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || strings.ContainsAny(i.Issuer, "* \n") {
-		return fmt.Errorf("issuer %q is not the URL of an OIDC issuer, which is compared exactly", i.Issuer)
+		return diag.Errorf("issuer %q is not the URL of an OIDC issuer, which is compared exactly", i.Issuer)
 	}
 	s, pattern := i.Subject, false
 	switch {
@@ -155,10 +155,10 @@ func (i Identity) check() error {
 		return errors.New("the subject is too long or holds control characters")
 	}
 	if id := IdentityID(i.Issuer, s, pattern); id != i.ID {
-		return fmt.Errorf("id %q is not that of issuer and subject, %s", i.ID, id)
+		return diag.Errorf("id %q is not that of issuer and subject, %s", i.ID, id)
 	}
 	if i.Role != RoleApprover && len(i.ApproverRoles) != 0 {
-		return fmt.Errorf("approverRoles on an identity of role %s", i.Role)
+		return diag.Errorf("approverRoles on an identity of role %s", i.Role)
 	}
 	return checkScope(i.Scope)
 }
@@ -166,7 +166,7 @@ func (i Identity) check() error {
 // checkPattern refuses patterns that could cover somebody else's names: the host of a URL, the domain of an address, and
 // at least one path element after the host stand in them literally.
 func checkPattern(p string) error {
-	fail := func(why string) error { return fmt.Errorf("subject pattern %q %s", p, why) }
+	fail := func(why string) error { return diag.Errorf("subject pattern %q %s", p, why) }
 	switch {
 	case !strings.Contains(p, "*"):
 		return fail("has no *: it is a subject")
@@ -199,19 +199,19 @@ func checkPattern(p string) error {
 
 func (k Keyless) check() error {
 	if _, err := artifact.ParseDigest(string(k.TrustedRoot)); err != nil {
-		return fmt.Errorf("trustedRoot: %w", err)
+		return diag.Errorf("trustedRoot: %w", err)
 	}
 	if j := k.TrustedRootJSON; j != "" {
 		if len(j) > MaxTrustedRoot {
-			return fmt.Errorf("trusted root of %d bytes is larger than the limit of %d", len(j), MaxTrustedRoot)
+			return diag.Errorf("trusted root of %d bytes is larger than the limit of %d", len(j), MaxTrustedRoot)
 		}
 		if got := artifact.DigestOf([]byte(j)); got != k.TrustedRoot {
-			return fmt.Errorf("trustedRootJSON has digest %s, not %s", got, k.TrustedRoot)
+			return diag.Errorf("trustedRootJSON has digest %s, not %s", got, k.TrustedRoot)
 		}
 	}
 	for _, n := range []int{k.Logs, k.SCTs, k.Timestamps} {
 		if n < 0 || n > 8 {
-			return fmt.Errorf("%d is no number of logs or authorities", n)
+			return diag.Errorf("%d is no number of logs or authorities", n)
 		}
 	}
 	if k.Timestamps == 0 && k.Logs == 0 {

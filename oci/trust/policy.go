@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 )
@@ -77,7 +78,7 @@ func ParseAge(s string) (time.Duration, error) {
 	unit := map[byte]time.Duration{'d': 24 * time.Hour, 'h': time.Hour, 'm': time.Minute}[s[len(s)-1]]
 	n, err := strconv.ParseUint(s[:len(s)-1], 10, 32)
 	if unit == 0 || err != nil || n == 0 || s[0] == '+' || s[0] == '0' || n > uint64(maxAge/unit) {
-		return 0, fmt.Errorf("age %q is not a number of days, hours or minutes such as 90d, 12h, 30m", s)
+		return 0, diag.Errorf("age %q is not a number of days, hours or minutes such as 90d, 12h, 30m", s)
 	}
 	return time.Duration(n) * unit, nil
 }
@@ -94,26 +95,26 @@ func governed(predicateType string) bool {
 
 func (d *Document) validateRules() error {
 	if len(d.Rules) > MaxRules {
-		return fmt.Errorf("%d rules are more than %d", len(d.Rules), MaxRules)
+		return diag.Errorf("%d rules are more than %d", len(d.Rules), MaxRules)
 	}
 	seen := map[string]bool{}
 	for i, r := range d.Rules {
 		at := fmt.Sprintf("rules[%d]", i)
 		if seen[r.PredicateType] {
-			return fmt.Errorf("%s: a second rule for %s", at, r.PredicateType)
+			return diag.Errorf("%s: a second rule for %s", at, r.PredicateType)
 		}
 		seen[r.PredicateType] = true
 		if err := d.validateRule(r); err != nil {
-			return fmt.Errorf("%s (%s): %w", at, evidence.NameOf(r.PredicateType), err)
+			return diag.Errorf("%s (%s): %w", at, evidence.NameOf(r.PredicateType), err)
 		}
 	}
 	if p := d.Environments; p != nil {
 		if p.Version < 1 {
-			return fmt.Errorf("environments: version %d is below 1", p.Version)
+			return diag.Errorf("environments: version %d is below 1", p.Version)
 		}
 		if p.Digest != "" {
 			if _, err := artifact.ParseDigest(string(p.Digest)); err != nil {
-				return fmt.Errorf("environments: %w", err)
+				return diag.Errorf("environments: %w", err)
 			}
 		}
 	}
@@ -124,13 +125,13 @@ func (d *Document) validateRule(r Rule) error {
 	known := RolesFor(r.PredicateType)
 	switch {
 	case known != nil && len(r.Roles) != 0:
-		return fmt.Errorf("roles are fixed for this type: %v", known)
+		return diag.Errorf("roles are fixed for this type: %v", known)
 	case known == nil && len(r.Roles) == 0:
 		return errors.New("roles are missing: a custom type needs one of publisher, evaluator, approver")
 	case !governed(r.PredicateType):
 		return errors.New("this type takes no rule")
 	case r.Require < 0 || r.Require > MaxRequire:
-		return fmt.Errorf("require %d is not between 0 and %d", r.Require, MaxRequire)
+		return diag.Errorf("require %d is not between 0 and %d", r.Require, MaxRequire)
 	case r.Require > 1 && r.PredicateType == evidence.TypeVSA:
 		return errors.New("require is above 1: a channel record carries one verdict")
 	}
@@ -142,22 +143,22 @@ func (d *Document) validateRule(r Rule) error {
 	}
 	for i, role := range r.Roles {
 		if !slices.Contains(CustomRoles(), role) || slices.Contains(r.Roles[:i], role) {
-			return fmt.Errorf("roles: %q is not one of %v, or given twice", role, CustomRoles())
+			return diag.Errorf("roles: %q is not one of %v, or given twice", role, CustomRoles())
 		}
 	}
 	if _, err := ParseAge(r.MaxAge); err != nil {
-		return fmt.Errorf("maxAge: %w", err)
+		return diag.Errorf("maxAge: %w", err)
 	}
 	for i, id := range r.Signers {
 		if err := d.validateSigner(id, known); err != nil {
-			return fmt.Errorf("signers[%d]: %w", i, err)
+			return diag.Errorf("signers[%d]: %w", i, err)
 		}
 		if slices.Contains(r.Signers[:i], id) {
-			return fmt.Errorf("signers[%d]: %q is given twice", i, short(id))
+			return diag.Errorf("signers[%d]: %q is given twice", i, short(id))
 		}
 	}
 	if n := len(r.Signers); n > 0 && r.Require > n {
-		return fmt.Errorf("require %d of %d signers", r.Require, n)
+		return diag.Errorf("require %d of %d signers", r.Require, n)
 	}
 	return nil
 }
@@ -166,9 +167,9 @@ func (d *Document) validateSigner(id string, roles []Role) error {
 	k, ok := d.Signer(id)
 	switch {
 	case !ok:
-		return fmt.Errorf("%q is neither a key nor an identity of the document", short(id))
+		return diag.Errorf("%q is neither a key nor an identity of the document", short(id))
 	case !slices.Contains(roles, k.Role):
-		return fmt.Errorf("key %s (%s) is %s key, which may not sign this type", short(id), k.Name, k.Role.Article())
+		return diag.Errorf("key %s (%s) is %s key, which may not sign this type", short(id), k.Name, k.Role.Article())
 	}
 	return nil
 }
@@ -179,7 +180,7 @@ func validName(s string) error {
 		return errors.New("is empty")
 	}
 	if len(s) > 200 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("%.40q is longer than 200 bytes or holds an unprintable character", s)
+		return diag.Errorf("%.40q is longer than 200 bytes or holds an unprintable character", s)
 	}
 	return nil
 }
@@ -192,13 +193,13 @@ func (d *Document) Ready(predicateType string, a Ask) error {
 	}
 	k, _ := d.Signer(a.KeyID)
 	if k.Until != nil && !a.At.Before(*k.Until) {
-		return fmt.Errorf("%w: key %s (%s), since %s", ErrRetired, short(k.ID), k.Name, k.Until.Format(time.RFC3339))
+		return diag.Errorf("%w: key %s (%s), since %s", ErrRetired, short(k.ID), k.Name, k.Until.Format(time.RFC3339))
 	}
 	if !slices.Contains(d.RolesFor(predicateType), k.Role) {
-		return fmt.Errorf("%w: version %d lets no %s key sign %s", ErrRole, d.Version, k.Role, evidence.NameOf(predicateType))
+		return diag.Errorf("%w: version %d lets no %s key sign %s", ErrRole, d.Version, k.Role, evidence.NameOf(predicateType))
 	}
 	if r, ok := d.Rule(predicateType); ok && len(r.Signers) > 0 && !slices.Contains(r.Signers, k.ID) {
-		return fmt.Errorf("%w: the rule for %s of version %d names %d signers, key %s (%s) is none of them", ErrSigner,
+		return diag.Errorf("%w: the rule for %s of version %d names %d signers, key %s (%s) is none of them", ErrSigner,
 			evidence.NameOf(predicateType), d.Version, len(r.Signers), short(k.ID), k.Name)
 	}
 	return nil

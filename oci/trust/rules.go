@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/strictjson"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
@@ -89,11 +90,11 @@ func Dimensions(predicateType string) (model, env, channel bool) {
 // Parse reads a document from JSON strictly and validates it. It does not look at the clock.
 func Parse(raw []byte) (*Document, error) {
 	if len(raw) > MaxDocument {
-		return nil, fmt.Errorf("trust document of %d bytes is larger than the limit of %d", len(raw), MaxDocument)
+		return nil, diag.Errorf("trust document of %d bytes is larger than the limit of %d", len(raw), MaxDocument)
 	}
 	var d Document
 	if err := strictjson.Decode(raw, &d); err != nil {
-		return nil, fmt.Errorf("parse trust document: %w", err)
+		return nil, diag.Errorf("parse trust document: %w", err)
 	}
 	if err := d.Validate(); err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (d *Document) Digest() (artifact.Digest, error) {
 // Validate checks every rule that needs neither a clock nor another version.
 func (d *Document) Validate() error {
 	fail := func(format string, args ...any) error {
-		return fmt.Errorf("trust document: "+format, args...)
+		return diag.Errorf("trust document: "+format, args...)
 	}
 	switch {
 	case d.Schema != Schema:
@@ -230,7 +231,7 @@ func (d *Document) Validate() error {
 func checkScope(s Scope) error {
 	for _, p := range slices.Concat(s.Models, s.Envs, s.Channels) {
 		if _, err := path.Match(p, ""); err != nil || p == "" {
-			return fmt.Errorf("scope pattern %q is malformed", p)
+			return diag.Errorf("scope pattern %q is malformed", p)
 		}
 	}
 	return nil
@@ -279,13 +280,13 @@ func (d *Document) Allows(a Ask) error {
 	k, ok := d.Signer(a.KeyID)
 	switch {
 	case a.At.IsZero() || d.Expired(a.At):
-		return fmt.Errorf("%w: version %d was valid until %s", ErrExpired, d.Version, d.Expires.Format(time.RFC3339))
+		return diag.Errorf("%w: version %d was valid until %s", ErrExpired, d.Version, d.Expires.Format(time.RFC3339))
 	case !ok:
-		return fmt.Errorf("%w: key %s, version %d", ErrUnknownKey, short(a.KeyID), d.Version)
+		return diag.Errorf("%w: key %s, version %d", ErrUnknownKey, short(a.KeyID), d.Version)
 	case d.IsRevoked(a.KeyID):
-		return fmt.Errorf("%w: key %s (%s), version %d", ErrRevoked, short(a.KeyID), k.Name, d.Version)
+		return diag.Errorf("%w: key %s (%s), version %d", ErrRevoked, short(a.KeyID), k.Name, d.Version)
 	case k.Role != a.Role:
-		return fmt.Errorf("%w: key %s (%s) is %s key, not %s key", ErrRole, short(a.KeyID), k.Name, k.Role.Article(), a.Role.Article())
+		return diag.Errorf("%w: key %s (%s) is %s key, not %s key", ErrRole, short(a.KeyID), k.Name, k.Role.Article(), a.Role.Article())
 	}
 	return k.InScope(a.Model, a.Env, a.Channel)
 }
@@ -299,7 +300,7 @@ func (k Key) InScope(model, env, channel string) error {
 		{"model", model, k.Scope.Models}, {"environment", env, k.Scope.Envs}, {"channel", channel, k.Scope.Channels},
 	} {
 		if dim.value != "" && !match(dim.patterns, dim.value) {
-			return fmt.Errorf("%w: key %s (%s) covers %s %s, not %q", ErrScope, short(k.ID), k.Name, dim.name, list(dim.patterns), dim.value)
+			return diag.Errorf("%w: key %s (%s) covers %s %s, not %q", ErrScope, short(k.ID), k.Name, dim.name, list(dim.patterns), dim.value)
 		}
 	}
 	return nil
@@ -332,7 +333,7 @@ func ParsePublic(pemBytes []byte) (crypto.PublicKey, string, error) {
 	}
 	key, err := x509.ParsePKIXPublicKey(b.Bytes)
 	if err != nil {
-		return nil, "", fmt.Errorf("parse public key: %w", err)
+		return nil, "", diag.Errorf("parse public key: %w", err)
 	}
 	id, err := KeyID(key)
 	if err != nil {
@@ -347,15 +348,15 @@ func KeyID(pub crypto.PublicKey) (string, error) {
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() {
-			return "", fmt.Errorf("ECDSA key on curve %s; only P-256 is accepted", k.Curve.Params().Name)
+			return "", diag.Errorf("ECDSA key on curve %s; only P-256 is accepted", k.Curve.Params().Name)
 		}
 	case ed25519.PublicKey:
 	default:
-		return "", fmt.Errorf("key of type %T; only ECDSA P-256 and Ed25519 are accepted", pub)
+		return "", diag.Errorf("key of type %T; only ECDSA P-256 and Ed25519 are accepted", pub)
 	}
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
-		return "", fmt.Errorf("encode public key: %w", err)
+		return "", diag.Errorf("encode public key: %w", err)
 	}
 	h := sha256.Sum256(der)
 	return hex.EncodeToString(h[:]), nil
@@ -368,7 +369,7 @@ func EncodePublic(pub crypto.PublicKey) ([]byte, error) {
 	}
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
-		return nil, fmt.Errorf("encode public key: %w", err)
+		return nil, diag.Errorf("encode public key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
@@ -406,7 +407,7 @@ func roleNames() string {
 // id that was revoked comes back. Signatures are the verifier's.
 func (d *Document) Follows(current *Document) error {
 	fail := func(format string, args ...any) error {
-		return fmt.Errorf("trust document version %d: "+format, append([]any{d.Version}, args...)...)
+		return diag.Errorf("trust document version %d: "+format, append([]any{d.Version}, args...)...)
 	}
 	switch {
 	case d.Version != current.Version+1:
