@@ -14,6 +14,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -165,7 +166,11 @@ func CodeOf(err error) diag.Code {
 	case agent.IsRefused(err):
 		return diag.Verification
 	}
-	return diag.CodeOf(err)
+	code := diag.CodeOf(err)
+	if call := (*url.Error)(nil); code == diag.Failure && errors.As(err, &call) {
+		return diag.Registry // a mirror is reached, or not, as a registry is
+	}
+	return code
 }
 
 func HintsOf(err error) []string {

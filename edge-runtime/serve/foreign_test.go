@@ -46,3 +46,19 @@ func TestUnknownGRPCCall(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A client that is sent away because the server drains is told to come back on another connection: this one is about to be closed.
+func TestDrainEndsConnections(t *testing.T) {
+	s, h := start(t, Config{}, echo(port("n", "i64", 1)))
+	if err := s.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.Post(h.URL+"/v2/models/m/infer", "application/json", strings.NewReader(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusServiceUnavailable || !res.Close || res.Header.Get("Retry-After") == "" {
+		t.Errorf("%d, close %v, %v", res.StatusCode, res.Close, res.Header)
+	}
+}

@@ -73,6 +73,9 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, arrived time
 	he := &httpError{status: http.StatusInternalServerError, err: err}
 	errors.As(err, &he)
 	s.logFailure(r, arrived, he)
+	if he.status == http.StatusServiceUnavailable && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // the next request is for whoever comes after this process
+	}
 	if he.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((he.retry+time.Second-1)/time.Second)))
 	}
