@@ -173,7 +173,9 @@ func TestIdlePoll(t *testing.T) {
 		}
 		each := (c.bytes.Load() - before) / polls
 		t.Logf("%s: %d bytes a poll, both directions, headers included; %d new connections, %d requests in %d polls", name, each, c.conns.Load()-conns, asked.Load()-requests, polls)
-		if each > 1024 || c.conns.Load() != conns || asked.Load()-requests != polls {
+		// On a busy machine net/http now and then gives up a connection whose writer is not heard of within 50 ms
+		// (maxWriteWaitBeforeConnReuse); a client that keeps none dials for every poll.
+		if each > 1024 || c.conns.Load()-conns > polls/5 || asked.Load()-requests != polls {
 			t.Errorf("%s: %d bytes a poll, %d new connections", name, each, c.conns.Load()-conns)
 		}
 	}
