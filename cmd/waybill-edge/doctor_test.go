@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -254,6 +255,18 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 			c.Channels[0].Registry, c.Channels[0].Repo = "", ""
 			c.Channels[0].Carriers = []config.Carrier{{Folder: filepath.Join(home, "stick")}}
 		}), nil, "carrier prod", doctor.Skipped, "not there now"},
+		{"a maintenance window", configure(func(c *config.Config) { c.Windows, c.Timezone = []string{"Mon-Sun 00:00-24:00"}, "UTC" }), nil, "windows prod", doctor.Good, "open now"},
+		{"window of the channel that is closed now", configure(func(c *config.Config) { c.Channels[0].Windows, c.Channels[0].Timezone = closedNow(), "UTC" }), nil, "windows prod", doctor.Good, "the next opens in"},
+		{"window while the clock is behind", configure(func(c *config.Config) { c.Windows = []string{"02:00-05:00"} }), func(x *doctor.Doctor) { x.Now = x.Now.Add(-50 * time.Hour) }, "windows prod", doctor.Doubt, "behind the last signed time"},
+		{"window that cannot be read", configure(func(c *config.Config) { c.Windows = []string{"Moon 02:00-05:00"} }), nil, "config", doctor.Bad, "is no day"},
+		{"time zone that is not there", configure(func(c *config.Config) {
+			c.Windows, c.Timezone = []string{"02:00-05:00"}, "Nowhere/At_All"
+		}), nil, "config", doctor.Bad, "does not know it"},
+		{"bandwidth that is no number", edit(d.cfg, func(b []byte) []byte { return bytes.Replace(b, []byte("{"), []byte(`{"bandwidth":"fast",`), 1) }), nil, "config", doctor.Bad, "is not a number of bytes"},
+		{"bandwidth", configure(func(c *config.Config) { c.Bandwidth = 512_000 }), nil, "bandwidth prod", doctor.Good, "512 kB/s"},
+		{"an update that takes weeks", configure(func(c *config.Config) {
+			c.Channels[0].Bandwidth, c.Windows = 1000, []string{"Mon 02:00-02:01"}
+		}), nil, "bandwidth prod", doctor.Doubt, "takes"},
 		{"port in use", configure(func(c *config.Config) { c.Listen = busy.Addr().String() }), nil, "port", doctor.Bad, "in use"},
 		{"client certificate expired", configure(func(c *config.Config) { c.Channels[0].ClientCert = old }), func(x *doctor.Doctor) { x.Offline = true }, "certificate", doctor.Bad, "expired"},
 		{"authority about to end", configure(func(c *config.Config) { c.Channels[0].CAFile = ending }), func(x *doctor.Doctor) { x.Offline = true }, "certificate", doctor.Doubt, "ends on"},
@@ -367,4 +380,10 @@ func otherKey(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return raw
+}
+
+// closedNow is a window of an hour that begins in twelve hours.
+func closedNow() []string {
+	h := (time.Now().UTC().Hour() + 12) % 24
+	return []string{fmt.Sprintf("%02d:00-%02d:00", h, h+1)}
 }

@@ -111,6 +111,7 @@ func (d *Doctor) checkChannels(ctx context.Context) {
 			}
 		}
 		d.checkCarrier(ctx, c)
+		d.checkCarry(c)
 	}
 }
 
@@ -169,6 +170,9 @@ func (d *Doctor) checkFiles(ctx context.Context, name string, st *state.Channel,
 			continue
 		}
 		n, total = n+1, total+size
+		if present(st, s) {
+			d.sizes[name] = size
+		}
 	}
 	if st.Current == nil {
 		d.add("files "+name, Doubt, "", "nothing was activated yet")

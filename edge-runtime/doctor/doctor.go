@@ -73,6 +73,7 @@ type Doctor struct {
 	status  *agent.Status // of a running agent
 	pid     int           // of the agent; that of this process when it is down
 	results []Finding
+	sizes   map[string]int64 // of what runs, by channel
 }
 
 // New looks at the device whose configuration is in file, on this machine.
@@ -108,7 +109,7 @@ func (d *Doctor) check(ctx context.Context) {
 
 // Diagnose runs every check that can run.
 func (d *Doctor) Diagnose(ctx context.Context) (*Diagnosis, error) {
-	d.results = nil
+	d.results, d.sizes = nil, map[string]int64{}
 	d.check(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, diag.Wrap(diag.Interrupted, err, "doctor")
