@@ -20,10 +20,13 @@ import (
 
 func saveCommand() Command {
 	return Command{
-		Name: "save", Group: Ship, Summary: "write artifacts with their evidence into one file",
+		Name: "save", Group: Ship, Summary: "write artifacts with their evidence into one file or a folder",
 		Args: "REF...", Min: 1, Max: -1,
 		Long: `For places without a network. The file is a tar of an OCI image layout, which other tools read too. The same
 artifacts give the same bytes. Use --out - to write to stdout. What is attached to an artifact always travels along.
+
+With --folder it becomes an OCI image layout in a folder, for a stick or behind any web server of files (a mirror that
+devices follow). What the folder holds already stays, also other models; names are set last, all at once.
 
 With --with-evidence the file also holds what judging needs: the signed trust document (with its revoked keys and denied
 digests), its earlier versions and its trusted root, the signed environments, every policy that they pin, and with
@@ -32,9 +35,11 @@ digests), its earlier versions and its trusted root, the signed environments, ev
 			"waybill save churn:1.0 --out churn.tar",
 			"waybill save reg.example/ml/churn:1.0 reg.example/ml/ppe:3.1 --out stick.tar",
 			"waybill save reg.example/ml/churn:2.0 --with-evidence --channel prod --previous 2 --out site.tar",
+			"waybill save reg.example/ml/churn:2.0 --with-evidence --channel prod --folder /srv/mirror",
 		},
 		Flags: placeFlags(
-			&ucli.StringFlag{Name: "out", Required: true, Usage: "write `FILE` (- is stdout)"},
+			&ucli.StringFlag{Name: "out", Usage: "write `FILE` (- is stdout)"},
+			&ucli.StringFlag{Name: "folder", Usage: "write an OCI layout into `DIR`, or add to the one there, in place of a file"},
 			&ucli.BoolFlag{Name: "no-evidence", Usage: "leave attached evidence behind"},
 			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing file"},
 			dryRunFlag(),
@@ -81,6 +86,10 @@ func runSave(ctx context.Context, c *Call) error {
 	}
 	kit := c.Bool("with-evidence")
 	switch {
+	case (file == "") == (c.String("folder") == ""):
+		return diag.New(diag.Usage, "save: give either --out FILE or --folder DIR").Hint("waybill save %s --out FILE", c.Args[0])
+	case file == "" && c.Bool("force"):
+		return diag.New(diag.Usage, "save: --force is for files; a folder is added to")
 	case kit && c.Bool("no-evidence"):
 		return diag.New(diag.Usage, "save: --with-evidence and --no-evidence exclude each other")
 	case !kit && (c.IsSet("channel") || c.IsSet("previous")):
@@ -115,6 +124,9 @@ func runSave(ctx context.Context, c *Call) error {
 	bar := c.UI.Progress("save", plan.Archive.Bytes, c.Env.Now)
 	o.Progress = bar.Add
 	switch {
+	case file == "":
+		file = c.String("folder")
+		err = saveFolder(ctx, c.Abs(file), file, plan, o, c.Bool("dry-run"))
 	case c.Bool("dry-run"):
 		err = checkNew(c.Abs(file), file, c.Bool("force"))
 	case file == "-":
@@ -200,9 +212,84 @@ func checkNew(file, shown string, force bool) error {
 	return nil
 }
 
+// tarExtra is what an archive has besides its blobs: a header and padding for each, at most, and the index.
+func tarExtra(a registry.Archive) int64 { return int64(a.Blobs+8)*2048 + int64(len(a.Artifacts)+len(a.Referrers))*512 }
+
+// roomFor compares what is to be written with what is free below dir, or below what exists of it. A file system that does not
+// tell has room.
+func roomFor(dir, shown string, need int64) error {
+	for {
+		free, err := fsx.OS{}.FreeBytes(dir)
+		if err == nil && uint64(max(need, 0)) > free {
+			return diag.New(diag.Failure, "save %s: it needs %s, %s are free in %s, %s are missing", shown, ui.Bytes(need), ui.Bytes(int64(free)), dir, ui.Bytes(need-int64(free))).
+				Hint("df -h %s", dir)
+		}
+		up := filepath.Dir(dir)
+		if !errors.Is(err, os.ErrNotExist) || up == dir {
+			return nil
+		}
+		dir = up
+	}
+}
+
+// saveFolder adds to the layout in dir. One that was made for it is removed again when that fails.
+func saveFolder(ctx context.Context, dir, shown string, plan *registry.SavePlan, o registry.SaveOptions, dry bool) (err error) {
+	s, err := store.Open(ctx, dir, store.Options{})
+	fresh := diag.CodeOf(err) == diag.NotFound
+	if err != nil && !fresh {
+		return err
+	}
+	if fresh {
+		s = nil
+		if es, err := os.ReadDir(dir); err == nil && len(es) > 0 {
+			// A stick with other files on it: the layout goes into a folder of its own.
+			return diag.New(diag.Usage, "save: %s has other files in it and is no OCI layout", shown).Hint("waybill save ... --folder %s", filepath.Join(shown, "waybill"))
+		}
+	}
+	need, err := plan.Missing(s)
+	if err == nil {
+		err = roomFor(dir, shown, need+int64(len(plan.Archive.Artifacts)+len(plan.Archive.Referrers))*1024)
+	}
+	if err != nil || dry {
+		return err
+	}
+	if fresh {
+		_, serr := os.Stat(dir)
+		defer func() {
+			if err != nil {
+				clearFolder(dir, os.IsNotExist(serr))
+			}
+		}()
+		if s, err = store.Open(ctx, dir, store.Options{Create: true}); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	return plan.Into(ctx, s, o)
+}
+
+// clearFolder removes what was made in a folder that was empty, or the folder where it was not there.
+func clearFolder(dir string, whole bool) {
+	if whole {
+		_ = os.RemoveAll(dir)
+		return
+	}
+	es, _ := os.ReadDir(dir)
+	for _, e := range es {
+		_ = os.RemoveAll(filepath.Join(dir, e.Name()))
+	}
+}
+
 // saveFile writes the archive beside its place and renames it when it is complete.
 func saveFile(ctx context.Context, file, shown string, plan *registry.SavePlan, o registry.SaveOptions, force bool) error {
 	if err := checkNew(file, shown, force); err != nil {
+		return err
+	}
+	if err := roomFor(filepath.Dir(file), shown, plan.Archive.Bytes+tarExtra(plan.Archive)); err != nil {
 		return err
 	}
 	f, err := fsx.CreateTemp(fsx.OS{}, filepath.Dir(file), filepath.Base(file), 0o644)
