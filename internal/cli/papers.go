@@ -274,6 +274,11 @@ func (c *Call) channelItems(ctx context.Context, from registry.Place, name, base
 			break
 		}
 		prev, err := publish.Record(ctx, from, name, seq-1, doc, now)
+		if r := verify.ReasonOf(err); r == verify.PastGeneration || r == verify.Revoked {
+			// Its targets are nothing that a device would go back to by a record: keys were changed in between.
+			c.UI.Say("what channel %s had before seq %d stays behind: its records count no more (%s)", name, seq, r)
+			break
+		}
 		if err != nil {
 			return nil, fmt.Errorf("before seq %d of channel %s: %w", seq, name, err)
 		}
