@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,25 @@ func (m *Mirror) answer(resp *http.Response, path string) error {
 	return paced(fmt.Errorf("%s answers %d to GET %s", m.base.Host, resp.StatusCode, path), wait, resp.StatusCode == http.StatusTooManyRequests)
 }
 
+// page tells a web page that came in place of a file, as from a network that wants its user to log in first: what is wrong is
+// easier to find then. It closes the body on an error. Content that has the right size is left to its hash.
+func (m *Mirror) page(resp *http.Response, size int64) error {
+	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") || size > 0 && resp.ContentLength == size {
+		return nil
+	}
+	var b [512]byte
+	n, _ := io.ReadFull(resp.Body, b[:])
+	if strings.HasPrefix(http.DetectContentType(b[:n]), "text/html") {
+		_ = resp.Body.Close()
+		return fmt.Errorf("%s answers with a web page (text/html), as networks do that want a log-in first", m.base.Host)
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(b[:n]), resp.Body), resp.Body}
+	return nil
+}
+
 const indexFile = "index.json"
 
 // Heads implements Place: a conditional GET of the index (RFC 9110, 13.1), which costs a few hundred bytes while nothing
@@ -146,6 +166,9 @@ func (m *Mirror) heads(ctx context.Context, tag string) (ds []artifact.Digest, c
 		cached = true
 		_ = resp.Body.Close()
 	case resp.StatusCode == http.StatusOK:
+		if err := m.page(resp, -1); err != nil {
+			return nil, false, err
+		}
 		if x, err = m.read(resp); err != nil {
 			return nil, false, fmt.Errorf("%s: %w", m.base.Host, err)
 		}
@@ -211,6 +234,9 @@ func (m *Mirror) Open(ctx context.Context, d artifact.Descriptor, offset int64) 
 		m.forget() // the digest may have been altered on its way
 		return nil, m.answer(resp, path)
 	}
+	if err := m.page(resp, d.Size); err != nil {
+		return nil, err
+	}
 	first, err := m.checks.part(resp, offset, d.Size)
 	if err != nil {
 		_ = resp.Body.Close()
@@ -252,7 +278,7 @@ func (s *skipping) Read(p []byte) (int, error) {
 		n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.skip)])
 		s.skip -= int64(n)
 		if err != nil {
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) && s.skip > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, err
