@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,8 @@ var netFaults = []string{
 	"stall before the answer", "stall in the middle", "1 byte/s", "length too short", "length too long", "flipped bit", "endless",
 	"401", "403", "404", "429", "429, in 2 minutes", "429, in 10 years", "500", "503", "503, on a date",
 	"redirect loop", "redirect to another host", "redirect to http", "redirect to a file",
+	"429, on a date in 10 years", "503, in 10^20 seconds", "503, on a date long past", "closes the connection", "closes the connection, then cut",
+	"DNS slow", "DNS leads elsewhere", "certificate expired", "clock to and fro",
 	"DNS gone", "refused", "reset", "TLS error", "captive portal", "gzip bomb", "headers of 1 MB", "clock +50 y", "clock -50 y",
 }
 
@@ -64,7 +67,7 @@ func (n *netWorld) device(t *testing.T, fsys fsx.FS, p placing, o carrier.Option
 	clock := &fakeClock{now: n.Now}
 	b.tr = n.transport(func() time.Time { return clock.Now() })
 	jumped := false
-	b.inj = &injector{next: b.tr, host: p.host, jump: func(years int) {
+	b.inj = &injector{next: b.tr, proto: n.proto, host: p.host, jump: func(years int) {
 		clock.mu.Lock()
 		defer clock.mu.Unlock()
 		if jumped {
@@ -72,7 +75,12 @@ func (n *netWorld) device(t *testing.T, fsys fsx.FS, p placing, o carrier.Option
 		}
 		jumped = true
 		clock.now = n.Now.AddDate(years, 0, 0)
-	}}
+	}, sway: func(d time.Duration) {
+		clock.mu.Lock()
+		defer clock.mu.Unlock()
+		clock.now = n.Now.Add(d)
+	}, drop: b.tr.CloseIdleConnections}
+	b.tr.DialContext = b.inj.dial(n.wire)
 	var places []carrier.Named
 	for _, h := range p.places {
 		if h == regHost {
@@ -105,9 +113,9 @@ type matrix struct {
 	v1, v2 artifact.Digest
 }
 
-func newMatrix(t *testing.T) *matrix {
+func newMatrix(t *testing.T, proto string) *matrix {
 	t.Helper()
-	m := &matrix{netWorld: newNetWorld(t), t: t, base: newDeviceFS(t)}
+	m := &matrix{netWorld: newNetWorld(t, proto), t: t, base: newDeviceFS(t)}
 	publish := func(version string) artifact.Digest {
 		text := netModel(version)
 		target := m.model(text)
@@ -224,9 +232,27 @@ func (m *matrix) requests(p placing) (n int, bytes int64) {
 // its credentials to their host, and has the update within a few polls once the fault is gone.
 // WAYBILL_NETWORK_RUNS=all takes every combination; without it requests are taken in turns, each fault at several of them.
 func TestNetworkMatrix(t *testing.T) {
+	runMatrix(t, "http/1.1", 5, netFaults)
+}
+
+// The same over HTTP/2, where a connection carries all requests and a cut is one of a stream.
+func TestNetworkMatrixHTTP2(t *testing.T) {
+	var kinds []string // of the connection; what a server says is the same
+	for _, k := range netFaults {
+		for _, of := range []string{"cut", "stall", "1 byte", "length", "endless", "closes", "DNS", "certificate", "reset", "headers"} {
+			if strings.Contains(k, of) && !slices.Contains(kinds, k) {
+				kinds = append(kinds, k)
+			}
+		}
+	}
+	runMatrix(t, "h2", 9, kinds)
+}
+
+// runMatrix takes one in few places of faults that go on, and one in 3 times that of others.
+func runMatrix(t *testing.T, proto string, few int, kinds []string) {
 	all := os.Getenv("WAYBILL_NETWORK_RUNS") == "all"
 	synctest.Test(t, func(t *testing.T) {
-		m := newMatrix(t)
+		m := newMatrix(t, proto)
 		table := &strings.Builder{}
 		tw := tabwriter.NewWriter(table, 0, 4, 2, ' ', 0)
 		fmt.Fprintf(tw, "fault\truns\tpolls, most\tslowest poll\tviolations\n")
@@ -238,10 +264,10 @@ func TestNetworkMatrix(t *testing.T) {
 		runs, violations := 0, 0
 		for _, p := range placings {
 			n, _ := m.requests(p)
-			for ki, kind := range netFaults {
+			for ki, kind := range kinds {
 				for at := 1; at <= n; at++ {
 					for _, on := range []bool{true, false} {
-						if !all && (on && (at+ki)%5 != 0 || !on && (at+ki)%15 != 1) {
+						if !all && (on && (at+ki)%few != 0 || !on && (at+ki)%(3*few) != 1) {
 							continue
 						}
 						o := m.run(p, kind, at, on, carrier.Options{})
@@ -260,20 +286,23 @@ func TestNetworkMatrix(t *testing.T) {
 				}
 			}
 		}
-		for _, kind := range netFaults {
+		for _, kind := range kinds {
 			r := rows[kind]
+			if r == nil {
+				continue // none of its places was taken
+			}
 			fmt.Fprintf(tw, "%s\t%d\t%d\t%s\t%d\n", kind, r.runs, r.polls, r.took.Round(time.Second), r.bad)
 		}
 		_ = tw.Flush()
 		time.Sleep(25 * time.Hour) // until every stalled answer was given up (hang)
-		t.Logf("\n%snetwork: %d runs, %d violations", table, runs, violations)
+		t.Logf("\n%snetwork, %s: %d runs, %d violations", table, proto, runs, violations)
 	})
 }
 
 // Without the check of the rate one byte a second is waited for.
 func TestNetworkMutants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMatrix(t)
+		m := newMatrix(t, "http/1.1")
 		p := placings[1]
 		n, _ := m.requests(p)
 		slow := func(o carrier.Options) (worst time.Duration) {
@@ -298,6 +327,21 @@ func TestNetworkMutants(t *testing.T) {
 	})
 }
 
+// Were the stranger's certificate believed, its answers would be asked for with the registry's password: that is what checking it
+// keeps out when the name service leads elsewhere.
+func TestNetworkStrangerMutant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMatrix(t, "http/1.1")
+		if got := m.run(placings[0], "DNS leads elsewhere", 1, true, carrier.Options{}); got.problem != "" {
+			t.Error(got.problem)
+		}
+		m.roots.AddCert(m.other.Leaf)
+		if got := m.run(placings[0], "DNS leads elsewhere", 1, true, carrier.Options{}); !strings.Contains(got.problem, "a credential left its host") {
+			t.Errorf("with its certificate believed nothing shows: %+v", got)
+		}
+	})
+}
+
 // The loop itself: a server that says "come back in ten years" for an hour, and a clock that jumps, cost hours, not years, and
 // cause no storm.
 func TestNetworkLoop(t *testing.T) {
@@ -307,7 +351,7 @@ func TestNetworkLoop(t *testing.T) {
 	}{"429, in 10 years": {"429, in 10 years", 0}, "clock 50 years ahead": {"", 50}, "clock 50 years back": {"", -50}, "captive portal": {"captive portal", 0}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newMatrix(t)
+				m := newMatrix(t, "http/1.1")
 				b := m.device(t, m.fresh(), placings[0], carrier.Options{})
 				defer b.done()
 				b.inj.arm(c.kind, 1, c.kind != "")

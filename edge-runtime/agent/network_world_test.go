@@ -85,6 +85,8 @@ const (
 	netUser, netPassword = "device", "S3cret-of-the-registry"
 	regHost, mirrorHost  = "reg.example", "mirror.example"
 	evilHost             = "evil.example"
+	otherAddr            = "192.0.2.1:443" // where a wrong answer of the name service leads: a stranger with a certificate of its own
+	lateAddr             = "192.0.2.2:443" // a server whose certificate is past its time
 )
 
 // netWorld is a publisher's registry, which wants a password, a mirror of it, and a host that is up to no good.
@@ -93,18 +95,23 @@ type netWorld struct {
 	wire  *wire
 	roots *x509.CertPool
 	stop  []func()
-	dir   string // of the mirror
+	dir   string           // of the mirror
+	proto string           // that the servers speak: http/1.1 or h2
+	other *tls.Certificate // of the stranger
 
 	mu     sync.Mutex
 	leaked []string // what showed a credential elsewhere
 	sent   map[string]int64
 }
 
-func newNetWorld(t *testing.T) *netWorld {
+func newNetWorld(t *testing.T, proto string) *netWorld {
 	t.Helper()
-	n := &netWorld{world: newWorld(t), wire: &wire{hosts: map[string]*wireListener{}}, roots: x509.NewCertPool(), dir: t.TempDir(), sent: map[string]int64{}}
+	n := &netWorld{proto: proto, world: newWorld(t), wire: &wire{hosts: map[string]*wireListener{}}, roots: x509.NewCertPool(), dir: t.TempDir(), sent: map[string]int64{}}
 	t.Cleanup(n.close)
-	cert := n.certificate(t)
+	cert := n.certificate(t, n.Now.AddDate(1, 0, 0))
+	n.roots.AddCert(cert.Leaf)
+	late := n.certificate(t, n.Now.AddDate(0, 0, -1)) // believed, but for its time
+	n.roots.AddCert(late.Leaf)
 	reg, err := ociserver.New(t.TempDir(), ociserver.Options{Public: true})
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +130,9 @@ func newNetWorld(t *testing.T) *netWorld {
 	n.serve(cert, mirrorHost+":443", n.nosy(faulty(http.FileServer(http.Dir(n.dir)))))
 	n.serve(nil, mirrorHost+":80", http.HandlerFunc(n.stranger))
 	n.serve(cert, evilHost+":443", http.HandlerFunc(n.stranger))
+	n.other = n.certificate(t, n.Now.AddDate(1, 0, 0))
+	n.serve(n.other, otherAddr, http.HandlerFunc(n.stranger))
+	n.serve(late, lateAddr, http.HandlerFunc(n.stranger))
 	return n
 }
 
@@ -132,7 +142,7 @@ func (n *netWorld) close() {
 	}
 }
 
-func (n *netWorld) certificate(t *testing.T) *tls.Certificate {
+func (n *netWorld) certificate(t *testing.T, until time.Time) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -140,7 +150,7 @@ func (n *netWorld) certificate(t *testing.T) *tls.Certificate {
 	}
 	x := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: n.Now.AddDate(-1, 0, 0), NotAfter: n.Now.AddDate(1, 0, 0), DNSNames: []string{regHost, mirrorHost, evilHost},
+		NotBefore: n.Now.AddDate(-1, 0, 0), NotAfter: until, DNSNames: []string{regHost, mirrorHost, evilHost},
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, x, x, key.Public(), key)
@@ -151,19 +161,22 @@ func (n *netWorld) certificate(t *testing.T) *tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.roots.AddCert(leaf)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
 func (n *netWorld) serve(cert *tls.Certificate, addr string, h http.Handler) {
 	l := n.wire.listen(addr)
+	s := &http.Server{Handler: h, ErrorLog: discardLog()}
+	start := s.Serve
 	if cert != nil {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{"http/1.1"}})
+		s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{n.proto}}
+		if n.proto == "http/1.1" {
+			s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		}
+		start = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
 	}
-	s := &http.Server{Handler: h, ErrorLog: nil}
-	s.ErrorLog = discardLog()
 	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(l) }()
+	go func() { defer close(done); _ = start(l) }()
 	n.stop = append(n.stop, func() { _ = s.Close(); <-done })
 }
 
@@ -280,9 +293,12 @@ func (n *netWorld) upload(t *testing.T, extra ...[]byte) {
 
 // injector counts the requests of a device and spoils one, or all from one on.
 type injector struct {
-	next http.RoundTripper
-	host string // whose requests count; "": all
-	jump func(years int)
+	next  http.RoundTripper
+	proto string
+	host  string // whose requests count; "": all
+	jump  func(years int)
+	sway  func(d time.Duration) // sets the clock to that much beside the right time, any number of times
+	drop  func()                // closes unused connections, so that the next request needs a new one
 
 	mu    sync.Mutex
 	n     int
@@ -290,6 +306,37 @@ type injector struct {
 	on    bool
 	kind  string
 	bytes int64
+
+	leads string        // where the name service leads; "": to the right address
+	takes time.Duration // how long it thinks
+}
+
+// dial is what the transport dials with.
+func (i *injector) dial(w *wire) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		i.mu.Lock()
+		leads, takes := i.leads, i.takes
+		i.mu.Unlock()
+		if takes > 0 {
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		if leads != "" {
+			addr = leads
+		}
+		return w.dial(ctx, network, addr)
+	}
+}
+
+// names makes the next connection be looked up anew, with this outcome.
+func (i *injector) names(leads string, takes time.Duration) {
+	i.mu.Lock()
+	i.leads, i.takes = leads, takes
+	i.mu.Unlock()
+	i.drop()
 }
 
 func (i *injector) arm(kind string, at int, on bool) {
@@ -307,7 +354,8 @@ func (i *injector) RoundTrip(r *http.Request) (*http.Response, error) {
 		i.n++
 	}
 	hit := i.at > 0 && (i.n == i.at || i.on && i.n > i.at) && (i.host == "" || r.URL.Host == i.host)
-	kind := i.kind
+	kind, n := i.kind, i.n
+	i.leads, i.takes = "", 0
 	i.mu.Unlock()
 	if !hit {
 		return i.pass(r)
@@ -324,6 +372,18 @@ func (i *injector) RoundTrip(r *http.Request) (*http.Response, error) {
 		return op("read", syscall.ECONNRESET)
 	case "TLS error":
 		return nil, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
+	case "DNS slow":
+		i.names("", 30*time.Second)
+		return i.pass(r)
+	case "DNS leads elsewhere":
+		i.names(otherAddr, 0)
+		return i.pass(r)
+	case "certificate expired":
+		i.names(lateAddr, 0)
+		return i.pass(r)
+	case "clock to and fro":
+		i.sway([]time.Duration{24 * time.Hour, -24 * time.Hour, 10 * time.Minute, -10 * time.Minute, 40 * 24 * time.Hour, 0}[n%6])
+		return i.pass(r)
 	case "clock +50 y":
 		i.jump(50)
 		return i.pass(r)
@@ -339,6 +399,9 @@ func (i *injector) RoundTrip(r *http.Request) (*http.Response, error) {
 func (i *injector) pass(r *http.Request) (*http.Response, error) {
 	resp, err := i.next.RoundTrip(r)
 	if err == nil {
+		if (resp.ProtoMajor == 2) != (i.proto == "h2") {
+			return nil, fmt.Errorf("%s in place of %s", resp.Proto, i.proto)
+		}
 		resp.Body = &countedBody{resp.Body, i}
 	}
 	return resp, err
@@ -376,6 +439,16 @@ func faulty(next http.Handler) http.Handler {
 			status, wait = http.StatusTooManyRequests, "120"
 		case "429, in 10 years":
 			status, wait = http.StatusTooManyRequests, strconv.Itoa(10*365*24*3600)
+		case "429, on a date in 10 years":
+			status, wait = http.StatusTooManyRequests, time.Now().AddDate(10, 0, 0).UTC().Format(http.TimeFormat)
+		case "503, in 10^20 seconds":
+			status, wait = http.StatusServiceUnavailable, "100000000000000000000"
+		case "503, on a date long past":
+			status, wait = http.StatusServiceUnavailable, "Thu, 01 Jan 1970 00:00:00 GMT"
+		case "closes the connection": // GOAWAY of HTTP/2
+			w.Header().Set("Connection", "close")
+			next.ServeHTTP(w, r)
+			return
 		case "503, on a date":
 			status, wait = http.StatusServiceUnavailable, time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat)
 		case "redirect loop":
@@ -433,6 +506,9 @@ func faulty(next http.Handler) http.Handler {
 			part = min(1, size)
 		case "cut in the middle", "stall in the middle":
 			part = size / 2
+		case "closes the connection, then cut": // GOAWAY of HTTP/2 with an answer under way, which is not finished
+			w.Header().Set("Connection", "close")
+			part = size / 2
 		case "cut at the last byte":
 			part = max(size-1, 0)
 		case "length too short":
@@ -481,7 +557,7 @@ func faulty(next http.Handler) http.Handler {
 		switch {
 		case strings.HasPrefix(kind, "stall"):
 			hang(r)
-		case strings.HasPrefix(kind, "cut"), kind == "length too long":
+		case strings.HasPrefix(kind, "cut"), strings.HasSuffix(kind, "then cut"), kind == "length too long":
 			panic(http.ErrAbortHandler)
 		}
 	})
