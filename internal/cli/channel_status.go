@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	ucli "github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
@@ -223,30 +225,53 @@ func (c *Call) eachRemoteReport(ctx context.Context, channel, repo string, add f
 	if err != nil {
 		return err
 	}
-	for _, tag := range tags {
-		if !fleet.IsStatusTag(tag, channel) {
-			continue
+	tags = slices.DeleteFunc(tags, func(tag string) bool { return !fleet.IsStatusTag(tag, channel) })
+	return readReports(ctx, p, tags, statusReaders, add)
+}
+
+// readReports reads what lies under tags, as many at a time as there are readers, and hands it on in their order.
+func readReports(ctx context.Context, p registry.Place, tags []string, readers int, add func(where string, raw []byte)) error {
+	for batch := range slices.Chunk(tags, statusBatch) { // reports are bounded, and so is what is held of them
+		found := make([][]byte, len(batch))
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(readers)
+		for i, tag := range batch {
+			g.Go(func() (err error) {
+				found[i], err = statusUnder(gctx, p, tag)
+				return err
+			})
 		}
-		raw, _, err := p.GetBounded(ctx, tag, artifact.MaxManifest)
-		if err != nil {
+		if err := g.Wait(); err != nil {
 			return err
 		}
-		m, err := artifact.ParseManifest(raw)
-		if err != nil || m.ArtifactType != artifact.MediaTypeBundle || len(m.Layers) != 1 {
-			add(tag, nil)
-			continue
+		for i, tag := range batch {
+			add(tag, found[i])
 		}
-		b, err := registry.ReadBlob(ctx, p, m.Layers[0], artifact.MaxBundle)
-		if diag.CodeOf(err) == diag.Verification {
-			add(tag, nil)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		add(tag, b)
 	}
 	return nil
+}
+
+// How many reports are read at once, and how many are held.
+const (
+	statusReaders = 8
+	statusBatch   = 64
+)
+
+// statusUnder reads what a device, or a stranger, left under a tag; nil for what is no report.
+func statusUnder(ctx context.Context, p registry.Place, tag string) ([]byte, error) {
+	raw, _, err := p.GetBounded(ctx, tag, artifact.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := artifact.ParseManifest(raw)
+	if err != nil || m.ArtifactType != artifact.MediaTypeBundle || len(m.Layers) != 1 {
+		return nil, nil
+	}
+	b, err := registry.ReadBlob(ctx, p, m.Layers[0], artifact.MaxBundle)
+	if diag.CodeOf(err) == diag.Verification {
+		return nil, nil
+	}
+	return b, err
 }
 
 // readSeen reads what earlier looks found.

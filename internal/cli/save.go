@@ -213,7 +213,9 @@ func checkNew(file, shown string, force bool) error {
 }
 
 // tarExtra is what an archive has besides its blobs: a header and padding for each, at most, and the index.
-func tarExtra(a registry.Archive) int64 { return int64(a.Blobs+8)*2048 + int64(len(a.Artifacts)+len(a.Referrers))*512 }
+func tarExtra(a registry.Archive) int64 {
+	return int64(a.Blobs+8)*2048 + int64(len(a.Artifacts)+len(a.Referrers))*512
+}
 
 // roomFor compares what is to be written with what is free below dir, or below what exists of it. A file system that does not
 // tell has room.
