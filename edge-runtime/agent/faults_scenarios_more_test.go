@@ -26,6 +26,7 @@ func moreScenarios(t testing.TB, add func(*setup)) {
 	reportScenarios(t, add)
 	journalScenarios(t, add)
 	keyScenarios(t, add)
+	deathScenarios(t, add)
 }
 
 // factory gives the device an artifact that it was delivered with.
@@ -354,4 +355,34 @@ func (s *setup) trustSigned(change func(*trust.Document), keys ...verifytest.Key
 	s.t.Helper()
 	s.world.Doc = version(s.t, s.world.Doc, change)
 	s.world.tag(verifytest.SignTrust(s.t, s.world.Doc, keys...), TrustTag(s.world.Doc.Version))
+}
+
+// deaths lets n starts in a row end in the middle of a load.
+func (s *setup) deaths(n int) {
+	s.t.Helper()
+	s.deadly = true
+	for range n {
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = s.boot(s.t.Context(), s.base, &tape{}, mutant{agent: func(a *Agent) { a.Runtime = crashing{} }})
+			s.t.Errorf("%s: a start that loaded nothing", s.name)
+		}()
+	}
+	s.d = nil
+}
+
+// deathScenarios are starts that ended the process again and again: what is left to serve is served, the only artifact too.
+func deathScenarios(t testing.TB, add func(*setup)) {
+	for _, n := range []int{2, 6} {
+		s := begin(t, fmt.Sprintf("only-artifact-after-%d-deaths", n), "1.0 good")
+		s.deaths(n)
+		v1 := s.target("1.0 good").Digest
+		s.act = func(_ context.Context, d *faultDevice) error { return at(d, v1) }
+		add(s)
+	}
+	s := begin(t, "only-artifact-after-deaths-and-an-update", "1.0 good")
+	s.deaths(6)
+	s.publish("2.0 good")
+	s.also = []artifact.Digest{s.next["churn"]}
+	add(s)
 }

@@ -51,6 +51,7 @@ type scenario struct {
 	ahead   int64                      // bytes of it that are not on the device at the start
 	// overtaken says that the channel is frozen during the trial, after which nothing is held against the candidate.
 	overtaken bool
+	deadly    bool                       // what serves has ended the process before
 	ended     func(d *faultDevice) error // tells what is missing in the end, after a fault and some polls
 	texts     map[artifact.Digest]string // of the module of each artifact
 
