@@ -312,7 +312,7 @@ func TestFactoryCrashLoop(t *testing.T) {
 
 // Power cuts and failing operations at every step of the import: the device comes up, with the factory artifact as soon as nothing
 // fails, and nothing else ever serves.
-func TestFactoryFaults(t *testing.T) {
+func TestFactoryEveryOperation(t *testing.T) {
 	w := newWorld(t)
 	fac := w.factory("0.1 good")
 	count := func(m *fsx.Mem) int {

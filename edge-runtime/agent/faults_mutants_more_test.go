@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -64,18 +63,6 @@ func moreMutants() []mutant {
 					return nil
 				}
 				return inner.SyncDir(name)
-			}}
-		}},
-		{name: "the first entry of a file of the journal is not synced", only: files[2:], kinds: ends, fs: func(inner fsx.FS) fsx.FS {
-			var first atomic.Bool
-			return &layer{FS: inner, write: func(_ string, p []byte) []byte {
-				first.Store(bytes.Contains(p, []byte(`"kind":"segment"`)))
-				return p
-			}, syncFile: func(f fsx.File) error {
-				if first.Swap(false) {
-					return nil
-				}
-				return f.Sync()
 			}}
 		}},
 	}

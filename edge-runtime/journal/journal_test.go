@@ -190,7 +190,7 @@ func TestTornTail(t *testing.T) {
 }
 
 // At every operation of a few appends: fail or die, cut the power, reopen. Acknowledged entries stay, in order.
-func TestFaults(t *testing.T) {
+func TestEveryOperation(t *testing.T) {
 	run := func(m *fsx.Mem, arm func(*fsx.Faulty)) (acked int64, f *fsx.Faulty) {
 		f = fsx.NewFaulty(m)
 		j, _, err := Open(f, path, Head{}, newKey(), t0)

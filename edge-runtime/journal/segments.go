@@ -94,7 +94,14 @@ func (j *Journal) rotate(at time.Time) error {
 			j.file = nil
 		}
 		if err := j.fs.Rename(j.path, segmentPath(j.path, j.first)); err != nil {
-			return nil
+			_, serr := j.fs.Stat(j.path)
+			if serr == nil {
+				return nil
+			}
+			if !errors.Is(serr, fs.ErrNotExist) {
+				return fmt.Errorf("append to the journal: %w", errors.Join(err, serr))
+			}
+			// It has its new name all the same; an append would begin a file that says nothing of what was before.
 		}
 		j.moved, j.size, j.named = true, 0, false
 	}

@@ -261,7 +261,7 @@ func TestDamagedFilesAside(t *testing.T) {
 
 // Every operation of a journal that rotates fails once, or the process is killed there, and the power is cut: what was acknowledged
 // is there and verifies.
-func TestRotationFaults(t *testing.T) {
+func TestEveryOperationOfRotation(t *testing.T) {
 	act := func(fsys fsx.FS, known Head) (acked Head) {
 		acked = known
 		j, damaged, err := Open(fsys, path, known, newKey(), t0)
@@ -289,7 +289,7 @@ func TestRotationFaults(t *testing.T) {
 	act(f, known)
 	steps := f.Count()
 	runs := 0
-	for _, kind := range []fsx.Fault{fsx.Kill, fsx.KillAfter, fsx.EIO, fsx.ENOSPC, fsx.ShortWrite} {
+	for _, kind := range []fsx.Fault{fsx.Kill, fsx.KillAfter, fsx.EIO, fsx.EIOAfter, fsx.ENOSPC, fsx.ShortWrite, fsx.LostSync} {
 		for at := 1; at <= steps; at++ {
 			for _, percent := range []int{0, 50, 100} {
 				rng := rand.New(rand.NewPCG(uint64(at), uint64(percent)))
@@ -387,4 +387,40 @@ func FuzzFiles(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A rename that reports an error and took effect all the same: nothing is appended to a file without a beginning, and no file is
+// given the name of another.
+func TestRenamedAllTheSame(t *testing.T) {
+	m := newFS(t)
+	count := func(at int) (fired string) {
+		m = newFS(t)
+		f := fsx.NewFaulty(m)
+		f.Arm(at, fsx.EIOAfter)
+		j, damaged, err := Open(f, path, Head{}, newKey(), t0)
+		if err != nil || damaged != nil {
+			return f.Fired()
+		}
+		j.Bound(1200, 4)
+		for range 24 {
+			_, _ = j.Append(Entry{At: t0, Kind: "test"})
+		}
+		if _, err := Verify(m, path, j.Head(), newKey()); err != nil && strings.HasPrefix(f.Fired(), "rename") {
+			t.Errorf("%s: %v, files %v", f.Fired(), err, names(t, m))
+		}
+		return f.Fired()
+	}
+	renames := 0
+	for at := 1; ; at++ {
+		fired := count(at)
+		if fired == "" {
+			break
+		}
+		if strings.HasPrefix(fired, "rename") {
+			renames++
+		}
+	}
+	if renames == 0 {
+		t.Error("nothing was renamed")
+	}
 }

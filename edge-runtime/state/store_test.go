@@ -34,7 +34,7 @@ func setSeq(n int64) func(*Doc) error {
 	return func(d *Doc) error { d.Channel("prod").Seq = n; return nil }
 }
 
-func TestStoreFaults(t *testing.T) {
+func TestEveryOperation(t *testing.T) {
 	runs := 0
 	for _, lazy := range []bool{false, true} {
 		lost := 0
