@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
 // measures are figures over many runs.
@@ -38,7 +40,7 @@ func (m *measures) add(r faultRun, out outcome) {
 	switch {
 	case out.large && out.lost:
 		m.cut = append(m.cut, out.again)
-	case out.large:
+	case out.large && (r.kind == fsx.Kill || r.kind == fsx.KillAfter):
 		m.killed = append(m.killed, out.again)
 	}
 	m.violations += len(out.violations)
@@ -69,7 +71,7 @@ func (m *measures) String() string {
 	for _, f := range []struct {
 		after string
 		bytes []int64
-	}{{"a fault without loss of what was not synced", m.killed}, {"a power cut", m.cut}} {
+	}{{"a kill", m.killed}, {"a power cut", m.cut}} {
 		if n := len(f.bytes); n > 0 {
 			slices.Sort(f.bytes)
 			fmt.Fprintf(&b, "bytes of a file of %d that came twice after %s: p50 %d, p90 %d, most %d, in %d runs\n", largeSize, f.after, f.bytes[n/2], f.bytes[n*9/10], f.bytes[n-1], n)

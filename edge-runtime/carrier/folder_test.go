@@ -233,6 +233,18 @@ func FuzzArchive(f *testing.F) {
 	f.Add(good[:len(good)-1024])
 	f.Add(bytes.Replace(good, []byte("blobs/sha256/"), []byte("../../sha256/"), 1))
 	f.Add(bytes.Replace(good, []byte("00000000011"), []byte("77777777777"), 1))
+	f.Add(good[:700])                                // ends inside of the first entry
+	f.Add(append(bytes.Clone(good[:1024]), good...)) // one entry twice
+	f.Add(make([]byte, 2048))                        // only the end
+	for _, kind := range []byte("12357gxLKSV\x00") { // links, devices, folders, extended headers, long names, sparse files
+		f.Add(reheaded(good, func(h []byte) { h[156] = kind }))
+	}
+	for _, size := range []string{"00000000000\x00", "77777777777\x00", "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", "-1\x00         "} {
+		f.Add(reheaded(good, func(h []byte) { copy(h[124:136], size) }))
+	}
+	for _, name := range []string{"/etc/passwd", "..", "", "blobs/sha256/", "blobs\\sha256\\x", "index.json", "oci-layout"} {
+		f.Add(reheaded(good, func(h []byte) { clear(h[:100]); copy(h, name) }))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
 		a, err := readArchive(t.Context(), r, int64(len(b)))
@@ -246,6 +258,20 @@ func FuzzArchive(f *testing.F) {
 		}
 		a.heads("channel-prod", []string{"churn"})
 	})
+}
+
+// reheaded is an archive whose first header is changed and has a right checksum.
+func reheaded(good []byte, change func(header []byte)) []byte {
+	b := bytes.Clone(good)
+	h := b[:512]
+	change(h)
+	copy(h[148:156], "        ")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return b
 }
 
 // An archive of very many entries is refused, not read into memory.

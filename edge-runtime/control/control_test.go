@@ -206,6 +206,11 @@ func FuzzControl(f *testing.F) {
 		"GET /status HTTP/1.1\r\nHost: x\r\n\r\n", "POST /poll HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", "POST /rollback?to=sha256:00 HTTP/1.1\r\nHost: x\r\n\r\n",
 		"GET /history?n=-9999999999999999999 HTTP/1.1\r\nHost: x\r\n\r\n", "POST /poll HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n", "\x16\x03\x01\x00", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 		"GET //status/../poll HTTP/1.1\r\nHost: x\r\n\r\n", "GET /" + strings.Repeat("a", 20000),
+		"GET /poll HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD /poll HTTP/1.1\r\nHost: x\r\n\r\n", "GET /poll HTTP/1.1\r\nHost: x\r\nX-HTTP-Method-Override: PUT\r\n\r\n",
+		"GET /status HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\nPUT /poll HTTP/1.1\r\nHost: x\r\n\r\n", "GET /status HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+		"GET /status HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /status HTTP/1.1\r\n\r\n", "GET /status HTTP/0.9\r\n\r\n", "GET /history?n=%00&n=2&n=0x7fffffffffffffff HTTP/1.1\r\nHost: x\r\n\r\n", "GET /status HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+		"POST /rollback?channel=%2e%2e&to=%00 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"to\":\"sha256\"",
 	} {
 		f.Add([]byte(s))
 	}

@@ -339,6 +339,21 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
+	h, _ = w.SignRecord(trust.RoleDeployer, r)
+	if r, err = channel.RollBack(h, digestA, "recall fell", w.Change(verifytest.Target("1.0", digestA))); err != nil {
+		f.Fatal(err)
+	}
+	if raw, err = artifact.Canonical(r); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)                     // goes back and keeps something
+	for _, x := range [][2]string{ // one change each to a record that is valid
+		{`"seq":`, `"seq":-`}, {`"seq":`, `"seq":9223372036854775807,"was":`}, {`"seq":`, `"seq":1e3,"was":`}, {`"generation":1`, `"generation":0`},
+		{`"schema":`, `"schema":"x","schema":`}, {`"keep":[`, `"keep":[null,`}, {`"keep":[`, `"keep":{"0":[`}, {`"expires":"`, `"expires":"9999-12-31T23:59:60Z`}, {`"issued":"`, `"issued":"0000-`},
+		{`sha256:`, `sha512:`}, {`sha256:`, `sha256:..`}, {`"env":"`, `"env":"\ud800`}, {`"labels":{`, `"labels":{"":"",`}, {`{`, "{ "}, {`}`, "}\n"}, {`:`, ":" + strings.Repeat("[", 2000)},
+	} {
+		f.Add([]byte(strings.Replace(string(raw), x[0], x[1], 1)))
+	}
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r, err := channel.Parse(raw)
