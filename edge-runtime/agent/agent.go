@@ -216,7 +216,8 @@ type checks struct {
 	needs   func(c *state.Channel) []state.Slot // what a sweep keeps
 	place   func(r *channel.Record, c *Channel) error
 	renew   func(f *follower, ctx context.Context) // before a new record is believed
-	walk    int                                    // how many earlier records, or trust documents, one poll fetches
+	trust   func(raw []byte, current *trust.Document) (*trust.Document, error)
+	walk    int // how many earlier records, or trust documents, one poll fetches
 	denied  func(doc *trust.Document, d artifact.Digest) bool
 	cut     func(r io.Reader, n int64) io.Reader // what is read of an answer
 	// What is done with files: how they get into the store, are read from it, and are hashed where they lie.
@@ -240,6 +241,7 @@ func realChecks() checks {
 		needs:   (*state.Channel).Slots,
 		place:   ofChannel,
 		renew:   (*follower).renewTrust,
+		trust:   verify.TrustBundle,
 		walk:    maxWalk,
 		denied:  (*trust.Document).IsDenied,
 		cut:     io.LimitReader,

@@ -173,7 +173,7 @@ func (f *follower) copyFactory(ctx context.Context) (state.Slot, error) {
 	if err != nil {
 		return slot, fmt.Errorf("manifest: %w", err)
 	}
-	m, err := verify.Manifest(raw, want.Digest)
+	m, err := f.a.checks.manifest(raw, want.Digest)
 	if err != nil {
 		return slot, err
 	}

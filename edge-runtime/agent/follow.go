@@ -360,7 +360,7 @@ func (f *follower) takeTrust(ctx context.Context, current *trust.Document, tag a
 	if err != nil {
 		return false, err
 	}
-	next, err := verify.TrustBundle(file, current)
+	next, err := f.a.checks.trust(file, current)
 	if err != nil {
 		return false, err
 	}
