@@ -12,6 +12,7 @@ import (
 
 	"github.com/waybill-ml/waybill/edge-runtime/carrier"
 	"github.com/waybill-ml/waybill/edge-runtime/schedule"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ratelimit"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/registry"
@@ -80,11 +81,11 @@ func (c Carry) check() error {
 	for _, f := range []struct{ key, v, other string }{{"download", c.Download, "always"}, {"no_clock", c.NoClock, "update"}} {
 		usual := map[string]string{"download": "window", "no_clock": "wait"}[f.key]
 		if f.v != "" && f.v != f.other && f.v != usual {
-			return fmt.Errorf("%s is %q: it is %q or %q", f.key, f.v, usual, f.other)
+			return diag.Errorf("%s is %q: it is %q or %q", f.key, f.v, usual, f.other)
 		}
 	}
 	if c.Bandwidth > 0 && c.Bandwidth < 1000 {
-		return fmt.Errorf("bandwidth is %d bytes in a second: no update would ever arrive below 1kB/s", c.Bandwidth)
+		return diag.Errorf("bandwidth is %d bytes in a second: no update would ever arrive below 1kB/s", c.Bandwidth)
 	}
 	return nil
 }
@@ -94,12 +95,12 @@ func (c Carry) ParseWindows() (schedule.Windows, error) {
 	if c.Timezone != "" {
 		var err error
 		if zone, err = time.LoadLocation(c.Timezone); err != nil {
-			return schedule.Windows{}, fmt.Errorf("timezone %q: this machine does not know it (a package tzdata has them; \"UTC\" needs none): %w", c.Timezone, err)
+			return schedule.Windows{}, diag.Errorf("timezone %q: this machine does not know it (a package tzdata has them; \"UTC\" needs none): %w", c.Timezone, err)
 		}
 	}
 	w, err := schedule.ParseWindows(c.Windows, zone)
 	if err != nil {
-		return w, fmt.Errorf("windows: %w", err)
+		return w, diag.Errorf("windows: %w", err)
 	}
 	return w, nil
 }
@@ -125,17 +126,17 @@ func (c *Channel) checkCarriers() error {
 		}
 		switch {
 		case n != 1:
-			return fmt.Errorf("%s: it has one of registry, folder and mirror", at)
+			return diag.Errorf("%s: it has one of registry, folder and mirror", at)
 		case x.Registry != "" && !registry.ValidRepo(x.Repo):
 			if len(c.Carriers) == 0 {
-				return fmt.Errorf("repo: %q is not a repository name", x.Repo)
+				return diag.Errorf("repo: %q is not a repository name", x.Repo)
 			}
-			return fmt.Errorf("%s.repo: %q is not a repository name", at, x.Repo)
+			return diag.Errorf("%s.repo: %q is not a repository name", at, x.Repo)
 		case x.Registry == "" && (x.Repo != "" || x.PlainHTTP), x.Folder != "" && (x.CAFile != "" || x.ClientCert != ""), x.Registry != "" && x.Name != "":
-			return fmt.Errorf("%s: it has keys that belong to another kind of carrier", at)
+			return diag.Errorf("%s: it has keys that belong to another kind of carrier", at)
 		case x.Mirror != "":
 			if _, err := carrier.NewMirror(x.Mirror, carrier.MirrorOptions{}); err != nil {
-				return fmt.Errorf("%s.mirror: %w", at, err)
+				return diag.Errorf("%s.mirror: %w", at, err)
 			}
 		}
 	}

@@ -110,9 +110,9 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	switch {
 	case err != nil:
-		err = fmt.Errorf("%q is no length of time such as \"90s\", \"5m\" or \"1h30m\"", b)
+		err = diag.Errorf("%q is no length of time such as \"90s\", \"5m\" or \"1h30m\"", b)
 	case v < 0:
-		err = fmt.Errorf("the length of time %q is negative", b)
+		err = diag.Errorf("the length of time %q is negative", b)
 	}
 	*d = Duration(v)
 	return err
@@ -288,25 +288,25 @@ func Load(file string) (*Config, error) {
 
 func (c *Config) Check() error {
 	if c.Schema != "" && c.Schema != Schema {
-		return fmt.Errorf("schema is %q, this version reads %q", c.Schema, Schema)
+		return diag.Errorf("schema is %q, this version reads %q", c.Schema, Schema)
 	}
 	for name, v := range map[string]string{"state": c.State, "listen": c.Listen, "class": c.Class, "trust.file": c.Trust.File} {
 		if v == "" {
-			return fmt.Errorf("%s is missing", name)
+			return diag.Errorf("%s is missing", name)
 		}
 	}
 	if c.Key == "" {
 		c.Key = "device.key"
 	}
 	if _, err := artifact.ParseDigest(string(c.Trust.Digest)); err != nil {
-		return fmt.Errorf("trust.digest: %w", err)
+		return diag.Errorf("trust.digest: %w", err)
 	}
 	if c.Trust.Version < 1 {
 		return errors.New("trust.version is missing")
 	}
 	for _, m := range c.Sensors.Metered {
 		if _, err := path.Match(m, ""); err != nil {
-			return fmt.Errorf("sensors.metered: %q: %w", m, err)
+			return diag.Errorf("sensors.metered: %q: %w", m, err)
 		}
 	}
 	if err := errors.Join(c.Log.check(), c.Carry.check()); err != nil {
@@ -332,15 +332,15 @@ func checkChannels(cs []Channel) error {
 		c := &cs[i]
 		at := fmt.Sprintf("channels[%d]", i)
 		if err := channel.ValidName(c.Name); err != nil {
-			return fmt.Errorf("%s.name: %w", at, err)
+			return diag.Errorf("%s.name: %w", at, err)
 		}
 		for _, f := range []struct{ name, v string }{{"env", c.Env}, {"model", c.Model}, {"resource_uri", c.ResourceURI}} {
 			if f.v == "" {
-				return fmt.Errorf("%s.%s is missing", at, f.name)
+				return diag.Errorf("%s.%s is missing", at, f.name)
 			}
 		}
 		if err := errors.Join(c.checkCarriers(), c.Carry.check()); err != nil {
-			return fmt.Errorf("%s.%w", at, err)
+			return diag.Errorf("%s.%w", at, err)
 		}
 		if c.Interval == 0 {
 			c.Interval = Duration(5 * time.Minute)
@@ -349,16 +349,16 @@ func checkChannels(cs []Channel) error {
 			c.Trial.Duration = Duration(time.Minute)
 		}
 		if r := c.Trial.MaxErrorRate; r < 0 || r > 1 {
-			return fmt.Errorf("%s.trial.max_error_rate: %v is not between 0 and 1", at, r)
+			return diag.Errorf("%s.trial.max_error_rate: %v is not between 0 and 1", at, r)
 		}
 		if err := c.Shadow.check(); err != nil {
-			return fmt.Errorf("%s.shadow: %w", at, err)
+			return diag.Errorf("%s.shadow: %w", at, err)
 		}
 		if err := c.Factory.check(); err != nil {
-			return fmt.Errorf("%s.factory: %w", at, err)
+			return diag.Errorf("%s.factory: %w", at, err)
 		}
 		if c.Trial.MinRequests < 0 {
-			return fmt.Errorf("%s.trial.min_requests is negative", at)
+			return diag.Errorf("%s.trial.min_requests is negative", at)
 		}
 	}
 	return nil

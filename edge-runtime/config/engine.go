@@ -1,10 +1,10 @@
 package config
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/engine"
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Engine bounds models and says how they are executed. What is not given has the defaults of docs/edge.md.
@@ -21,16 +21,16 @@ type Engine struct {
 
 func (c *Engine) check() error {
 	if _, err := engine.ParseMode(c.Mode); err != nil {
-		return fmt.Errorf("engine.mode: %w", err)
+		return diag.Errorf("engine.mode: %w", err)
 	}
 	if c.Instances < 0 || c.Threads < 0 {
-		return fmt.Errorf("engine: instances or threads below 0")
+		return diag.Errorf("engine: instances or threads below 0")
 	}
 	if c.Weights != "" && c.Weights != "map" && c.Weights != "copy" {
-		return fmt.Errorf("engine.weights is %q: map or copy", c.Weights)
+		return diag.Errorf("engine.weights is %q: map or copy", c.Weights)
 	}
 	if c.Integrity != "" && c.Integrity != "start" && c.Integrity != "install" {
-		return fmt.Errorf("engine.integrity is %q: start or install", c.Integrity)
+		return diag.Errorf("engine.integrity is %q: start or install", c.Integrity)
 	}
 	return nil
 }

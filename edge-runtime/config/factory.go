@@ -2,8 +2,8 @@ package config
 
 import (
 	"errors"
-	"fmt"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -23,14 +23,14 @@ func (f *Factory) check() error {
 		return errors.New("source is missing")
 	}
 	if _, err := artifact.ParseDigest(string(f.Digest)); err != nil {
-		return fmt.Errorf("digest: %w", err)
+		return diag.Errorf("digest: %w", err)
 	}
 	if len(f.Release) == 0 {
 		return errors.New("release is missing: the digests of the bundles that release it")
 	}
 	for i, d := range f.Release {
 		if _, err := artifact.ParseDigest(string(d)); err != nil {
-			return fmt.Errorf("release[%d]: %w", i, err)
+			return diag.Errorf("release[%d]: %w", i, err)
 		}
 	}
 	if f.Epoch < 0 {

@@ -1,11 +1,11 @@
 package config
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 
 	"github.com/waybill-ml/waybill/edge-runtime/ecslog"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/redact"
 	"github.com/waybill-ml/waybill/internal/version"
 )
@@ -19,7 +19,7 @@ type logConfig struct {
 // check tells what is wrong.
 func (c logConfig) check() error {
 	if c.Format != "" && c.Format != "ecs" && c.Format != "text" {
-		return fmt.Errorf("log.format is %q, not ecs or text", c.Format)
+		return diag.Errorf("log.format is %q, not ecs or text", c.Format)
 	}
 	if _, err := c.level(); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (c logConfig) level() (slog.Level, error) {
 	case "error":
 		return slog.LevelError, nil
 	}
-	return 0, fmt.Errorf("log.level is %q, not debug, info, warn or error", c.Level)
+	return 0, diag.Errorf("log.level is %q, not debug, info, warn or error", c.Level)
 }
 
 // Logger makes the log that the configuration asks for; verbose lowers its level to debug.

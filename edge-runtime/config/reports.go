@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/report"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/version"
 	"github.com/waybill-ml/waybill/oci/registry"
 )
@@ -38,29 +39,29 @@ func CheckReports(rs []Report) error {
 		http := r.URL != "" || r.TokenFile != "" || r.CAFile != "" || r.ClientCert != "" || r.ClientKey != "" || r.PlainHTTP
 		switch {
 		case r.To == "registry" && (http || r.Path != ""):
-			return fmt.Errorf("%s: the registry is that of each channel, with its credential; it takes no other keys than repo and every", at)
+			return diag.Errorf("%s: the registry is that of each channel, with its credential; it takes no other keys than repo and every", at)
 		case r.To == "registry" && r.Repo != "" && !registry.ValidRepo(r.Repo):
-			return fmt.Errorf("%s.repo: %q is not a repository name", at, r.Repo)
+			return diag.Errorf("%s.repo: %q is not a repository name", at, r.Repo)
 		case r.To != "registry" && r.Repo != "":
-			return fmt.Errorf("%s: repo is for the registry", at)
+			return diag.Errorf("%s: repo is for the registry", at)
 		case r.To == "file" && (http || r.Path == ""):
-			return fmt.Errorf("%s: a file needs path, and nothing else", at)
+			return diag.Errorf("%s: a file needs path, and nothing else", at)
 		case r.To == "http" && (r.Path != "" || r.URL == ""):
-			return fmt.Errorf("%s: http needs url", at)
+			return diag.Errorf("%s: http needs url", at)
 		case r.To != "registry" && r.To != "file" && r.To != "http":
-			return fmt.Errorf("%s.to: %q is not registry, file or http", at, r.To)
+			return diag.Errorf("%s.to: %q is not registry, file or http", at, r.To)
 		case r.ClientKey != "" && r.ClientCert == "":
-			return fmt.Errorf("%s: client_key without client_cert", at)
+			return diag.Errorf("%s: client_key without client_cert", at)
 		case r.Every != 0 && time.Duration(r.Every) < time.Minute:
-			return fmt.Errorf("%s.every: less than a minute", at)
+			return diag.Errorf("%s.every: less than a minute", at)
 		}
 		if r.To == "http" {
 			if err := report.CheckURL(r.URL, func(host string) bool { return r.PlainHTTP || registry.Loopback(host) }); err != nil {
-				return fmt.Errorf("%s.url: %w", at, err)
+				return diag.Errorf("%s.url: %w", at, err)
 			}
 		}
 		if id := r.To + r.Path + r.URL; seen[id] {
-			return fmt.Errorf("%s: given twice", at)
+			return diag.Errorf("%s: given twice", at)
 		} else {
 			seen[id] = true
 		}

@@ -1,9 +1,10 @@
 package config
 
 import (
-	"fmt"
 	"net"
 	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Serve bounds what clients may ask for. What is not given has the defaults of docs/serving.md.
@@ -36,21 +37,21 @@ const maxSessionGrace = 25 * time.Second
 func (c *Serve) check() error {
 	for name, v := range map[string]int{"max_in_flight": c.MaxInFlight, "max_connections": c.MaxConns, "sessions.max": c.Sessions.Max} {
 		if v < 0 {
-			return fmt.Errorf("serve.%s is negative", name)
+			return diag.Errorf("serve.%s is negative", name)
 		}
 	}
 	if c.MaxQueue != nil && *c.MaxQueue < 0 {
-		return fmt.Errorf("serve.max_queue is negative")
+		return diag.Errorf("serve.max_queue is negative")
 	}
 	if c.MaxBody > 1<<30 {
-		return fmt.Errorf("serve.max_body is more than 1 GiB")
+		return diag.Errorf("serve.max_body is more than 1 GiB")
 	}
 	if g := time.Duration(c.Sessions.Grace); g > maxSessionGrace {
-		return fmt.Errorf("serve.sessions.grace is %s, more than %s", g, maxSessionGrace)
+		return diag.Errorf("serve.sessions.grace is %s, more than %s", g, maxSessionGrace)
 	}
 	if c.GRPCListen != "" {
 		if _, _, err := net.SplitHostPort(c.GRPCListen); err != nil {
-			return fmt.Errorf("serve.grpc_listen: %w", err)
+			return diag.Errorf("serve.grpc_listen: %w", err)
 		}
 	}
 	return nil

@@ -2,8 +2,9 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"time"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // Shadow compares a new model with the one that serves before its trial. What is not given: 200 requests within 5m, every
@@ -36,9 +37,9 @@ func (s *Shadow) check() error {
 	case s.Requests < 0:
 		return errors.New("requests is negative")
 	case !(*s.Sample > 0 && *s.Sample <= 1):
-		return fmt.Errorf("sample: %v is not above 0 and at most 1", *s.Sample)
+		return diag.Errorf("sample: %v is not above 0 and at most 1", *s.Sample)
 	case !(s.MaxDifferent >= 0 && s.MaxDifferent <= 1):
-		return fmt.Errorf("max_different: %v is not between 0 and 1", s.MaxDifferent)
+		return diag.Errorf("max_different: %v is not between 0 and 1", s.MaxDifferent)
 	case !(s.RTol >= 0 && s.ATol >= 0 && s.P99Ratio >= 0):
 		return errors.New("rtol, atol or p99_ratio is negative")
 	}

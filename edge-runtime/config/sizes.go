@@ -2,10 +2,11 @@ package config
 
 import (
 	"encoding/json"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // byteSize is a number of bytes, written as a number or as "512kB", "64MiB" and the like.
@@ -36,7 +37,7 @@ func (b *byteSize) UnmarshalJSON(raw []byte) error {
 		*b = byteSize(v * u.n)
 		return nil
 	}
-	return fmt.Errorf("%s is not a number of bytes like 1000000, \"512kB\" or \"64MiB\"", text)
+	return diag.Errorf("%s is not a number of bytes like 1000000, \"512kB\" or \"64MiB\"", text)
 }
 
 // MarshalJSON implements json.Marshaler.

@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -135,7 +136,7 @@ func Open(fsys fsx.FS, path string, known Head, signer Signer, now time.Time) (j
 	if damaged != nil {
 		aside, err := j.moveAside()
 		if err != nil {
-			return nil, nil, fmt.Errorf("move the damaged journal aside: %w", err)
+			return nil, nil, diag.Errorf("move the damaged journal aside: %w", err)
 		}
 		data, err := json.Marshal(map[string]any{"kept": aside, "goodEntries": scan.head.Entries, "goodHead": scan.head.Hash})
 		if err != nil {
@@ -169,7 +170,7 @@ func scanEnd(fsys fsx.FS, path string, known Head) (scanned, error) {
 			return before, err
 		}
 		if before.tail {
-			before.damage = fmt.Errorf("%w: %s ends in an unfinished line", ErrDamaged, all[len(all)-2].name())
+			before.damage = diag.Errorf("%w: %s ends in an unfinished line", ErrDamaged, all[len(all)-2].name())
 			return before, nil
 		}
 		before.moved, before.good, before.tail = true, 0, scan.tail
@@ -238,12 +239,12 @@ func (j *Journal) put(e Entry) (Head, error) {
 	e.N, e.At = j.head.Entries+1, e.At.UTC()
 	body, err := json.Marshal(e)
 	if err != nil {
-		return Head{}, fmt.Errorf("journal entry: %w", err)
+		return Head{}, diag.Errorf("journal entry: %w", err)
 	}
 	hash := chain(j.head.Hash, body)
 	line := append(append([]byte(hash+" "), body...), '\n')
 	if len(line) > MaxEntry {
-		return Head{}, fmt.Errorf("journal entry of %d bytes: the limit is %d", len(line), MaxEntry)
+		return Head{}, diag.Errorf("journal entry of %d bytes: the limit is %d", len(line), MaxEntry)
 	}
 	if err := j.write(line); err != nil {
 		j.torn = true
@@ -251,7 +252,7 @@ func (j *Journal) put(e Entry) (Head, error) {
 			_ = j.file.Close()
 			j.file = nil
 		}
-		return Head{}, fmt.Errorf("append to the journal: %w", err)
+		return Head{}, diag.Errorf("append to the journal: %w", err)
 	}
 	j.size += int64(len(line))
 	j.head = Head{Entries: e.N, Hash: hash}
@@ -309,7 +310,7 @@ func (j *Journal) Checkpoint(at time.Time) (Head, error) {
 	c := Checkpoint{Device: j.signer.ID(), Entries: j.head.Entries, Hash: j.head.Hash}
 	sig, err := j.signer.Sign(c.Message())
 	if err != nil {
-		return Head{}, fmt.Errorf("sign a journal checkpoint: %w", err)
+		return Head{}, diag.Errorf("sign a journal checkpoint: %w", err)
 	}
 	c.Signature = sig
 	data, err := json.Marshal(c)
@@ -394,9 +395,9 @@ func (s scanned) holds(known Head) error {
 	got, ok := s.hashes(known.Entries)
 	switch {
 	case !ok:
-		return fmt.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, s.head.Entries, known.Entries)
+		return diag.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, s.head.Entries, known.Entries)
 	case got != known.Hash:
-		return fmt.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
+		return diag.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
 	}
 	return nil
 }
@@ -423,7 +424,7 @@ func scanAt(fsys fsx.FS, seg segment, after *Head, visit func(Entry, Head) error
 		return hashes[n-start], true
 	}
 	fail := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s:%d: "+format, append([]any{ErrDamaged, seg.name(), s.lines + 1}, args...)...)
+		return diag.Errorf("%w: %s:%d: "+format, append([]any{ErrDamaged, seg.name(), s.lines + 1}, args...)...)
 	}
 	begin := func(l line) error {
 		switch {
@@ -502,7 +503,7 @@ func walk(fsys fsx.FS, path string, fn func(line) error) (unfinished bool, err e
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("open the journal: %w", err)
+		return false, diag.Errorf("open the journal: %w", err)
 	}
 	defer f.Close()
 	var pending []byte
@@ -521,13 +522,13 @@ func walk(fsys fsx.FS, path string, fn func(line) error) (unfinished bool, err e
 			pending = pending[i+1:]
 		}
 		if len(pending) > 16*MaxEntry {
-			return false, fmt.Errorf("%w: a line of more than %d bytes", ErrDamaged, 16*MaxEntry)
+			return false, diag.Errorf("%w: a line of more than %d bytes", ErrDamaged, 16*MaxEntry)
 		}
 		if errors.Is(rerr, io.EOF) {
 			return len(pending) > 0, nil
 		}
 		if rerr != nil {
-			return false, fmt.Errorf("read the journal: %w", rerr)
+			return false, diag.Errorf("read the journal: %w", rerr)
 		}
 	}
 }
@@ -541,7 +542,7 @@ func parseLine(b []byte) line {
 	}
 	l.hash, l.body = hash, []byte(body)
 	if err := json.Unmarshal(l.body, &l.entry); err != nil {
-		l.err = fmt.Errorf("a line that is no entry: %w", err)
+		l.err = diag.Errorf("a line that is no entry: %w", err)
 	}
 	return l
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
@@ -61,7 +62,7 @@ func (s segment) name() string { return filepath.Base(s.path) }
 func segments(fsys fsx.FS, path string) ([]segment, error) {
 	es, err := fsys.ReadDir(filepath.Dir(path))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list the journal: %w", err)
+		return nil, diag.Errorf("list the journal: %w", err)
 	}
 	var out []segment
 	for _, e := range es {
@@ -108,7 +109,7 @@ func (j *Journal) rotate(at time.Time) error {
 	if !j.due {
 		// The old file's new name must be durable before the old name is given to another one.
 		if err := j.fs.SyncDir(filepath.Dir(j.path)); err != nil {
-			return fmt.Errorf("append to the journal: %w", err)
+			return diag.Errorf("append to the journal: %w", err)
 		}
 		j.due = true
 	}
@@ -132,7 +133,7 @@ func (j *Journal) anchor(at time.Time) error {
 	}
 	sig, err := j.signer.Sign(a.Message())
 	if err != nil {
-		return fmt.Errorf("sign a file of the journal: %w", err)
+		return diag.Errorf("sign a file of the journal: %w", err)
 	}
 	a.Signature = sig
 	data, err := json.Marshal(a)
@@ -193,13 +194,13 @@ func (j *Journal) moveAside() (string, error) {
 func parseAnchor(e Entry) (Anchor, error) {
 	var a Anchor
 	if e.Kind != KindSegment {
-		return a, fmt.Errorf("%w: entry %d begins a file and says nothing of what was before", ErrDamaged, e.N)
+		return a, diag.Errorf("%w: entry %d begins a file and says nothing of what was before", ErrDamaged, e.N)
 	}
 	if err := json.Unmarshal(e.Data, &a); err != nil {
-		return a, fmt.Errorf("%w: entry %d: %w", ErrDamaged, e.N, err)
+		return a, diag.Errorf("%w: entry %d: %w", ErrDamaged, e.N, err)
 	}
 	if a.Entries != e.N-1 || a.Entries < 1 || a.Oldest < 1 || a.Oldest > e.N {
-		return a, fmt.Errorf("%w: entry %d begins a file after entry %d", ErrDamaged, e.N, a.Entries)
+		return a, diag.Errorf("%w: entry %d begins a file after entry %d", ErrDamaged, e.N, a.Entries)
 	}
 	return a, nil
 }
@@ -229,22 +230,22 @@ func Verify(fsys fsx.FS, path string, known Head, checker Checker) (Report, erro
 		case scan.damage != nil:
 			return r, scan.damage
 		case scan.tail && !last:
-			return r, fmt.Errorf("%w: %s:%d: it ends in an unfinished line, and another file follows", ErrDamaged, s.name(), scan.lines+1)
+			return r, diag.Errorf("%w: %s:%d: it ends in an unfinished line, and another file follows", ErrDamaged, s.name(), scan.lines+1)
 		case s.first != 0 && scan.first != s.first:
-			return r, fmt.Errorf("%w: %s begins with entry %d", ErrDamaged, s.name(), scan.first)
+			return r, diag.Errorf("%w: %s begins with entry %d", ErrDamaged, s.name(), scan.first)
 		}
 		r.Torn = scan.tail
 	}
 	if r.Oldest > v.oldest && v.oldest > 0 {
-		return r, fmt.Errorf("%w: entries %d to %d are missing: they were kept when the newest file began", ErrDamaged, v.oldest, r.Oldest-1)
+		return r, diag.Errorf("%w: entries %d to %d are missing: they were kept when the newest file began", ErrDamaged, v.oldest, r.Oldest-1)
 	}
 	switch {
 	case known.Entries == 0 || v.found || known.Entries < r.Oldest-1:
 		return r, nil // before the oldest file only reports, kept elsewhere, can tell
 	case known.Entries > r.Head.Entries:
-		return r, fmt.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, r.Head.Entries, known.Entries)
+		return r, diag.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, r.Head.Entries, known.Entries)
 	}
-	return r, fmt.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
+	return r, diag.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
 }
 
 // verifying is the state of Verify over the files.
@@ -291,7 +292,7 @@ func (v *verifying) visit(e Entry, h Head) error {
 		return nil
 	case KindCheckpoint:
 		if err := json.Unmarshal(e.Data, &c); err != nil {
-			return fmt.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
+			return diag.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
 		}
 		message = c.Message()
 	case KindSegment:
@@ -302,10 +303,10 @@ func (v *verifying) visit(e Entry, h Head) error {
 		c, message, v.oldest = a.Checkpoint, a.Message(), a.Oldest
 	}
 	if c.Entries != before.Entries || c.Hash != before.Hash {
-		return fmt.Errorf("%w: checkpoint in entry %d signs another history", ErrDamaged, e.N)
+		return diag.Errorf("%w: checkpoint in entry %d signs another history", ErrDamaged, e.N)
 	}
 	if err := v.checker.Check(c.Device, message, c.Signature); err != nil {
-		return fmt.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
+		return diag.Errorf("%w: checkpoint in entry %d: %w", ErrDamaged, e.N, err)
 	}
 	r.Checkpoints++
 	r.Signed = c.Entries

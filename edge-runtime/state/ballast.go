@@ -2,10 +2,10 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
@@ -49,7 +49,7 @@ func (b *Ballast) Ensure() error {
 		data[i] = byte(i*7 + i>>8) // not zeros, which some file systems do not store
 	}
 	if err := fsx.WriteFileAtomic(b.fs, b.path, data, 0o600); err != nil {
-		return fmt.Errorf("reserve disk space: %w", err)
+		return diag.Errorf("reserve disk space: %w", err)
 	}
 	return nil
 }

@@ -5,13 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"io/fs"
 	"path/filepath"
 	"strings"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -66,13 +66,13 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 	if b.Has(d, size) {
 		// Its bytes were synced before it got this name; the name may be what failed to become durable then.
 		if err := b.fs.SyncDir(b.dir); err != nil {
-			return fmt.Errorf("store %s: %w", d.Short(), err)
+			return diag.Errorf("store %s: %w", d.Short(), err)
 		}
 		return nil
 	}
 	fl, n, wait, err := b.fly.join(ctx, d)
 	if err != nil {
-		return fmt.Errorf("store %s: %w", d.Short(), err)
+		return diag.Errorf("store %s: %w", d.Short(), err)
 	}
 	if wait {
 		return b.Fetch(ctx, d, size, open)
@@ -81,7 +81,7 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 	partial := filepath.Join(b.tmp, partialName(d, n))
 	f, err := b.fs.OpenAppend(partial, 0o600)
 	if err != nil {
-		return fmt.Errorf("store %s: %w", d.Short(), err)
+		return diag.Errorf("store %s: %w", d.Short(), err)
 	}
 	defer func() {
 		if f != nil {
@@ -91,25 +91,25 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 	h := sha256.New()
 	have, err := rehash(f, h, size)
 	if err != nil {
-		return fmt.Errorf("store %s: %w", d.Short(), err)
+		return diag.Errorf("store %s: %w", d.Short(), err)
 	}
 	if have < size {
 		if err := b.append(ctx, f, h, fl, size-have, func() (io.ReadCloser, error) { return open(ctx, have) }); err != nil {
 			// What arrived is kept for the next try; its hash is checked as a whole then.
-			return fmt.Errorf("store %s: %w", d.Short(), err)
+			return diag.Errorf("store %s: %w", d.Short(), err)
 		}
 	}
 	got := artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 	if got != d && have > 0 { // a power cut may have left anything of what was not synced
 		if err := f.Truncate(0); err != nil {
-			return fmt.Errorf("store %s: %w", d.Short(), err)
+			return diag.Errorf("store %s: %w", d.Short(), err)
 		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return fmt.Errorf("store %s: %w", d.Short(), err)
+			return diag.Errorf("store %s: %w", d.Short(), err)
 		}
 		h.Reset()
 		if err := b.append(ctx, f, h, fl, size, func() (io.ReadCloser, error) { return open(ctx, 0) }); err != nil {
-			return fmt.Errorf("store %s: %w", d.Short(), err)
+			return diag.Errorf("store %s: %w", d.Short(), err)
 		}
 		got = artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 	}
@@ -117,14 +117,14 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 		_ = f.Close()
 		f = nil
 		_ = b.fs.Remove(partial)
-		return fmt.Errorf("%w: expected %s, the %d bytes received have %s", ErrDigest, d, size, got)
+		return diag.Errorf("%w: expected %s, the %d bytes received have %s", ErrDigest, d, size, got)
 	}
 	if err := f.Sync(); err != nil {
 		// Its pages may count as clean now and be lost: a later sync of the same file would succeed and prove nothing.
 		_ = f.Close()
 		f = nil
 		_ = b.fs.Remove(partial)
-		return fmt.Errorf("store %s: %w", d.Short(), err)
+		return diag.Errorf("store %s: %w", d.Short(), err)
 	}
 	err = f.Close()
 	f = nil
@@ -139,7 +139,7 @@ func (b *Blobs) Fetch(ctx context.Context, d artifact.Digest, size int64, open f
 		err = b.fs.SyncDir(b.dir)
 	}
 	if err != nil {
-		return fmt.Errorf("store %s: %w", d.Short(), err)
+		return diag.Errorf("store %s: %w", d.Short(), err)
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (b *Blobs) append(ctx context.Context, f fsx.File, h hash.Hash, fl *flight,
 			fl.bytes.Add(int64(n))
 		}
 		if errors.Is(err, io.EOF) && want > 0 {
-			return fmt.Errorf("%d bytes short: %w", want, io.ErrUnexpectedEOF)
+			return diag.Errorf("%d bytes short: %w", want, io.ErrUnexpectedEOF)
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
@@ -204,7 +204,7 @@ func (b *Blobs) Read(d artifact.Digest, max int64) ([]byte, error) {
 		return nil, err
 	}
 	if artifact.DigestOf(data) != d {
-		return nil, fmt.Errorf("%w: %s on disk", ErrDigest, d)
+		return nil, diag.Errorf("%w: %s on disk", ErrDigest, d)
 	}
 	return data, nil
 }
@@ -234,7 +234,7 @@ func (b *Blobs) Check(ctx context.Context, d artifact.Digest, size int64) error 
 		}
 	}
 	if got := artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); got != d || total != size {
-		return fmt.Errorf("%w: %s on disk has %s, %d bytes", ErrDigest, d, got, total)
+		return diag.Errorf("%w: %s on disk has %s, %d bytes", ErrDigest, d, got, total)
 	}
 	return nil
 }
@@ -254,7 +254,7 @@ func (b *Blobs) Sweep(keep map[artifact.Digest]bool) (freed int64, err error) {
 	for _, dir := range []string{b.dir, b.tmp} {
 		es, err := b.fs.ReadDir(dir)
 		if err != nil {
-			return freed, fmt.Errorf("sweep: %w", err)
+			return freed, diag.Errorf("sweep: %w", err)
 		}
 		for _, e := range es {
 			if d, err := artifact.ParseDigest("sha256:" + strings.SplitN(e.Name(), ".", 2)[0]); err == nil && keep[d] {
@@ -265,7 +265,7 @@ func (b *Blobs) Sweep(keep map[artifact.Digest]bool) (freed int64, err error) {
 				continue // gone meanwhile
 			}
 			if err := b.fs.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return freed, fmt.Errorf("sweep: %w", err)
+				return freed, diag.Errorf("sweep: %w", err)
 			}
 			freed += info.Size()
 		}

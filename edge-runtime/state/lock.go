@@ -2,10 +2,11 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 // ErrLocked says that another process owns the state directory.
@@ -15,7 +16,7 @@ var ErrLocked = errors.New("another waybill-edge is using this state directory")
 // process ends, however it ends.
 func Lock(dir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
+		return nil, diag.Errorf("make the state directory: %w", err)
 	}
 	name := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
@@ -23,11 +24,11 @@ func Lock(dir string) (unlock func() error, err error) {
 		f, err = os.Open(name) // a disk that was remounted for its errors: what is on it serves all the same
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", err)
+		return nil, diag.Errorf("open the lock: %w", err)
 	}
 	if err := tryLock(f); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: %s", err, dir)
+		return nil, diag.Errorf("%w: %s", err, dir)
 	}
 	return f.Close, nil
 }

@@ -4,9 +4,10 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 func tryLock(f *os.File) error {
@@ -15,7 +16,7 @@ func tryLock(f *os.File) error {
 		return ErrLocked
 	}
 	if err != nil {
-		return fmt.Errorf("lock: %w", err)
+		return diag.Errorf("lock: %w", err)
 	}
 	return nil
 }

@@ -2,10 +2,11 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/waybill-ml/waybill/internal/diag"
 )
 
 func tryLock(f *os.File) error {
@@ -14,7 +15,7 @@ func tryLock(f *os.File) error {
 		return ErrLocked
 	}
 	if err != nil {
-		return fmt.Errorf("lock: %w", err)
+		return diag.Errorf("lock: %w", err)
 	}
 	return nil
 }

@@ -1,10 +1,10 @@
 package state
 
 import (
-	"fmt"
 	"io/fs"
 	"slices"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
@@ -15,7 +15,7 @@ func Look(fsys fsx.FS, dir string) (doc *Doc, notes []string, err error) {
 		return nil, s.notes, err
 	}
 	if s.doc.Serial == 0 {
-		return nil, s.notes, fmt.Errorf("no state in %s: %w", dir, fs.ErrNotExist)
+		return nil, s.notes, diag.Errorf("no state in %s: %w", dir, fs.ErrNotExist)
 	}
 	return s.doc, slices.Clone(s.notes), nil
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
 )
 
@@ -50,7 +51,7 @@ type Store struct {
 func Open(fsys fsx.FS, dir string) (*Store, error) {
 	for _, d := range []string{dir, filepath.Join(dir, "blobs"), filepath.Join(dir, "blobs", "sha256"), filepath.Join(dir, "tmp")} {
 		if err := fsys.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("make the state directory: %w", err)
+			return nil, diag.Errorf("make the state directory: %w", err)
 		}
 	}
 	s := &Store{fs: fsys, dir: dir, flights: newFlights(), ballast: &Ballast{fs: fsys, path: filepath.Join(dir, "ballast"), size: ballastSize}}
@@ -76,7 +77,7 @@ func (s *Store) syncDirs() error {
 			err = nil // another user's folder: it was there before, and so was ours
 		}
 		if err != nil {
-			return fmt.Errorf("make the state directory durable: %w", err)
+			return diag.Errorf("make the state directory durable: %w", err)
 		}
 	}
 	s.named = true
@@ -90,7 +91,7 @@ func ReadOnly(fsys fsx.FS, dir string) (*Doc, error) {
 		return nil, err
 	}
 	if s.doc.Serial == 0 {
-		return nil, fmt.Errorf("no state in %s: %w", dir, fs.ErrNotExist)
+		return nil, diag.Errorf("no state in %s: %w", dir, fs.ErrNotExist)
 	}
 	return s.doc, nil
 }
@@ -145,9 +146,9 @@ func (s *Store) save(next *Doc) error {
 	if err != nil {
 		s.unsure = true
 		if lerr := s.load(); lerr != nil {
-			return fmt.Errorf("save the state: %w (and reading it back: %w)", err, lerr)
+			return diag.Errorf("save the state: %w (and reading it back: %w)", err, lerr)
 		}
-		return fmt.Errorf("save the state: %w", err)
+		return diag.Errorf("save the state: %w", err)
 	}
 	s.unsure = false
 	s.doc = next
@@ -193,13 +194,13 @@ func (s *Store) load() error {
 		}
 		var pe *fs.PathError
 		if errors.As(err, &pe) { // could not be read, which says nothing about its content
-			return fmt.Errorf("read the state: %w", err)
+			return diag.Errorf("read the state: %w", err)
 		}
 		bad = err
 		s.notes = append(s.notes, fmt.Sprintf("state document %d: %v", n, err))
 	}
 	if bad != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, bad)
+		return diag.Errorf("%w: %w", ErrDamaged, bad)
 	}
 	s.doc = &Doc{Schema: Schema, Channels: map[string]*Channel{}}
 	return nil
@@ -208,7 +209,7 @@ func (s *Store) load() error {
 func (s *Store) serials() ([]uint64, error) {
 	es, err := s.fs.ReadDir(s.dir)
 	if err != nil {
-		return nil, fmt.Errorf("list the state directory: %w", err)
+		return nil, diag.Errorf("list the state directory: %w", err)
 	}
 	var out []uint64
 	for _, e := range es {
@@ -252,13 +253,13 @@ func parseDoc(b []byte, serial uint64) (*Doc, error) {
 	}
 	var d Doc
 	if err := json.Unmarshal(body, &d); err != nil {
-		return nil, fmt.Errorf("decode: %v", err)
+		return nil, diag.Errorf("decode: %v", err)
 	}
 	if d.Schema != Schema {
-		return nil, fmt.Errorf("schema %q, this version reads %q", d.Schema, Schema)
+		return nil, diag.Errorf("schema %q, this version reads %q", d.Schema, Schema)
 	}
 	if d.Serial != serial {
-		return nil, fmt.Errorf("it is number %d", d.Serial)
+		return nil, diag.Errorf("it is number %d", d.Serial)
 	}
 	if d.Channels == nil {
 		d.Channels = map[string]*Channel{}
