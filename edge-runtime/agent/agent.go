@@ -190,6 +190,7 @@ type Agent struct {
 	// what another channel just fetched.
 	disk   sync.Mutex
 	claims claims
+	idle   map[*follower]idleClaim // disk guards it
 
 	mu    sync.Mutex
 	trust *trust.Document
@@ -316,7 +317,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Agent, error) {
 	if cfg.MaxCrashes == 0 {
 		cfg.MaxCrashes = 3
 	}
-	a := &Agent{cfg: cfg, Deps: deps, blobs: deps.Store.Blobs(), checks: realChecks(), claims: claims{}}
+	a := &Agent{cfg: cfg, Deps: deps, blobs: deps.Store.Blobs(), checks: realChecks(), claims: claims{}, idle: map[*follower]idleClaim{}}
 	if len(cfg.Channels) == 0 {
 		return nil, errors.New("no channel to follow")
 	}

@@ -84,5 +84,8 @@ func (b beating) Read(p []byte) (int, error) {
 	b.f.alive()
 	n, err := b.ReadCloser.Read(p)
 	b.f.count.add(func(c *Counts) { c.Bytes += int64(n) })
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = errors.Join(ErrTransient, err) // what a carrier breaks off says nothing about the content
+	}
 	return n, err
 }

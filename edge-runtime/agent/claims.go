@@ -39,8 +39,8 @@ func (f *follower) room(ds []artifact.Descriptor) error {
 		case swept:
 			return noRoom("the download", need, others, free, a.cfg.Reserve, a.blobs.Dir())
 		}
-		if _, err := a.sweep(); err != nil {
-			return errors.Join(ErrTransient, err)
+		if err := a.makeRoom(need + others); err != nil {
+			return err
 		}
 	}
 }
@@ -75,8 +75,8 @@ func (f *follower) compiles(m *artifact.Model) error {
 		case swept:
 			return noRoom("its compiled code", need, others, free, a.cfg.Reserve, dir)
 		}
-		if _, err := a.sweep(); err != nil {
-			return errors.Join(ErrTransient, err)
+		if err := a.makeRoom(need + others); err != nil {
+			return err
 		}
 	}
 }
@@ -111,11 +111,88 @@ func amount(n uint64) string {
 	return fmt.Sprintf("%.1f MB", math.Ceil(float64(n)/1e5)/10)
 }
 
+// makeRoom sweeps until need bytes are free, or nothing more can go: what nobody needs first, then downloads that were broken off,
+// which are made again if need be. The caller holds a.disk.
+func (a *Agent) makeRoom(need uint64) error {
+	if _, err := a.sweep(); err != nil {
+		return errors.Join(ErrTransient, err)
+	}
+	free, err := a.blobs.Free(a.cfg.Reserve)
+	if err != nil || free >= need || len(a.idle) == 0 {
+		return errors.Join(err)
+	}
+	clear(a.idle)
+	if _, err := a.sweep(); err != nil {
+		return errors.Join(ErrTransient, err)
+	}
+	return nil
+}
+
 // release gives up what room claimed. What the document names by now stays.
 func (f *follower) release() {
 	f.a.disk.Lock()
 	defer f.a.disk.Unlock()
 	delete(f.a.claims, f)
+}
+
+// idleClaim is what a channel has of a download that was broken off: sweeps for others leave it alone as long as there is room, and
+// until the channel names another target. It reserves no space, since nobody knows when the download goes on.
+type idleClaim struct {
+	target artifact.Digest
+	ds     []artifact.Descriptor
+}
+
+// rest ends a download of target: what came so far is kept when err says that it may go on later.
+func (f *follower) rest(target artifact.Digest, err error) {
+	f.a.disk.Lock()
+	defer f.a.disk.Unlock()
+	delete(f.a.idle, f)
+	if goesOn(err) {
+		f.a.idle[f] = idleClaim{target, f.a.claims[f]}
+	}
+	delete(f.a.claims, f)
+}
+
+// letGo ends the claim on what is left of a download when a poll came to its end with err: nothing is to go on.
+func (f *follower) letGo(err error) {
+	f.a.disk.Lock()
+	defer f.a.disk.Unlock()
+	if !goesOn(err) {
+		delete(f.a.idle, f)
+	}
+}
+
+// goesOn tells whether what ended with err may go on later.
+func goesOn(err error) bool {
+	_, waits := isPostponed(err)
+	return err != nil && (waits || transient(err))
+}
+
+// takeUp finds after a start what the channel's accepted record still wants of what lies here.
+func (f *follower) takeUp() {
+	h, err := f.head()
+	if err != nil || h == nil {
+		return
+	}
+	r, c := h.Record, f.state()
+	target := slotOf(r.Target, r.Seq)
+	if _, committed := c.Committed(target.Digest); committed || target.Digest == "" || c.Barred(target.Digest, r.Generation, r.Seq) != "" || f.a.denied(target.Digest) {
+		return
+	}
+	m, err := f.manifest(target)
+	if err != nil || !f.missing(m) {
+		return // nothing of it is here, or all
+	}
+	ds := []artifact.Descriptor{{Digest: target.Digest, Size: target.Size}}
+	for _, e := range r.Evidence {
+		ds = append(ds, artifact.Descriptor{Digest: e.Digest, Size: e.Size})
+	}
+	for _, l := range deviceLayers(m) {
+		ds = append(ds, artifact.Descriptor{Digest: l.Digest, Size: l.Size})
+	}
+	f.a.disk.Lock()
+	defer f.a.disk.Unlock()
+	f.a.idle[f] = idleClaim{target.Digest, ds}
 }
 
 // missing is the number of bytes of ds that are not here.

@@ -338,6 +338,11 @@ func scenarios(t testing.TB) []*scenario {
 	s.next["churn"] = ""
 	add(s)
 
+	// Its only artifact, after a start that did not come to its end: two more deaths, and it serves all the same.
+	s = begin(t, "only-artifact-after-a-death", "1.0 good")
+	s.cutWhen(func(*faultDevice) {}, func(doc *state.Doc, _ *fsx.Mem) bool { return doc.Starts == 1 })
+	add(s)
+
 	s = begin(t, "sweep-alone", "1.0 good", "2.0 good", "3.0 good")
 	s.garbage(4, 2000)
 	s.act = func(_ context.Context, d *faultDevice) error {

@@ -39,8 +39,8 @@ func parseAccepted(raw []byte) (*channel.Record, error) {
 
 // fetch brings everything that the record pins onto the device, each byte hashed as it is written. The evidence comes
 // first and is checked at once, so that nothing large is downloaded for what would be refused.
-func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Slot) (*artifact.Model, error) {
-	defer f.release()
+func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Slot) (m *artifact.Model, err error) {
+	defer func() { f.rest(target.Digest, err) }()
 	var small []artifact.Descriptor
 	for _, e := range r.Evidence {
 		small = append(small, artifact.Descriptor{MediaType: artifact.MediaTypeBundle, Digest: e.Digest, Size: e.Size})
@@ -57,8 +57,7 @@ func (f *follower) fetch(ctx context.Context, r *channel.Record, target state.Sl
 	if err := f.verifyEvidence(r, target); err != nil {
 		return nil, err
 	}
-	m, err := f.manifest(target)
-	if err != nil {
+	if m, err = f.manifest(target); err != nil {
 		return nil, err
 	}
 	var large []artifact.Descriptor
@@ -119,6 +118,10 @@ func (f *follower) fetchFrom(ctx context.Context, src Source, d artifact.Descrip
 	if errors.Is(err, syscall.ENOSPC) {
 		f.a.disk.Lock()
 		freed, serr := f.a.sweep()
+		if serr == nil && freed == 0 && len(f.a.idle) > 0 {
+			clear(f.a.idle)
+			freed, serr = f.a.sweep()
+		}
 		f.a.disk.Unlock()
 		if serr == nil && freed > 0 {
 			err = fetch()
@@ -265,6 +268,11 @@ func (a *Agent) sweep() (int64, error) {
 	keep := map[artifact.Digest]bool{doc.Trust.File: true}
 	for _, ds := range a.claims {
 		for _, d := range ds {
+			keep[d.Digest] = true
+		}
+	}
+	for _, i := range a.idle {
+		for _, d := range i.ds {
 			keep[d.Digest] = true
 		}
 	}

@@ -41,9 +41,11 @@ func (f *follower) poll(ctx context.Context) error {
 	}
 	s, err := f.choose(ctx, tags)
 	if s == nil {
+		f.letGo(err)
 		return err
 	}
 	tag, terr := f.takeNewest(ctx, *s)
+	f.letGo(terr)
 	err = errors.Join(terr, err)
 	if p, ok := isPostponed(err); ok {
 		f.a.Log.Debug("postponed", "channel", f.cfg.Name, "action", p.action, "reason", p.why)
@@ -180,6 +182,9 @@ func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record
 	digest, err := f.a.blobs.Put(ctx, raw)
 	if err != nil {
 		return errors.Join(ErrTransient, err)
+	}
+	if f.a.idle[f].target != r.Target.Digest {
+		delete(f.a.idle, f)
 	}
 	e := f.entry(KindRecord)
 	e.Digest, e.Seq, e.Reason = r.Target.Digest, r.Seq, "record "+digest.Short()

@@ -25,6 +25,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	for _, f := range a.followers {
 		f.mu.Lock()
 		errs = append(errs, f.recover(ctx))
+		f.takeUp()
 		f.mu.Unlock()
 	}
 	if a.careful.Load() {
