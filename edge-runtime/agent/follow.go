@@ -172,8 +172,16 @@ func (f *follower) accept(ctx context.Context, raw []byte) (*channel.Record, err
 	if step.Kind == channel.Same {
 		return r, nil
 	}
-	return r, f.keepRecord(ctx, raw, r, step)
+	if err := f.keepRecord(ctx, raw, r, step); err != nil {
+		return r, &notKept{err}
+	}
+	return r, nil
 }
+
+// notKept is why a record that verified and may follow is not on the disk.
+type notKept struct{ error }
+
+func (e *notKept) Unwrap() error { return e.error }
 
 // keepRecord makes an accepted record durable.
 func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record, step channel.Step) error {

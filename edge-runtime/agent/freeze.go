@@ -116,7 +116,7 @@ func (f *follower) lookAgain(ctx context.Context, in *state.Intent) error {
 		}
 	}
 	r, err := f.accept(ctx, raw)
-	if err != nil {
+	if full := (*notKept)(nil); err != nil && !errors.As(err, &full) { // a full disk is no reason to commit what was frozen
 		// The next poll says so; an activation is not ended by what does not verify.
 		f.a.Log.Debug("look at the channel", "channel", f.cfg.Name, "error", err)
 		return nil

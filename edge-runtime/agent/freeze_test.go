@@ -185,12 +185,13 @@ func TestFreezeDuringTrial(t *testing.T) {
 		then func(w *world)
 		want string
 	}{
-		"frozen":           {func(w *world) { w.freeze("wrong in the field") }, "frozen meanwhile: wrong in the field"},
-		"another target":   {func(w *world) { w.publish(w.change(w.model("3.0"))) }, "moved on to 3.0"},
-		"rolled back":      {func(w *world) { w.back("broken") }, "moved on to 1.0"},
-		"refreshed":        {func(w *world) { w.refresh() }, ""},
-		"gone":             {func(w *world) { w.reg.down = true }, ""},
-		"somebody's forge": {func(w *world) { w.tag([]byte("{}"), channel.Tag("prod")) }, ""},
+		"frozen":            {func(w *world) { w.freeze("wrong in the field") }, "frozen meanwhile: wrong in the field"},
+		"frozen, full disk": {func(w *world) { w.freeze("wrong in the field") }, ""},
+		"another target":    {func(w *world) { w.publish(w.change(w.model("3.0"))) }, "moved on to 3.0"},
+		"rolled back":       {func(w *world) { w.back("broken") }, "moved on to 1.0"},
+		"refreshed":         {func(w *world) { w.refresh() }, ""},
+		"gone":              {func(w *world) { w.reg.down = true }, ""},
+		"somebody's forge":  {func(w *world) { w.tag([]byte("{}"), channel.Tag("prod")) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -206,12 +207,27 @@ func TestFreezeDuringTrial(t *testing.T) {
 					if d.server.current() != v2.Digest {
 						t.Error("not on trial")
 					}
-					c.then(w)
+					if c.then(w); name == "frozen, full disk" {
+						m.SetCapacity(m.Used())
+					}
 				}
 			}
 			err := d.pollOnce()
 			d.clock.onSleep = nil
 			s := d.channel()
+			if name == "frozen, full disk" {
+				// Whether or not the freeze can be kept, nothing is committed under it.
+				d.serves(t, v1)
+				if s.Intent != nil || (err == nil) != (s.Frozen != nil) {
+					t.Fatalf("%v, %+v", err, s)
+				}
+				m.SetCapacity(0)
+				d.poll(t)
+				if d.serves(t, v1); d.channel().Frozen == nil {
+					t.Error("not frozen when there was room again")
+				}
+				return
+			}
 			if c.want == "" {
 				d.serves(t, v2)
 				return
