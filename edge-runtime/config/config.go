@@ -315,6 +315,9 @@ func (c *Config) Check() error {
 	if err := CheckReports(c.Reports); err != nil {
 		return err
 	}
+	if err := checkAddr("listen", c.Listen); err != nil {
+		return err
+	}
 	if err := c.Serve.check(); err != nil {
 		return err
 	}
@@ -333,6 +336,11 @@ func checkChannels(cs []Channel) error {
 		at := fmt.Sprintf("channels[%d]", i)
 		if err := channel.ValidName(c.Name); err != nil {
 			return diag.Errorf("%s.name: %w", at, err)
+		}
+		for j, d := range cs[:i] {
+			if d.Name == c.Name || d.Model == c.Model && c.Model != "" {
+				return diag.Errorf("%s has the name %q or the model %q of channels[%d]: each channel has its own", at, c.Name, c.Model, j)
+			}
 		}
 		for _, f := range []struct{ name, v string }{{"env", c.Env}, {"model", c.Model}, {"resource_uri", c.ResourceURI}} {
 			if f.v == "" {

@@ -50,9 +50,19 @@ func (c *Serve) check() error {
 		return diag.Errorf("serve.sessions.grace is %s, more than %s", g, maxSessionGrace)
 	}
 	if c.GRPCListen != "" {
-		if _, _, err := net.SplitHostPort(c.GRPCListen); err != nil {
-			return diag.Errorf("serve.grpc_listen: %w", err)
-		}
+		return checkAddr("serve.grpc_listen", c.GRPCListen)
+	}
+	return nil
+}
+
+// checkAddr checks an address to listen on, which the key name holds.
+func checkAddr(name, addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return diag.Errorf("%s: %q is no address such as 127.0.0.1:8080: %w", name, addr, err)
 	}
 	return nil
 }
