@@ -569,6 +569,13 @@ func TestBadInput(t *testing.T) {
 	check(diag.Usage, "surplus argument", "status", "extra")
 	check(diag.Usage, "--out is missing", "enroll")
 	check(diag.Usage, "--class is missing", "enroll", "--out", dir)
+	nowhere := filepath.Join(t.TempDir(), "device")
+	check(diag.Usage, `class "bogus/.." does not match`, "enroll", "--out", nowhere, "--class", "bogus/..")
+	check(diag.Usage, `label name "a b" does not match`, "enroll", "--out", nowhere, "--class", "edge-s", "--label", "a b=c")
+	check(diag.Usage, "cannot be shown", "enroll", "--out", nowhere, "--class", "edge-s", "--label", "site=a\x1b[2Jb")
+	if _, err := os.Stat(nowhere); err == nil {
+		t.Error("a refused enrolment left a folder behind")
+	}
 	put(`{"state":"state","chanels":[]}`)
 	check(diag.Usage, `did you mean "channels"?`, "run", "--config", cfg)
 	put("{\n  \"state\": }")

@@ -172,7 +172,8 @@ func edgeRetry() registry.RetryPolicy {
 func (c *Channel) remoteOf(x Carrier, limit *ratelimit.Limiter) (*registry.Remote, error) {
 	return registry.NewRemote(x.Registry, x.Repo, c.access(registry.RemoteOptions{
 		PlainHTTP: x.PlainHTTP, UserAgent: "waybill-edge/" + version.Number, Retry: edgeRetry(), Idle: c.idle(), Connections: 1, Limit: limit,
-		TLS: registry.TLSOptions{CAFile: x.CAFile, CertFile: x.ClientCert, KeyFile: x.ClientKey},
+		DownHint: "curl -sSf http://" + x.Registry + "/v2/", // a device has no registry to start
+		TLS:      registry.TLSOptions{CAFile: x.CAFile, CertFile: x.ClientCert, KeyFile: x.ClientKey},
 	}))
 }
 

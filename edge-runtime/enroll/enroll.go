@@ -70,7 +70,10 @@ func Install(ctx context.Context, o Options, warn func(line string)) (*result, e
 			warn(fmt.Sprintf("%s holds a registry credential and may be read by others; remove it now, or: chmod 600 %s", o.Provision, o.Provision))
 		}
 	}
-	var err error
+	err := in.checkNames()
+	if err != nil {
+		return nil, err
+	}
 	if in.credentials, err = o.Credentials.read(host); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ func TestFaults(t *testing.T) {
 		}
 		t.Skip("the go command is needed to build the harness")
 	}
+	dependOn(t, gotool)
 	bin := filepath.Join(t.TempDir(), "agent.test.exe")
 	build := exec.CommandContext(t.Context(), gotool, "test", "-c", "-o", bin, harness)
 	if out, err := build.CombinedOutput(); err != nil {

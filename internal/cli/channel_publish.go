@@ -177,10 +177,18 @@ func (x *change) fill(c *Call, st *publish.State) (channel.Change, error) {
 		Trust: pin, KeepMax: c.Int("keep"),
 		Audience: channel.Audience{Classes: c.Strings("class"), Labels: map[string]string{}},
 	}
+	for _, s := range c.Strings("class") {
+		if err := channel.ValidClass(s); err != nil {
+			return ch, diag.Wrap(diag.Usage, err, "--class")
+		}
+	}
 	for _, l := range c.Strings("label") {
 		k, v, ok := strings.Cut(l, "=")
 		if !ok || k == "" {
 			return ch, diag.New(diag.Usage, "--label %s: not NAME=VALUE", l)
+		}
+		if err := channel.ValidLabel(k); err != nil {
+			return ch, diag.Wrap(diag.Usage, err, "--label")
 		}
 		ch.Audience.Labels[k] = v
 	}

@@ -66,7 +66,7 @@ func (c *Call) printRecord(verb string, j recordJSON) error {
 // printExpiry says how long devices may activate what the record names.
 func (c *Call) printExpiry(r *channel.Record) {
 	if left := r.Expires.Sub(c.Env.Now()); left > 0 {
-		c.UI.Field("expires", "%s, in %s", r.Expires.Format(timeLayout), ui.Duration(left))
+		c.UI.Field("expires", "%s, in %s", r.Expires.Format(timeLayout), leftOf(left))
 	} else {
 		c.UI.Field("STALE", "it expired on %s, %s ago: devices keep what they run and activate nothing", r.Expires.Format(timeLayout), ui.Duration(-left))
 	}
@@ -168,6 +168,18 @@ func withinFlag() ucli.Flag {
 	return &ucli.StringFlag{Name: "fail-if-expires-within", Usage: "exit code 1 when the record expires within `TIME` (2d, 12h), for monitoring"}
 }
 
+// leftOf is how long a record is still valid, to the nearest of what is shown: 7 d 0 h a minute after 7 days were promised.
+func leftOf(d time.Duration) string {
+	unit := time.Second
+	switch {
+	case d >= 24*time.Hour-30*time.Second:
+		unit = time.Hour
+	case d >= time.Hour-time.Second/2:
+		unit = time.Minute
+	}
+	return ui.Duration(d.Round(unit))
+}
+
 // expiresWithin is the check behind --fail-if-expires-within.
 func (c *Call) expiresWithin(r *channel.Record, repo string) error {
 	if !c.IsSet("fail-if-expires-within") {
@@ -181,7 +193,7 @@ func (c *Call) expiresWithin(r *channel.Record, repo string) error {
 	if left > d {
 		return nil
 	}
-	what := fmt.Sprintf("expires in %s", ui.Duration(left.Round(time.Second)))
+	what := fmt.Sprintf("expires in %s", leftOf(left))
 	if left <= 0 {
 		what = fmt.Sprintf("expired %s ago", ui.Duration((-left).Round(time.Second)))
 	}

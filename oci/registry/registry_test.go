@@ -397,6 +397,13 @@ func TestRegistryDown(t *testing.T) {
 	if diag.CodeOf(err) != diag.Registry || !strings.Contains(diag.Render(err), "hint: waybill registry serve --addr 127.0.0.1:1") {
 		t.Fatalf("%s", diag.Render(err))
 	}
+	other, err := registry.NewRemote("127.0.0.1:1", "ml/churn", registry.RemoteOptions{DownHint: "curl -sSf http://127.0.0.1:1/v2/", Retry: registry.RetryPolicy{Attempts: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Resolve(t.Context(), "1.0"); !strings.Contains(diag.Render(err), "hint: curl -sSf http://127.0.0.1:1/v2/") || strings.Contains(diag.Render(err), "registry serve") {
+		t.Fatalf("%s", diag.Render(err))
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := r.Resolve(ctx, "1.0"); !errors.Is(err, context.Canceled) || diag.CodeOf(err) != diag.Interrupted {

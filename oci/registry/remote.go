@@ -41,6 +41,7 @@ type RemoteOptions struct {
 	// AskEachTime asks the Keychain at every login, so that a credential that was exchanged counts at once; otherwise once.
 	AskEachTime bool
 	LoginHint   string       // command for who is refused; "": docker login
+	DownHint    string       // command for who cannot reach a registry on this machine; "": registry serve
 	TokenHosts  []string     // token servers that may have the credentials though they are not under the registry's domain
 	Notify      func(Notice) // hears of every repetition; called concurrently; nil: nobody does
 }
@@ -54,6 +55,7 @@ type Remote struct {
 	retry      RetryPolicy
 	notify     func(Notice)
 	loginHint  string
+	downHint   string
 	slots      *fetch.Slots // connections for the ranges of blobs
 	transfers  *Transfers
 	noChunks   atomic.Bool // the registry refused a chunk
@@ -100,7 +102,7 @@ func NewRemote(host, repo string, o RemoteOptions) (*Remote, error) {
 	}
 	paced := &pacer{next: &schemeGuard{next: o.Transport, plain: o.PlainHTTP}, limit: o.Limit}
 	once := &stallGuard{next: paced, limit: o.Stall}
-	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, loginHint: o.LoginHint, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers, chunkMin: minChunked, chunkSize: chunkSize}
+	r := &Remote{host: host, repo: repo, reg: reg, retry: o.Retry, notify: o.Notify, loginHint: o.LoginHint, downHint: o.DownHint, slots: fetch.NewSlots(o.Connections), transfers: o.Transfers, chunkMin: minChunked, chunkSize: chunkSize}
 	r.gate = &gate{
 		host: reg.RegistryStr(), plain: plain, retry: o.Retry, agent: o.UserAgent, trusts: o.TokenHosts, askAgain: o.AskEachTime, rules: strict(), tokens: map[string]token{},
 		next: &retrier{next: once, policy: o.Retry, notify: o.Notify}, once: once,
@@ -212,6 +214,9 @@ func (r *Remote) explain(err error) error {
 		}
 		e := diag.Wrap(diag.Registry, trimURL(err), "cannot reach registry %s", r.host)
 		if Loopback(r.host) {
+			if r.downHint != "" {
+				return e.Hint("%s", r.downHint)
+			}
 			return e.Hint("waybill registry serve --addr %s", r.host)
 		}
 		return e.Hint("curl -sSf https://%s/v2/", r.host)
