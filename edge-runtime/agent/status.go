@@ -76,7 +76,9 @@ type ChannelStatus struct {
 	AgainAt time.Time               `json:"againAt,omitzero"`
 	// Carriers are the places that the channel comes from, as the running agent found them last.
 	Carriers []CarrierStatus `json:"carriers,omitempty"`
-	Frozen   *state.Frozen   `json:"frozen,omitempty"` // the channel tells its devices to keep what they run
+	// WindowsClosed is why no maintenance window opens on this device: it does not know their time zone.
+	WindowsClosed string        `json:"windowsClosed,omitempty"`
+	Frozen        *state.Frozen `json:"frozen,omitempty"` // the channel tells its devices to keep what they run
 }
 
 // QuarantineNote is a digest that is not activated again under the present record.
@@ -142,6 +144,7 @@ func (a *Agent) Status() Status {
 			continue // followed once, no longer
 		}
 		s.Channels[i].Model, s.Channels[i].Carriers = f.cfg.Model, f.carriers()
+		s.Channels[i].WindowsClosed = f.cfg.Windows.Closed()
 		if w, why := s.Channels[i].Waiting, f.waitWhy.Load(); w != nil && why != nil {
 			w.Reason = *why
 		}

@@ -20,6 +20,9 @@ func (f *follower) window(action deviceinput.Action, r *channel.Record, target s
 	if c := f.state().Current; c != nil && (f.a.denied(c.Digest) || f.live == nil) {
 		return nil // away from what must not or cannot serve
 	}
+	if why := w.Closed(); why != "" {
+		return &postponed{action, fmt.Sprintf("no maintenance window (%s) can open: %s", w, why)}
+	}
 	now, known := f.wall()
 	if !known {
 		if f.cfg.Clockless {

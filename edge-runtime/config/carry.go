@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/carrier"
-	"github.com/waybill-ml/waybill/edge-runtime/schedule"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ratelimit"
 	"github.com/waybill-ml/waybill/internal/version"
@@ -75,7 +74,7 @@ func (c Carry) Over(x Carry) Carry {
 }
 
 func (c Carry) check() error {
-	if _, err := c.ParseWindows(); err != nil {
+	if _, err := c.ParseWindows(); err != nil && !ZoneLost(err) {
 		return err
 	}
 	for _, f := range []struct{ key, v, other string }{{"download", c.Download, "always"}, {"no_clock", c.NoClock, "update"}} {
@@ -88,21 +87,6 @@ func (c Carry) check() error {
 		return diag.Errorf("bandwidth is %d bytes in a second: no update would ever arrive below 1kB/s", c.Bandwidth)
 	}
 	return nil
-}
-
-func (c Carry) ParseWindows() (schedule.Windows, error) {
-	zone := time.Local
-	if c.Timezone != "" {
-		var err error
-		if zone, err = time.LoadLocation(c.Timezone); err != nil {
-			return schedule.Windows{}, diag.Errorf("timezone %q: this machine does not know it (a package tzdata has them; \"UTC\" needs none): %w", c.Timezone, err)
-		}
-	}
-	w, err := schedule.ParseWindows(c.Windows, zone)
-	if err != nil {
-		return w, diag.Errorf("windows: %w", err)
-	}
-	return w, nil
 }
 
 // checkCarriers checks where a channel comes from.

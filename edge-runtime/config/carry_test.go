@@ -23,7 +23,7 @@ func TestCarryConfig(t *testing.T) {
 	}
 	for _, bad := range []string{
 		``, `,"carriers":[]`, `,"carriers":[{}]`, `,"carriers":[{"folder":"a","mirror":"https://b"}]`, `,"registry":"r","repo":"a","carriers":[{"folder":"s"}]`, `,"carriers":[{"registry":"r"}]`,
-		`,"carriers":[{"folder":"s","plain_http":true}]`, `,"carriers":[{"mirror":"ftp://x"}]`, `,"carriers":[{"folder":"s"}],"windows":["Mo 1-2"]`, `,"carriers":[{"folder":"s"}],"timezone":"Nowhere/At_All"`,
+		`,"carriers":[{"folder":"s","plain_http":true}]`, `,"carriers":[{"mirror":"ftp://x"}]`, `,"carriers":[{"folder":"s"}],"windows":["Mo 1-2"]`, `,"carriers":[{"folder":"s"}],"timezone":"../etc/passwd"`,
 		`,"carriers":[{"folder":"s"}],"download":"never"`, `,"carriers":[{"folder":"s"}],"bandwidth":"10"`, `,"carriers":[{"folder":"s"}],"bandwidth":"fast"`, `,"carriers":[{"folder":"s"}],"no_clock":"maybe"`, `,"carriers":[{"folders":"s"}]`,
 	} {
 		if err := good(bad); err == nil {

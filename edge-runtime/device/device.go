@@ -122,7 +122,9 @@ func open(ctx context.Context, cfg *config.Config, certs verify.Certificates, lo
 	for _, c := range cfg.Channels {
 		carry := cfg.Over(c.Carry)
 		windows, err := carry.ParseWindows()
-		if err != nil {
+		if err != nil && config.ZoneLost(err) {
+			log.Error("the time zone of the maintenance windows is not known: none opens, what runs goes on", "channel", c.Name, "error", err)
+		} else if err != nil {
 			return nil, diag.Wrap(diag.Usage, err, "channel %s", c.Name)
 		}
 		from, err := c.Open(cfg.Carry, limit)

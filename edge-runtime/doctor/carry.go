@@ -18,7 +18,7 @@ func (d *Doctor) checkCarry(c *config.Channel) {
 	set := d.cfg.Over(c.Carry)
 	w, err := set.ParseWindows()
 	if err != nil {
-		d.add(check, Bad, "set \"windows\" and \"timezone\" in "+d.file, "%v", err)
+		d.add(check, Bad, zoneHelp(err, d.file), "%v", err)
 		return
 	}
 	now := d.effectiveNow()
@@ -62,6 +62,13 @@ func (d *Doctor) checkCarry(c *config.Channel) {
 	default:
 		d.ok(check, "%s/s", ui.Bytes(int64(min(rate, 1<<62))))
 	}
+}
+
+func zoneHelp(err error, file string) string {
+	if config.ZoneLost(err) {
+		return "install tzdata, or set \"timezone\" in " + file + "; then restart the agent: until then its windows are closed"
+	}
+	return "set \"windows\" and \"timezone\" in " + file
 }
 
 // openShare is the part of the coming week in which open says yes.

@@ -139,7 +139,7 @@ func (in *enrolment) install(ctx context.Context, fsys fsx.FS, dir string) (*res
 		if err != nil {
 			return nil, err
 		}
-		if err := c.Check(); err != nil {
+		if err := errors.Join(c.Check(), c.CheckZones()); err != nil {
 			return nil, diag.Wrap(diag.Usage, err, "read %s", cmp.Or(in.source, filepath.Join(dir, ConfigFile)))
 		}
 		if in.given != nil {

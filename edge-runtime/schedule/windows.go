@@ -11,6 +11,7 @@ import (
 type Windows struct {
 	spans []span
 	zone  *time.Location
+	never string // why none of them opens; "": they do
 }
 
 // span is one line: on each of the days from a minute to another; over midnight when the end is not later, and then it
@@ -121,6 +122,21 @@ func minute(s string) (int, error) {
 	return 0, bad
 }
 
+// Never are the same windows for a device that cannot tell the time of their place: none opens, and why says the reason. Where there
+// are no windows there is nothing to close.
+func (w Windows) Never(why string) Windows {
+	w.never = why
+	return w
+}
+
+// Closed tells why no window ever opens; "" when they open.
+func (w Windows) Closed() string {
+	if w.Always() {
+		return ""
+	}
+	return w.never
+}
+
 // Always tells that there is nothing to wait for.
 func (w Windows) Always() bool { return len(w.spans) == 0 }
 
@@ -129,6 +145,9 @@ func (w Windows) Always() bool { return len(w.spans) == 0 }
 func (w Windows) Open(t time.Time) bool {
 	if w.Always() {
 		return true
+	}
+	if w.never != "" {
+		return false
 	}
 	t = t.In(w.zone)
 	day, m := int(t.Weekday()), t.Hour()*60+t.Minute()
@@ -172,6 +191,9 @@ func (w Windows) String() string {
 	var out []string
 	for _, s := range w.spans {
 		out = append(out, s.text)
+	}
+	if w.never != "" {
+		return strings.Join(out, ", ")
 	}
 	return strings.Join(out, ", ") + " " + w.zone.String()
 }

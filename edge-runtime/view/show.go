@@ -233,6 +233,9 @@ func channelNotes(c agent.ChannelStatus) []string {
 	if c.Stale {
 		add("STALE: the record of %s expired on %s; what runs goes on, nothing new is activated", c.Channel, c.Expires.Format(minute))
 	}
+	if c.WindowsClosed != "" {
+		add("%s: no maintenance window can open, so no update begins: %s", c.Channel, c.WindowsClosed)
+	}
 	notes = append(notes, carrierNotes(c)...)
 	if shown := shownSlot(c); c.Serving != "" && shown != nil && c.Serving != shown.Digest {
 		add("%s answers with %s", c.Channel, c.Serving.Short())

@@ -73,6 +73,9 @@ func statusFromDisk(ctx context.Context, cfg *config.Config, now time.Time) (age
 	}
 	for i := range s.Channels {
 		for _, c := range cfg.Channels {
+			if w, err := cfg.Over(c.Carry).ParseWindows(); err != nil && c.Name == s.Channels[i].Channel {
+				s.Channels[i].WindowsClosed = w.Closed()
+			}
 			if c.Name == s.Channels[i].Channel && s.Channels[i].Model == "" {
 				s.Channels[i].Model = c.Model
 			}
