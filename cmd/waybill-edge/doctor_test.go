@@ -261,7 +261,7 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 		{"window that cannot be read", configure(func(c *config.Config) { c.Windows = []string{"Moon 02:00-05:00"} }), nil, "config", doctor.Bad, "is no day"},
 		{"time zone that is not there", configure(func(c *config.Config) {
 			c.Windows, c.Timezone = []string{"02:00-05:00"}, "Nowhere/At_All"
-		}), nil, "config", doctor.Bad, "does not know it"},
+		}), nil, "windows prod", doctor.Bad, "does not know it"},
 		{"bandwidth that is no number", edit(d.cfg, func(b []byte) []byte { return bytes.Replace(b, []byte("{"), []byte(`{"bandwidth":"fast",`), 1) }), nil, "config", doctor.Bad, "is not a number of bytes"},
 		{"bandwidth", configure(func(c *config.Config) { c.Bandwidth = 512_000 }), nil, "bandwidth prod", doctor.Good, "512 kB/s"},
 		{"an update that takes weeks", configure(func(c *config.Config) {

@@ -260,7 +260,7 @@ var (
 	ErrEpoch       = errors.New("target is below the security floor of this device")
 	ErrChannel     = errors.New("record is of another channel")
 	ErrStale       = errors.New("record is older than the one accepted before")
-	ErrFork        = errors.New("other bytes at the same seq")
+	ErrFork        = errors.New("the channel was forked: other bytes at the same seq")
 	ErrFastForward = errors.New("seq jumps too far ahead")
 	ErrRefresher   = errors.New("a refresher may only extend the expiry")
 	ErrRollback    = errors.New("rollback does not fit the record before")
