@@ -52,6 +52,10 @@ var rules = []Rule{
 		Allow: []string{"./internal/diag"}, Why: "a leaf imports the standard library only"},
 	{From: []string{"./policy/report"}, Deny: []string{"github.com/...", "./..."}, Allow: []string{"./policy/decision", "./policy/report"},
 		Why: "a report shows a decision; it neither evaluates nor looks anything up"},
+	{From: []string{"./deploy"}, Deny: []string{"github.com/...", "./...", "net/http"}, Allow: []string{"./deploy", "./oci/artifact", "./internal/diag"},
+		Why: "the noun knows no platform"},
+	{From: []string{"./deploy/..."}, Deny: []string{"./packager/...", "./policy/...", "./audit/...", "./edge-runtime/agent", "./internal/cli/..."},
+		Why: "a target is told what to run; who built it and who let it pass was settled before"},
 	{From: []string{"./..."}, Except: []string{"./internal/cli/...", "./cmd/waybill", "./internal/demo/..."}, Deny: []string{"./internal/cli/..."}, Direct: true,
 		Why: "nothing below the command line knows it"},
 }
