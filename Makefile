@@ -9,9 +9,10 @@ SMALL = -gcflags=errors=-l -gcflags=fmt=-l
 
 .PHONY: build test check fmt generate crossbuild release bench nightly new-op
 
-build: ## both binaries into dist/
+build: ## the binaries into dist/
 	$(GO) build -trimpath -o dist/waybill ./cmd/waybill
 	$(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-edge ./cmd/waybill-edge
+	$(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-serve ./cmd/waybill-serve
 
 test: ## all that Go alone can run
 	$(GO) test ./...
@@ -32,11 +33,13 @@ check: ## format, vet, staticcheck, tidy, generated files, import rules, workflo
 	$(GO) test ./internal/deptest
 	$(GO) run $(ACTIONLINT)
 
-crossbuild: ## every platform of the design; android and the small CPUs run the edge binary only
+crossbuild: ## every platform of the design; android and the small CPUs run the edge binary only, images the serving one
 	for t in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/waybill || exit 1; done
 	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 android/arm64 darwin/arm64 windows/amd64; do \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/waybill-edge || exit 1; done
+	for t in linux/amd64 linux/arm64; do \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/waybill-serve || exit 1; done
 
 release: ## stripped, reproducible binaries and their checksums in dist/
 	rm -rf dist && mkdir -p dist
@@ -44,6 +47,8 @@ release: ## stripped, reproducible binaries and their checksums in dist/
 	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/waybill-$$o-$$a$$e ./cmd/waybill || exit 1; done
 	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 android/arm64 darwin/arm64 windows/amd64; do o=$${t%/*}; a=$${t#*/}; e=; [ $$o = windows ] && e=.exe; \
 	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-edge-$$o-$$a$$e ./cmd/waybill-edge || exit 1; done
+	for a in amd64 arm64; do \
+	  GOOS=linux GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-serve-linux-$$a ./cmd/waybill-serve || exit 1; done
 	cd dist && sha256sum waybill* > SHA256SUMS
 
 new-op: ## the files of a new operator, which fail until they are filled in: make new-op OP=HardTanh

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
 	"github.com/waybill-ml/waybill/oci/trust"
@@ -42,6 +43,9 @@ type Opened struct {
 func (o *Opened) Close(ctx context.Context) error {
 	return errors.Join(o.Model.Close(ctx), o.rt.Close(ctx))
 }
+
+// Mode tells how the model is executed here.
+func (o *Opened) Mode() engine.Mode { return o.rt.Mode() }
 
 // Open verifies and loads a model, without a network: the trust document against its digest, the release by publishers that it
 // names for this model, every statement that its rules or the caller require, every byte against the digest that they are

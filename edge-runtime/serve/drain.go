@@ -93,8 +93,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration,
 	// Streams have no end of their own: what is left of them after the drain ends with base.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	routes := s.Handler()
+	if s.cfg.Wrap != nil {
+		routes = s.cfg.Wrap(routes)
+	}
 	h := &http.Server{
-		Handler:           s.Handler(),
+		Handler:           routes,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       s.cfg.BodyTimeout, // handlers of bodies and streams set their own
 		WriteTimeout:      s.cfg.BodyTimeout + s.cfg.Timeout + time.Minute,

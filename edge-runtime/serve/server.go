@@ -5,6 +5,7 @@ package serve
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"sort"
 	"sync"
@@ -44,6 +45,8 @@ type Config struct {
 	Sessions    session.Config
 	Window      int // latencies kept for the percentiles of Stats; 0 means 1024
 	Metrics     *monitor.Metrics
+	// Wrap, when not nil, puts the paths of a platform in front of the routes that Serve answers.
+	Wrap func(http.Handler) http.Handler
 	// Log receives a line for each failure of the server's own (status 500 and above, but not 503), and one for each request
 	// when it takes lines of the level debug; their attributes are fields of the Elastic Common Schema. nil discards.
 	Log *slog.Logger
