@@ -34,7 +34,7 @@ type Target interface {
 	// without Changes calls nothing and gives an Outcome that is not Changed.
 	Apply(ctx context.Context, p *Plan) (*Outcome, error)
 	// Rollback gives all traffic to a revision that the platform still has: the one of digest to, or, for the empty digest, the
-	// one that served before. ErrGone when the platform no longer has it, ErrNotFound when it never had (a platform that forgets
+	// one that served before; while a canary runs, that is the one beside it. ErrGone when the platform no longer has it, ErrNotFound when it never had (a platform that forgets
 	// what it deleted cannot tell, and gives either). To roll back to what has all the traffic changes nothing and is no error.
 	Rollback(ctx context.Context, to artifact.Digest, wait time.Duration) (*Outcome, error)
 }
@@ -54,7 +54,7 @@ type Release struct {
 	Bundle string            // folder of files, for targets that upload code
 	Arches []string          // of the image or bundle, as GOARCH names them; empty: not known, the platform decides
 	Size   int64             // of the image or bundle in bytes; 0: not known
-	Weight int               // percent of the traffic; 0 or 100: all of it
+	Weight int               // percent of the traffic; 0 or 100: all of it, as where nothing ran before. ErrRelease without a Promoter
 	Wait   time.Duration     // for the new revision to be healthy; 0: the target's default
 	Labels map[string]string // further ones, where the platform has labels
 }
