@@ -59,9 +59,9 @@ func dispatch(ctx context.Context, args []string, getenv func(string) string, st
 	}
 	o, err := parse(args, getenv, stdout)
 	if err != nil {
-		return err
+		return tellLambda(ctx, getenv, err)
 	}
-	return start(ctx, o, getenv, stdout, stderr, open)
+	return start(ctx, o, getenv, stdout, stderr, toldLambda(getenv, open))
 }
 
 // options are what the command line and the environment say. Each flag has a variable, so that an image's configuration says it
@@ -91,7 +91,7 @@ type setting struct {
 	set                          func(o *options, v string) error
 }
 
-func settings() []setting {
+func settings(getenv func(string) string) []setting {
 	text := func(to func(*options) *string) func(*options, string) error {
 		return func(o *options, v string) error { *to(o) = v; return nil }
 	}
@@ -125,7 +125,7 @@ func settings() []setting {
 			o.asOf, err = time.Parse(time.RFC3339, v)
 			return err
 		}},
-		{"variant", "WAYBILL_VARIANT", "plain", "`PLATFORM` that is spoken to: " + strings.Join(variantNames(), ", "), func(o *options, v string) error {
+		{"variant", "WAYBILL_VARIANT", unsaid(getenv), "`PLATFORM` that is spoken to: " + strings.Join(variantNames(), ", ") + "; without it lambda where AWS_LAMBDA_RUNTIME_API is set", func(o *options, v string) error {
 			for _, x := range variants() {
 				if x.name == v {
 					o.variant = x
@@ -163,7 +163,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	f := flag.NewFlagSet("waybill-serve", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.Usage = func() {} // the library prints it for every mistake, and the mistake is lost in it
-	all := settings()
+	all := settings(getenv)
 	values := make([]*string, len(all))
 	var known []string
 	for i, s := range all {

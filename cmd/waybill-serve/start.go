@@ -126,6 +126,7 @@ type variant struct {
 func variants() []variant {
 	return []variant{
 		{name: "plain", answer: listenOn("PORT")},
+		{name: "lambda", answer: onLambda},
 	}
 }
 

@@ -1,12 +1,14 @@
 package lambdaapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"reflect"
@@ -24,17 +26,11 @@ const (
 	agentName   = "waybill-lambdaapi"
 )
 
-// client of the Runtime API. It never uses a proxy and has no timeouts: the process sleeps between events.
+// client of the Runtime API. It knows no proxy and has no timeouts: the process sleeps between events. The API is plain HTTP on
+// the same machine, so each call has a connection of its own, and net/http's client, half a megabyte with its pool, TLS and HTTP/2, stays
+// out of the image.
 type client struct {
-	base string
-	http *http.Client
-}
-
-func newClient(api string, conns int) *client {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.Proxy = nil
-	t.MaxIdleConnsPerHost = 2 * conns
-	return &client{base: "http://" + api, http: &http.Client{Transport: t}}
+	api string
 }
 
 // event is what /next gave.
@@ -110,10 +106,16 @@ func (c *client) post(ctx context.Context, call, path string, body []byte, head 
 	return err
 }
 
-func (c *client) do(ctx context.Context, method, path string, body []byte, head http.Header) (int, http.Header, []byte, error) {
-	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+func (c *client) do(ctx context.Context, method, path string, body []byte, head http.Header) (status int, h http.Header, b []byte, err error) {
+	fail := func(err error) (int, http.Header, []byte, error) {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return 0, nil, nil, fmt.Errorf("%s %s of the Runtime API: %w", method, path, err)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+c.api+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("ask the Runtime API: %w", err)
+		return fail(err)
 	}
 	if method == http.MethodPost {
 		r.Header.Set("Content-Type", "application/json")
@@ -122,14 +124,23 @@ func (c *client) do(ctx context.Context, method, path string, body []byte, head 
 		r.Header[k] = v
 	}
 	r.Header.Set("User-Agent", agentName)
-	resp, err := c.http.Do(r)
+	r.Close = true
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", c.api)
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("ask the Runtime API: %w", err)
+		return fail(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer func() { stop(); _ = conn.Close() }()
+	// Who is told in the middle of a large answer that it is too large cannot write its rest, and still reads the reason.
+	werr := r.Write(conn)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), r)
+	if err != nil {
+		return fail(errors.Join(werr, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read what the Runtime API answers to %s: %w", path, err)
+	if b, err = io.ReadAll(resp.Body); err != nil {
+		return fail(err)
 	}
 	return resp.StatusCode, resp.Header, b, nil
 }
@@ -247,8 +258,7 @@ func InitError(ctx context.Context, cfg Config, kind string, err error) error {
 	if err == nil {
 		return errors.New("no error to report")
 	}
-	c := newClient(cfg.API, 1)
-	defer c.http.CloseIdleConnections()
+	c := &client{api: cfg.API}
 	f := failure{Type: kind, Message: err.Error()}
 	return c.post(ctx, "init/error", initError, f.json(), f.headers())
 }

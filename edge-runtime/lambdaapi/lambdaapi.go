@@ -58,8 +58,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Grace = 10 * time.Second
 	}
 	n := max(1, cfg.Concurrency)
-	c := newClient(cfg.API, n)
-	defer c.http.CloseIdleConnections()
+	c := &client{api: cfg.API}
 	if cfg.Signals {
 		if err := c.register(ctx); err != nil {
 			cfg.Log.Warn("no SIGTERM before the end: the internal extension could not be registered", "error", err)
