@@ -7,7 +7,10 @@
 //
 // iface is the parsed interface document, module and weights are Uint8Arrays (weights only when the interface has
 // them), steps maps a step's path to its bytes. Every byte is checked against the interface's digests first; the
-// interface itself must come from a verified manifest. The numbers below are those of edge-runtime/abi.
+// interface itself must come from a verified manifest (bundle.mjs does that). The numbers below are those of edge-runtime/abi.
+//
+// Where a host compiles modules itself and does not let code see their bytes (Cloudflare Workers), module and the values of
+// steps are WebAssembly.Modules. Their digests cannot be checked then: whoever gives them proves them by golden vectors.
 
 import { sha256 } from './sha256.mjs';
 import { hostImports, StepExit } from './wasi.mjs';
@@ -39,7 +42,10 @@ const ERRORS = { 1: 'host and module disagree about the call', 2: 'an input has 
   8: 'the size of a tensor overflows', 9: 'a value is outside of what the operator accepts',
   10: 'a string is not valid UTF-8', 11: 'called in the wrong state' };
 
-/** An error of the artifact, of its inputs, or of the call. */
+// Of these the caller's values are the cause; from ERR_USER on they are a step's own.
+const INPUT_FAULTS = [2, 3, 4, 5, 6, 8, 9, 10, 12], ERR_USER = 64;
+
+/** An error of the artifact, of its inputs, or of the call: kind is 'input', 'memory' or 'crash' where it is one of these. */
 export class WaybillError extends Error {
   constructor(message, fields) {
     super(message);
@@ -49,7 +55,8 @@ export class WaybillError extends Error {
 
 const up = (n, to) => Math.ceil(n / to) * to;
 
-async function digest(bytes) {
+/** digest gives the digest of bytes as artifacts write it. */
+export async function digest(bytes) {
   const h = globalThis.crypto?.subtle
     ? new Uint8Array(await globalThis.crypto.subtle.digest('SHA-256', bytes)) : sha256(bytes);
   return 'sha256:' + Array.from(h, (b) => b.toString(16).padStart(2, '0')).join('');
@@ -60,10 +67,11 @@ async function check(what, bytes, want) {
   if (got !== want) throw new WaybillError(`${what} has digest ${got}, the interface document says ${want}`);
 }
 
-/** load checks and compiles an artifact. */
-export async function load({ iface, module, weights, steps = {}, log = () => {} }) {
+/** load checks and compiles an artifact. maxMemory bounds the linear memory below what the interface document allows. */
+export async function load({ iface, module, weights, steps = {}, log = () => {}, maxMemory = 0 }) {
   if (iface.abi !== VERSION) throw new WaybillError(`the artifact needs version ${iface.abi} of the ABI, this is version ${VERSION}`);
-  await check('the module', module, iface.module.digest);
+  const compiledAlready = (m) => m instanceof WebAssembly.Module;
+  if (!compiledAlready(module)) await check('the module', module, iface.module.digest);
   if (iface.weights) {
     if (!weights) throw new WaybillError(`the module needs its weights ${iface.weights.path}`);
     if (weights.length !== iface.weights.size) throw new WaybillError(`weights have ${weights.length} bytes, the interface document says ${iface.weights.size}`);
@@ -74,8 +82,9 @@ export async function load({ iface, module, weights, steps = {}, log = () => {} 
     const ours = st.kind === 'model';
     const code = ours ? module : steps[st.file.path];
     if (!code) throw new WaybillError(`step ${st.name}: its module ${st.file.path} was not given`);
-    if (!ours) await check(`step ${st.name}`, code, st.file.digest);
-    const compiled = await WebAssembly.compile(code);
+    if (ours && st.file.digest !== iface.module.digest) throw new WaybillError(`step ${st.name} is another module than the interface document's`);
+    if (!ours && !compiledAlready(code)) await check(`step ${st.name}`, code, st.file.digest);
+    const compiled = compiledAlready(code) ? code : await WebAssembly.compile(code);
     const imports = WebAssembly.Module.imports(compiled);
     if (ours && imports.length > 0) throw new WaybillError(`the model imports ${imports[0].module}.${imports[0].name}; a model may import nothing`);
     const known = hostImports(() => null, () => {});
@@ -84,7 +93,7 @@ export async function load({ iface, module, weights, steps = {}, log = () => {} 
         throw new WaybillError(`the step imports ${i.module}.${i.name}, which is not in the set that steps may use`);
       }
     }
-    chain.push(new Guest(st, compiled, ours, iface, weights, log));
+    chain.push(new Guest(st, compiled, ours, iface, weights, log, maxMemory));
   }
   if (chain.filter((g) => g.ours).length !== 1) throw new WaybillError('the interface document must list one model');
   return new Model(iface, chain);
@@ -109,9 +118,10 @@ class Model {
   async #run(inputs, signal) {
     const values = new Map();
     for (const p of this.iface.inputs) {
-      if (!(p.name in inputs)) throw new WaybillError(`input "${p.name}" is missing`);
+      if (!Object.hasOwn(inputs, p.name)) throw new WaybillError(`input "${p.name}" is missing`, { kind: 'input' });
       values.set(p.name, inputs[p.name]);
     }
+    checkInputs(this.iface, values);
     for (const g of this.#chain) {
       const outs = await g.run(g.step.inputs.map((p) => values.get(p.name)), signal);
       g.step.outputs.forEach((p, i) => values.set(p.name, outs[i]));
@@ -120,10 +130,36 @@ class Model {
   }
 }
 
+/** checkInputs compares kinds, element types, sizes and symbols with the interface document. */
+function checkInputs(iface, values) {
+  const syms = new Map();
+  for (const p of iface.inputs) {
+    const t = values.get(p.name);
+    const bad = (m) => new WaybillError(`input "${p.name}": ${m}`, { kind: 'input' });
+    const want = p.kind || 'tensor', have = t?.kind ?? 'tensor';
+    if (!t || have !== want) throw bad(`it is ${t ? 'a ' + have : 'nothing'}, the model has a ${want}`);
+    if (have !== 'tensor') continue;
+    if (t.dtype !== p.dtype) throw bad(`it has the element type ${t.dtype}, the model wants ${p.dtype}`);
+    if (!p.ranked) continue;
+    const shape = Array.from(t.shape ?? [], Number);
+    if (shape.length !== p.shape.length) throw bad(`it has rank ${shape.length}, the model wants ${p.shape.length}`);
+    p.shape.forEach((d, j) => {
+      const n = shape[j];
+      if (d.size >= 0 && n !== d.size) throw bad(`its shape is [${shape}], the model wants ${d.size} in dimension ${j}`);
+      if (d.size >= 0) return;
+      if (d.max > 0 && n > d.max) throw bad(`dimension ${j} (${d.sym ?? ''}) is ${n}, the model takes at most ${d.max}`);
+      if (j === 0 && iface.limits?.maxBatch > 0 && n > iface.limits.maxBatch) throw bad(`a batch of ${n}, the model takes at most ${iface.limits.maxBatch}`);
+      if (!d.sym) return;
+      if (syms.has(d.sym) && syms.get(d.sym) !== n) throw bad(`dimension ${d.sym} is ${n}, another input has ${syms.get(d.sym)}`);
+      syms.set(d.sym, n);
+    });
+  }
+}
+
 /** One member of the chain. */
 class Guest {
-  constructor(step, compiled, ours, iface, weights, log) {
-    Object.assign(this, { step, compiled, ours, iface, weights, log });
+  constructor(step, compiled, ours, iface, weights, log, maxMemory) {
+    Object.assign(this, { step, compiled, ours, iface, weights, log, maxMemory });
     this.reentrant = ours || step.reentrant === true;
   }
 
@@ -157,9 +193,14 @@ class Guest {
   ensure(x, size) {
     const have = x.memory.buffer.byteLength;
     if (size <= have) return;
-    const limit = this.ours && this.iface.memory.max ? up(this.iface.memory.max, PAGE) : 0xffff0000;
-    if (size > limit) throw new WaybillError(`${this.step.name}: the call needs ${size} bytes of memory, ${limit} are allowed`);
-    x.memory.grow(Math.ceil((size - have) / PAGE));
+    let limit = this.ours && this.iface.memory.max ? up(this.iface.memory.max, PAGE) : 0xffff0000;
+    if (this.maxMemory) limit = Math.min(limit, this.maxMemory);
+    if (size > limit) throw new WaybillError(`${this.step.name}: the call needs ${size} bytes of memory, ${limit} are allowed`, { kind: 'memory' });
+    try {
+      x.memory.grow(Math.ceil((size - have) / PAGE));
+    } catch (e) {
+      throw new WaybillError(`${this.step.name}: the host has no ${size} bytes of memory`, { kind: 'memory', cause: e });
+    }
   }
 
   async run(ins, signal) {
@@ -170,7 +211,7 @@ class Guest {
       outs = await this.drive(x, ins, signal);
     } catch (e) {
       if (e instanceof WebAssembly.RuntimeError || e instanceof StepExit || e instanceof RangeError) {
-        throw new WaybillError(`${this.step.name}: the module crashed: ${e.message}`, { cause: e });
+        throw new WaybillError(`${this.step.name}: the module crashed: ${e.message}`, { kind: 'crash', cause: e });
       }
       if (e instanceof WaybillError && this.reentrant) this.idle = x;
       throw e;
@@ -218,7 +259,8 @@ class Guest {
     const failure = () => {
       const code = get(CTX.errCode), a = h().getBigInt64(CTX.errA, true), b = h().getBigInt64(CTX.errB, true);
       const node = this.ours ? this.iface.nodes?.[get(CTX.errNode)] : undefined;
-      return new WaybillError(`${this.step.name}${node ? ': ' + node : ''}: ${ERRORS[code] ?? 'step error ' + code} (${a}, ${b})`, { code, a, b, node });
+      return new WaybillError(`${this.step.name}${node ? ': ' + node : ''}: ${ERRORS[code] ?? 'step error ' + code} (${a}, ${b})`,
+        { kind: INPUT_FAULTS.includes(code) || code >= ERR_USER ? 'input' : undefined, code, a, b, node });
     };
     let s = x.waybill_bind(ctx) >>> 0;
     if (s === FAILED) throw failure();
@@ -260,7 +302,7 @@ function take(l, size) {
 
 /** prepare checks a tensor and turns its contents into bytes. */
 function prepare(t, name, depth) {
-  const bad = (m) => new WaybillError(`input "${name}": ${m}`);
+  const bad = (m) => new WaybillError(`input "${name}": ${m}`, { kind: 'input' });
   if (!t || depth > MAX_DEPTH) throw bad('no value, or one that nests too deep');
   const kind = KINDS.indexOf(t.kind ?? 'tensor');
   if (kind < 0) throw bad(`unknown kind ${t.kind}`);
@@ -278,7 +320,7 @@ function prepare(t, name, depth) {
   const r = { kind, dtype: d[0], shape, count };
   if (t.dtype === 'string') {
     if (t.strings.length !== count) throw bad(`shape [${shape}] needs ${count} strings, there are ${t.strings.length}`);
-    const enc = new TextEncoder(), parts = t.strings.map((s) => enc.encode(s));
+    const enc = new TextEncoder(), parts = t.strings.map((s) => (typeof s === 'string' ? enc.encode(s) : s));
     const text = parts.reduce((n, p) => n + p.length, 0);
     r.bytes = new Uint8Array(4 * (count + 1) + text);
     r.aux = text;
@@ -344,13 +386,18 @@ function read(memory, at, depth) {
   const count = shape.reduce((a, b) => a * b, 1);
   if (dtype === 'string') {
     const o = new DataView(memory.buffer, data, n);
-    const dec = new TextDecoder('utf-8'), text = data + 4 * (count + 1);
+    const dec = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }), text = data + 4 * (count + 1);
     if (n < 4 * (count + 1)) throw bad('strings do not fit');
     const strings = [];
     for (let i = 0; i < count; i++) {
       const a = o.getUint32(4 * i, true), b = o.getUint32(4 * i + 4, true);
       if (b < a || text + b > data + n) throw bad('string offsets');
-      strings.push(dec.decode(new Uint8Array(memory.buffer, text + a, b - a).slice()));
+      const raw = new Uint8Array(memory.buffer, text + a, b - a).slice();
+      try {
+        strings.push(dec.decode(raw));
+      } catch {
+        strings.push(raw); // not UTF-8: the bytes themselves, which go in again as they are
+      }
     }
     return { kind: 'tensor', dtype, shape, strings };
   }

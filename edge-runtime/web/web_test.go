@@ -1,5 +1,3 @@
-// Package web holds the JavaScript loader; its tests run it in Node. That it gives the same bits as the Go engine is
-// tested in edge-runtime/engine/bits.
 package web
 
 import (

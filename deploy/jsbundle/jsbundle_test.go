@@ -1,0 +1,150 @@
+package jsbundle
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/oci/artifact"
+)
+
+// Two builds give the same bytes, and the list names every file.
+func TestBuild(t *testing.T) {
+	w := example(t)
+	a, one := w.bundle(t, Options{})
+	_, two := w.bundle(t, Options{})
+	n := 0
+	err := filepath.WalkDir(one, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		n++
+		x, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		y, err := os.ReadFile(filepath.Join(two, filepath.Base(p)))
+		if err != nil || string(x) != string(y) {
+			t.Errorf("%s differs: %v", filepath.Base(p), err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != len(a.Files)+1 || n < 15 {
+		t.Errorf("%d files, the list has %d", n, len(a.Files))
+	}
+	b, err := Open(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Digest != artifact.DigestOf(w.manifest) || b.Name != "churn" || b.WorkerFiles()[0].Path != "worker.mjs" {
+		t.Errorf("%+v", b)
+	}
+	for _, f := range b.WorkerFiles() {
+		if f.Kind == Other || f.Path == "node.mjs" || f.Path == "browser.mjs" {
+			t.Errorf("the Worker has %s", f.Path)
+		}
+	}
+	if _, err := Build(t.Context(), one, w.manifest, w, Options{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a folder that is there: %v", err)
+	}
+}
+
+// Open refuses a folder that was altered: each file in turn.
+func TestOpenRefuses(t *testing.T) {
+	w := example(t)
+	b, dir := w.bundle(t, Options{})
+	for _, f := range b.Files {
+		p := filepath.Join(dir, f.Path)
+		raw, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := append([]byte{}, raw...)
+		bad[len(bad)/2] ^= 1
+		if err := os.WriteFile(p, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), f.Path) {
+			t.Errorf("%s altered: %v", f.Path, err)
+		}
+		if err := os.WriteFile(p, append(raw, ' '), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil {
+			t.Errorf("%s longer: no error", f.Path)
+		}
+		if err := os.WriteFile(p, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index := filepath.Join(dir, Index)
+	raw, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][2]string{{`"model.wasm"`, `"../model.wasm"`}, {`"main": "worker.mjs"`, `"main": "x.mjs"`}, {Schema, "other"}, {`"hosts"`, `"hosts2"`}, {"sha256:", "sha1:"}} {
+		if err := os.WriteFile(index, []byte(strings.Replace(string(raw), c[0], c[1], 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil {
+			t.Errorf("%s for %s: no error", c[1], c[0])
+		}
+	}
+}
+
+// What Workers would not run is refused by name, nothing is left behind, and the other hosts get their bundle.
+func TestLimits(t *testing.T) {
+	w := example(t)
+	for name, l := range map[string]Limits{
+		"gzip":    {"tiny", 1 << 10, 128 << 20, 16 << 20},
+		"memory":  {"tiny", 3 << 20, 32 << 20, 16 << 20},
+		"startup": {"tiny", 3 << 20, 128 << 20, 100},
+	} {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "b")
+		_, err := Build(t.Context(), dir, w.manifest, w, Options{Limits: l})
+		var le *LimitError
+		if !errors.As(err, &le) || le.Limit != name || !errors.Is(err, deploy.ErrTooLarge) || le.Have <= le.Max {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, _ := os.ReadDir(parent); len(left) > 0 {
+			t.Errorf("%s: left behind %v", name, left)
+		}
+		b, err := Build(t.Context(), dir, w.manifest, w, Options{Limits: l, Hosts: []string{Node, Browser}})
+		if err != nil || b.Main != "" || len(b.WorkerFiles()) > 0 {
+			t.Errorf("%s, other hosts: %v %+v", name, err, b)
+		}
+	}
+	if _, err := Build(t.Context(), filepath.Join(t.TempDir(), "b"), w.manifest, w, Options{Hosts: []string{"deno"}}); err == nil {
+		t.Error("an unknown host: no error")
+	}
+}
+
+// A blob that is not what the manifest says, or not there, gives no bundle.
+func TestBlobs(t *testing.T) {
+	w := example(t)
+	for d, b := range w.blobs {
+		parent := t.TempDir()
+		bad := append([]byte{}, b...)
+		bad[len(bad)/2] ^= 1
+		w.blobs[d] = bad
+		if _, err := Build(t.Context(), filepath.Join(parent, "b"), w.manifest, w, Options{}); err == nil {
+			t.Errorf("%s altered: no error", d)
+		}
+		delete(w.blobs, d)
+		if _, err := Build(t.Context(), filepath.Join(parent, "b"), w.manifest, w, Options{}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s missing: %v", d, err)
+		}
+		w.blobs[d] = b
+		if left, _ := os.ReadDir(parent); len(left) > 0 {
+			t.Errorf("left behind %v", left)
+		}
+	}
+}
