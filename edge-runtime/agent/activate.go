@@ -302,6 +302,7 @@ func (f *follower) commit(in *state.Intent) error {
 	var err error
 	for range 3 {
 		e := f.about(KindCommitted, in.Candidate, in.Seq, in.Reason)
+		e.Data = facts{Generation: in.Generation, EpochFloor: in.EpochFloor, Target: &in.Candidate, Attested: f.attested}.data()
 		if in.Target != nil {
 			e.From = in.Target.Digest
 		}
@@ -425,6 +426,7 @@ func (f *follower) rolledBack(in *state.Intent, failed *failedTrial, err error) 
 		note.To, e.Digest = in.Target.Digest, in.Target.Digest
 	}
 	q := f.about(KindQuarantined, in.Candidate, in.Seq, reason)
+	q.Data = facts{Generation: in.Generation}.data()
 	f.unsent = true
 	write := func() error {
 		return f.change(func(c *state.Channel) error {

@@ -216,6 +216,7 @@ type checks struct {
 	time    func(clock, floor time.Time) time.Time
 	needs   func(c *state.Channel) []state.Slot // what a sweep keeps
 	place   func(r *channel.Record, c *Channel) error
+	proven  func(f *follower) error                // what a rebuilt state lacks
 	renew   func(f *follower, ctx context.Context) // before a new record is believed
 	trust   func(raw []byte, current *trust.Document) (*trust.Document, error)
 	walk    int // how many earlier records, or trust documents, one poll fetches
@@ -241,6 +242,7 @@ func realChecks() checks {
 		time:    later,
 		needs:   (*state.Channel).Slots,
 		place:   ofChannel,
+		proven:  (*follower).proven,
 		renew:   (*follower).renewTrust,
 		trust:   verify.TrustBundle,
 		walk:    maxWalk,
@@ -355,7 +357,7 @@ func (a *Agent) loadTrust(ctx context.Context) error {
 		return fmt.Errorf("provisioned trust document: %w", err)
 	}
 	a.trust = provisioned
-	if pin := a.Store.Doc().Trust; pin.Version > provisioned.Version {
+	if pin := a.Store.Doc().Trust; pin.Version > provisioned.Version && pin.File != "" { // without its file nothing is followed: see proven
 		raw, err := a.blobs.Read(pin.File, artifact.MaxBundle)
 		if err != nil {
 			return fmt.Errorf("trust document version %d: %w", pin.Version, err)

@@ -128,6 +128,7 @@ func (f *follower) factoryEvents(c *state.Channel, slot state.Slot, serves bool)
 	var out []journal.Entry
 	if c.Factory == nil || c.Factory.Digest != slot.Digest {
 		out = append(out, f.about(KindFactory, slot, 0, "it is on the device"+slot.Proof.String()))
+		out[0].Data = facts{Target: &slot, Factory: true}.data()
 	}
 	if !serves {
 		return out
@@ -137,6 +138,7 @@ func (f *follower) factoryEvents(c *state.Channel, slot state.Slot, serves bool)
 		e = f.about(KindFallback, slot, c.Seq, "nothing else on this device can be served")
 		e.From = c.Current.Digest
 	}
+	e.Data = facts{Target: &slot}.data()
 	f.unsent = true
 	return append(out, e)
 }

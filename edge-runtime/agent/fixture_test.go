@@ -383,7 +383,7 @@ func newDeviceFS(t testing.TB) *fsx.Mem {
 func (w *world) boot(fsys fsx.FS, reg *registry, edit ...func(*Config)) (*device, error) {
 	d := &device{server: &fakeServer{}, runtime: &fakeRuntime{}, clock: &fakeClock{now: w.Now}}
 	log := slog.New(slog.DiscardHandler)
-	store, err := state.Open(fsys, stateDir)
+	store, _, err := w.rebuild(fsys).OpenState(d.clock.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -150,6 +150,9 @@ func (f *follower) accept(ctx context.Context, raw []byte) (*channel.Record, err
 	if err != nil {
 		return nil, err
 	}
+	if err := f.a.checks.proven(f); err != nil {
+		return r, err
+	}
 	if err := f.a.checks.place(r, &f.cfg); err != nil {
 		return r, err
 	}
@@ -199,6 +202,7 @@ func (f *follower) keepRecord(ctx context.Context, raw []byte, r *channel.Record
 	if r.Rollback != nil {
 		e.From, e.Reason = r.Rollback.From, "the channel goes back: "+r.Rollback.Reason
 	}
+	e.Data = factsOf(r, digest, step.Kind).data()
 	events := append([]journal.Entry{e}, f.freezes(f.state().Frozen, r)...)
 	for _, a := range step.Alarms {
 		al := f.entry(KindAlarm)
@@ -389,8 +393,11 @@ func (f *follower) takeTrust(ctx context.Context, current *trust.Document, tag a
 	}
 	e := journal.Entry{Kind: KindTrust, Digest: digest, Seq: int64(next.Version), Reason: fmt.Sprintf("trust document version %d follows %d", next.Version, current.Version)}
 	err = f.a.update(func(d *state.Doc) error {
-		if d.Trust.Version >= next.Version {
-			return nil // another channel was faster
+		switch {
+		case d.Trust.Version > next.Version || d.Trust.Version == next.Version && d.Trust.File != "":
+			return nil // another channel was faster, or it is on the way to the one that was lost
+		case d.Trust.Version == next.Version && d.Trust.Digest != "" && d.Trust.Digest != digest:
+			return fmt.Errorf("it is not the trust document version %d that this device had accepted", next.Version)
 		}
 		d.Trust = state.TrustPin{Version: next.Version, Digest: digest, File: blob}
 		d.TimeFloor = later(d.TimeFloor, next.Issued.UTC()) // its roots say until when it may be believed

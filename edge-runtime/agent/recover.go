@@ -77,11 +77,13 @@ func (f *follower) interrupted(in *state.Intent) error {
 		note.To, e.Digest = in.Target.Digest, in.Target.Digest
 	}
 	f.unsent = true
+	q := f.about(KindQuarantined, in.Candidate, in.Seq, reason)
+	q.Data = facts{Generation: in.Generation}.data()
 	return f.change(func(c *state.Channel) error {
 		fail(c, in, reason, now, false)
 		c.LastRollback = &note
 		return nil
-	}, e, f.about(KindQuarantined, in.Candidate, in.Seq, reason))
+	}, e, q)
 }
 
 // converge makes the server answer with what the document says, after a save whose outcome was open.
@@ -188,7 +190,7 @@ func (f *follower) fallBack(ctx context.Context, c *state.Channel, l *loaded, er
 	}
 	why := clip(errors.Join(errs...).Error())
 	e := f.about(KindFallback, s, c.Seq, why)
-	e.From = c.Current.Digest
+	e.From, e.Data = c.Current.Digest, facts{Target: &s}.data()
 	f.unsent = true
 	now := f.a.now().Truncate(time.Second)
 	err := f.change(func(c *state.Channel) error {
@@ -401,6 +403,7 @@ func (f *follower) commitRollback(in *state.Intent) error {
 			continue
 		}
 		e := journal.Entry{Kind: KindRolledBack, Channel: f.cfg.Name, Digest: in.Candidate.Digest, Seq: in.Seq, Reason: in.Reason}
+		e.Data = facts{Generation: in.Generation, Target: &in.Candidate, Pinned: true}.data()
 		note := state.Note{At: now, To: in.Candidate.Digest, Seq: in.Seq, Reason: in.Reason}
 		if in.Target != nil {
 			e.From, note.From = in.Target.Digest, in.Target.Digest

@@ -42,6 +42,8 @@ type Status struct {
 	JournalState string `json:"journalState,omitempty"`
 	// WatchdogSeconds is the time after which the service manager restarts an agent that hangs; 0: it does not.
 	WatchdogSeconds float64 `json:"watchdogSeconds,omitempty"`
+	// Rebuilt says that the state was lost and put together again, and what it lacks.
+	Rebuilt *state.Rebuilt `json:"rebuilt,omitempty"`
 }
 
 // ChannelStatus is one line of it.
@@ -97,7 +99,7 @@ const (
 func StatusOf(d *state.Doc, now time.Time) Status {
 	s := Status{
 		Schema: StatusSchema, Device: d.Device, At: now.UTC(), Trust: d.Trust.Version,
-		ClockOK: !now.Before(d.TimeFloor), Clock: clockState(now, d.TimeFloor), ClockFloor: d.TimeFloor, Journal: d.Journal, Channels: []ChannelStatus{},
+		ClockOK: !now.Before(d.TimeFloor), Clock: clockState(now, d.TimeFloor), ClockFloor: d.TimeFloor, Journal: d.Journal, Channels: []ChannelStatus{}, Rebuilt: d.Rebuilt,
 	}
 	if now.Before(d.TimeFloor) {
 		now = d.TimeFloor

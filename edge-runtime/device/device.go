@@ -75,9 +75,19 @@ func open(ctx context.Context, cfg *config.Config, certs verify.Certificates, lo
 	if d.unlock, err = state.Lock(cfg.State); err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "start")
 	}
-	store, err := state.Open(fsys, cfg.State)
+	lost := agent.Rebuild{
+		FS: fsys, Dir: cfg.State, Journal: config.JournalPath(cfg), Checker: devicekey.Journal{Key: d.key}, Device: d.key.KeyID(),
+		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
+	}
+	for _, c := range cfg.Channels {
+		lost.Channels = append(lost.Channels, agent.Channel{Name: c.Name, Env: c.Env, Model: c.Model})
+	}
+	store, damage, err := lost.OpenState(time.Now())
 	if err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "open the state")
+	}
+	if damage != nil {
+		log.Error("the state was lost and is rebuilt", "error", damage, "lacking", store.Doc().Rebuilt.Lacking)
 	}
 	for _, n := range store.Notes() {
 		log.Error("state", "note", n)

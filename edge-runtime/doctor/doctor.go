@@ -225,13 +225,17 @@ func (d *Doctor) checkState() {
 		d.add("state", Bad, "sudo -u "+cmp.Or(owner.Name(d.cfg.State), "OWNER")+" waybill-edge doctor", "%v", err)
 		return
 	case err != nil:
-		d.add("state", Bad, "mv "+d.cfg.State+" "+d.cfg.State+".damaged, then start: the device begins anew and takes what its channels name", "%v", err)
+		d.add("state", Bad, "waybill-edge run --config "+d.file, "%v; the next start rebuilds it from the journal", err)
 		return
 	}
 	d.doc = doc
 	switch {
 	case d.key != nil && doc.Device != "" && doc.Device != d.key.KeyID():
 		d.add("state", Bad, "", "it belongs to device %.12s, the key is that of device %.12s", doc.Device, d.key.KeyID())
+	case doc.Rebuilt != nil && len(doc.Rebuilt.Lacking) > 0:
+		d.add("state", Doubt, "waybill-edge history --config "+d.file, "it was rebuilt at %s (%s); %s", doc.Rebuilt.At.Format(time.RFC3339), doc.Rebuilt.Why, strings.Join(doc.Rebuilt.Lacking, "; "))
+	case doc.Rebuilt != nil:
+		d.add("state", Doubt, "the disk loses or alters what is written: look at it", "it was rebuilt at %s (%s)", doc.Rebuilt.At.Format(time.RFC3339), doc.Rebuilt.Why)
 	case len(notes) > 0:
 		d.add("state", Doubt, "the disk loses or alters what is written: look at it", "%s", strings.Join(notes, "; "))
 	default:

@@ -36,6 +36,8 @@ type Doc struct {
 	Events uint64 `json:"events"`
 	// Outbox holds decisions made with this or an earlier document that the journal may not have yet.
 	Outbox []journal.Entry `json:"outbox,omitempty"`
+	// Rebuilt is set once the documents before were lost. It is never changed, only replaced.
+	Rebuilt *Rebuilt `json:"rebuilt,omitempty"`
 }
 
 // TrustPin names a trust document.
@@ -58,6 +60,8 @@ type Channel struct {
 	Tag artifact.Digest `json:"tag,omitempty"`
 	// EpochFloor never falls; it rises when an activation under a record with a higher one is committed.
 	EpochFloor int64 `json:"epochFloor"`
+	// Unproven says that nothing on the device proves how far it had followed the channel: it follows no record.
+	Unproven bool `json:"unproven,omitempty"`
 
 	Current  *Slot  `json:"current,omitempty"`
 	Previous *Slot  `json:"previous,omitempty"`

@@ -54,7 +54,7 @@ func Open(fsys fsx.FS, dir string) (*Store, error) {
 			return nil, diag.Errorf("make the state directory: %w", err)
 		}
 	}
-	s := &Store{fs: fsys, dir: dir, flights: newFlights(), ballast: &Ballast{fs: fsys, path: filepath.Join(dir, "ballast"), size: ballastSize}}
+	s := newStore(fsys, dir)
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -64,6 +64,10 @@ func Open(fsys fsx.FS, dir string) (*Store, error) {
 		_ = s.save(s.doc.Clone())
 	}
 	return s, nil
+}
+
+func newStore(fsys fsx.FS, dir string) *Store {
+	return &Store{fs: fsys, dir: dir, flights: newFlights(), ballast: &Ballast{fs: fsys, path: filepath.Join(dir, "ballast"), size: ballastSize}}
 }
 
 // syncDirs makes the names of the state directory and its folders durable, once.
@@ -230,7 +234,12 @@ func (s *Store) prune() {
 		return
 	}
 	for i := 0; i < len(serials)-keepDocs; i++ {
-		_ = s.fs.Remove(s.file(serials[i]))
+		name := s.file(serials[i])
+		if r := s.doc.Rebuilt; r != nil && serials[i] <= r.Through {
+			_ = s.fs.Rename(name, name+".damaged") // for whoever looks into it
+			continue
+		}
+		_ = s.fs.Remove(name)
 	}
 }
 

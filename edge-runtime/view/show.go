@@ -280,6 +280,9 @@ func deviceLine(s agent.Status) string {
 	if !s.ClockOK {
 		clock = "clock " + ui.Ago(s.ClockFloor.Sub(s.At)) + " BEHIND the last signed time"
 	}
+	if r := s.Rebuilt; r != nil {
+		parts = append(parts, "STATE REBUILT "+r.At.Format(time.DateTime))
+	}
 	entries := ui.Count(s.Journal.Entries) + " entries"
 	switch s.JournalState {
 	case "":
