@@ -211,7 +211,7 @@ func TestSituations(t *testing.T) {
 		}
 	}
 	damaged := []string{"the state of this device is damaged", "hint: waybill-edge doctor"}
-	look("all state documents damaged", map[string]want{"status": {diag.Failure, damaged}, "verify-journal": {diag.Failure, damaged}, "rollback --to beef": {diag.Failure, damaged}, "rollback": {diag.Failure, damaged}, "run": {diag.Failure, damaged}})
+	look("all state documents damaged", map[string]want{"status": {diag.Failure, damaged}, "verify-journal": {diag.Failure, damaged}, "rollback --to beef": {diag.Failure, damaged}, "rollback": {diag.Failure, damaged}})
 	if err := os.WriteFile(d.cfg, []byte(`{"statee": "x"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
