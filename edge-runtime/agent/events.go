@@ -60,6 +60,7 @@ func (a *Agent) update(fn func(*state.Doc) error, events ...journal.Entry) error
 		for len(d.Outbox) > 0 && d.Outbox[0].Serial <= written {
 			d.Outbox = d.Outbox[1:]
 		}
+		d.Events = max(d.Events, written) // a number that the journal has would be taken for written
 		for _, e := range events {
 			d.Events++
 			e.Serial = d.Events

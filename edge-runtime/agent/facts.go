@@ -22,6 +22,7 @@ type facts struct {
 	Target     *state.Slot     `json:"target,omitempty"`
 	Pinned     bool            `json:"pinned,omitempty"`  // a person went back
 	Factory    bool            `json:"factory,omitempty"` // it is on the device, which says nothing of what serves
+	Lost       bool            `json:"lost,omitempty"`    // what was decided before this entry is no longer in the journal
 }
 
 // data is f as it stands in an entry.

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"cmp"
+	"crypto"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -19,15 +21,16 @@ import (
 
 // Rebuild puts the durable document together again when every copy of it is lost. What it rests on, the strongest first: trust
 // documents and channel records in the blob store, which their signatures prove; the journal, whose chain and signed checkpoints
-// the device key proves; the last report of each channel. Each of them raises the numbers that never fall and none lowers them, so
+// the device key proves; the last report of each channel, which the device key signed. Each of them raises the numbers that never fall and none lowers them, so
 // whoever damages some of these files gains nothing below what the others prove. What serves is only what the journal names last as
-// committed, and nothing where the journal is not whole and the last report names something else.
+// committed; where the journal is not whole, only what the last report names too; where it names nothing, what the report does.
 type Rebuild struct {
 	FS      fsx.FS
 	Dir     string // the state directory
 	Journal string // path of the journal
 	Checker journal.Checker
 	Device  string // id of the device key
+	Public  []byte // the device key, as PEM
 	// TrustFile is the provisioned trust document, as in Config.
 	TrustFile    []byte
 	TrustVersion int
@@ -45,11 +48,11 @@ func (r Rebuild) OpenState(now time.Time) (store *state.Store, damage error, err
 	case err == nil && store.Doc().Serial > 0:
 		return store, nil, nil
 	case err == nil:
-		es, jerr := journal.Read(r.FS, r.Journal, 1)
-		if jerr == nil && len(es) == 0 {
-			return store, nil, nil // nothing was ever decided here
+		if damage = r.seenBefore(); damage == nil {
+			return store, nil, nil
 		}
-		damage = errors.Join(errors.New("its documents are gone, the journal is there"), jerr)
+	case errors.Is(err, state.ErrDamaged) && errors.Is(err, state.ErrSchema):
+		return nil, nil, err // a later version wrote it: nothing is lost
 	case errors.Is(err, state.ErrDamaged):
 		damage = err
 	default:
@@ -66,6 +69,20 @@ func (r Rebuild) OpenState(now time.Time) (store *state.Store, damage error, err
 	return store, damage, err
 }
 
+// seenBefore tells what is here of a device that has no state document; nil: nothing was ever decided here.
+func (r Rebuild) seenBefore() error {
+	es, err := journal.Read(r.FS, r.Journal, 1)
+	if err != nil || len(es) > 0 {
+		return errors.Join(errors.New("its documents are gone, the journal is there"), err)
+	}
+	for _, c := range r.Channels {
+		if s := r.lastReport(c.Name); s != nil && s.Seq > 0 { // a record was accepted before it
+			return fmt.Errorf("its documents and its journal are gone, the report of channel %s is there", c.Name)
+		}
+	}
+	return nil
+}
+
 // rebuilding is one rebuild at work.
 type rebuilding struct {
 	Rebuild
@@ -73,8 +90,9 @@ type rebuilding struct {
 	trust   *trust.Document
 	blobs   *state.Blobs
 	files   []artifact.Digest // small enough for a bundle
+	head    journal.Head      // as far as the journal is proved
 	whole   bool              // the journal is
-	oldest  int64
+	first   bool              // and it has the first entry that was ever made
 	from    []string
 	lacking []string
 }
@@ -94,6 +112,7 @@ func (r Rebuild) document(damage error, now time.Time) (*state.Doc, error) {
 	for _, cfg := range r.Channels {
 		b.channel(cfg, es, now)
 	}
+	b.unfollowed(es)
 	why := clip(damage.Error())
 	b.doc.Rebuilt = &state.Rebuilt{At: now, Why: why, From: b.from, Lacking: b.lacking}
 	b.doc.Events++
@@ -101,7 +120,7 @@ func (r Rebuild) document(damage error, now time.Time) (*state.Doc, error) {
 	for _, l := range b.lacking {
 		reason += "; " + l
 	}
-	b.doc.Outbox = []journal.Entry{{At: now, Kind: KindAlarm, Reason: clip(reason), Serial: b.doc.Events}}
+	b.doc.Outbox = []journal.Entry{{At: now, Kind: KindAlarm, Reason: clip(reason), Serial: b.doc.Events, Data: facts{Lost: !b.first}.data()}}
 	return b.doc, nil
 }
 
@@ -109,42 +128,46 @@ func (b *rebuilding) lack(format string, args ...any) {
 	b.lacking = append(b.lacking, fmt.Sprintf(format, args...))
 }
 
-// entries reads what the journal proves: those of a chain that holds, up to where it is damaged.
+// entries reads what the journal proves.
 func (b *rebuilding) entries() ([]journal.Entry, error) {
+	var es []journal.Entry
 	var report journal.Report
-	var err error
+	var damage, err error
 	for range 3 { // one wrong read must not cost what the journal proves
-		report, err = journal.Verify(b.FS, b.Journal, journal.Head{}, b.Checker)
-		if err == nil {
+		if es, report, damage, err = journal.Proven(b.FS, b.Journal, b.Checker); err == nil && damage == nil {
 			break
 		}
 	}
-	if err != nil && !errors.Is(err, journal.ErrDamaged) {
-		return nil, err
-	}
-	b.whole, b.oldest = err == nil && report.Head.Entries > 0, report.Oldest
-	if err != nil {
-		b.lack("the journal is damaged after entry %d", report.Head.Entries)
-	}
-	all, err := journal.Read(b.FS, b.Journal, 0)
 	if err != nil {
 		return nil, err
 	}
-	var out []journal.Entry
-	for _, e := range all {
-		if n := report.Oldest + int64(len(out)); e.N != n || n > report.Head.Entries {
-			break // lines past the chain prove nothing
-		}
-		out = append(out, e)
+	b.head, b.whole = report.Head, damage == nil && len(es) > 0
+	b.first = b.whole && report.Oldest == 1
+	for _, e := range es {
 		b.doc.Events = max(b.doc.Events, e.Serial)
+		var f facts
+		lost := e.Kind == journal.KindDamaged || e.Kind == KindAlarm && len(e.Data) > 0 && decodeFacts(e.Data, &f) == nil && f.Lost
+		b.first = b.first && !lost
 	}
 	if b.whole {
 		b.doc.Journal = report.Head
+	} else {
+		b.lack("the journal is not whole: %v", cmp.Or(damage, errors.New("it has no entry")))
 	}
-	if len(out) > 0 {
-		b.from = append(b.from, fmt.Sprintf("journal entries %d to %d, %d signed", report.Oldest, report.Head.Entries, report.Signed))
+	if n := len(es); n > 0 {
+		b.from = append(b.from, fmt.Sprintf("%d journal entries from %d to %d", n, es[0].N, es[n-1].N))
 	}
-	return out, nil
+	return es, nil
+}
+
+// read gives a small blob; one wrong read must not cost what it proves.
+func (b *rebuilding) read(d artifact.Digest, most int64) (raw []byte, err error) {
+	for range 3 {
+		if raw, err = b.blobs.Read(d, most); err == nil {
+			break
+		}
+	}
+	return raw, err
 }
 
 // list finds the blobs that may be records or trust documents.
@@ -180,7 +203,7 @@ func (b *rebuilding) findTrust(es []journal.Entry) error {
 	for again := true; again; {
 		again = false
 		for _, d := range b.files {
-			raw, err := b.blobs.Read(d, artifact.MaxBundle)
+			raw, err := b.read(d, artifact.MaxBundle)
 			if err != nil {
 				continue
 			}
@@ -216,23 +239,40 @@ func (b *rebuilding) findTrust(es []journal.Entry) error {
 	return nil
 }
 
-// lastReport is the report that the device kept of a channel; nil: none that can be read. Its signature is not looked at: it only
-// ever raises a floor, or agrees with the journal.
-func (b *rebuilding) lastReport(name string) *evidence.Status {
-	raw, err := fsx.ReadFile(b.FS, filepath.Join(b.Dir, "status-"+name+".json"), artifact.MaxBundle)
+// lastReport is the report that the device signed last for a channel; nil: none that can be read.
+func (r Rebuild) lastReport(name string) *evidence.Status {
+	pub, _, err := trust.ParsePublic(r.Public)
 	if err != nil {
 		return nil
 	}
+	for range 3 {
+		raw, err := fsx.ReadFile(r.FS, filepath.Join(r.Dir, "status-"+name+".json"), artifact.MaxBundle)
+		if err != nil {
+			continue
+		}
+		if s := signedStatus(raw, pub); s != nil && s.Channel == name && s.Device == r.Device {
+			return s
+		}
+	}
+	return nil
+}
+
+// signedStatus reads a report that pub signed. One that a bit of was lost would name a seq that never comes.
+func signedStatus(raw []byte, pub crypto.PublicKey) *evidence.Status {
 	bundle, err := evidence.ParseBundle(raw)
 	if err != nil {
 		return nil
 	}
-	st, err := evidence.ParseStatement(bundle.DSSEEnvelope.Payload)
+	env := bundle.DSSEEnvelope
+	if len(env.Signatures) != 1 || !verify.Signature(pub, evidence.PayloadType, env.Payload, env.Signatures[0].Sig) {
+		return nil
+	}
+	st, err := evidence.ParseStatement(env.Payload)
 	if err != nil || st.PredicateType != evidence.TypeStatus {
 		return nil
 	}
 	s, err := evidence.ParseStatus(st.Predicate)
-	if err != nil || s.Channel != name || s.Device != b.Device {
+	if err != nil {
 		return nil
 	}
 	return s
@@ -240,29 +280,10 @@ func (b *rebuilding) lastReport(name string) *evidence.Status {
 
 // channel rebuilds one channel.
 func (b *rebuilding) channel(cfg Channel, es []journal.Entry, now time.Time) {
-	c := b.doc.Channel(cfg.Name)
-	p := replay{b: b, c: c, model: cfg.Model}
-	for _, e := range es {
-		if e.Channel == cfg.Name {
-			p.entry(e)
-		}
-	}
+	p := b.replayed(cfg.Name, cfg.Model, es)
+	c := p.c
 	heard, told := c.Seq > 0, c.Seq
-	var newest *channel.Record
-	for _, d := range b.files {
-		raw, err := b.blobs.Read(d, maxRecordBundle)
-		if err != nil {
-			continue
-		}
-		rec, _, err := verify.Record(raw, b.trust, later(now, b.trust.Issued))
-		if err != nil || ofChannel(rec, &cfg) != nil {
-			continue
-		}
-		if rec.Generation > c.Generation || rec.Generation == c.Generation && rec.Seq >= c.Seq {
-			p.accepted(rec.Generation, rec.Seq, d, rec.Expires, rec.Issued)
-			newest = rec
-		}
-	}
+	newest := b.newest(&cfg, &p, now)
 	if newest != nil {
 		heard = true
 		c.Frozen = frozenBy(nil, newest)
@@ -274,18 +295,19 @@ func (b *rebuilding) channel(cfg Channel, es []journal.Entry, now time.Time) {
 	s := b.lastReport(cfg.Name)
 	if s != nil && s.Seq > c.Seq {
 		b.lack("channel %s: the report tells of seq %d, which nothing else here does: only a later one is followed", cfg.Name, s.Seq)
-		c.Seq, c.Record, heard = s.Seq, artifact.DigestOf(nil), true
+		c.Seq, c.Record, heard = s.Seq, noRecord, true
 		c.Generation = max(c.Generation, b.trust.Generation)
+	}
+	if s != nil && s.Clock != nil {
+		p.attest(s.Clock.Floor)
 	}
 	if d := p.trial; d != "" { // the device went down in its trial, as far as is known
 		quarantine(c, d, c.Generation, c.Seq, "the state was lost during the trial", now)
 	}
-	cut := !b.whole || c.Seq > told || s != nil && s.Journal.Entries > b.doc.Journal.Entries
-	if cut && c.Current != nil && !named(s, c.Current.Digest) {
-		b.lack("channel %s: the journal is not whole and nothing confirms that %s is what was committed last: it does not serve", cfg.Name, c.Current.Digest.Short())
-		c.Current, c.Previous, c.Kept = nil, nil, nil
+	if cut := !b.whole || c.Seq > told || s != nil && s.Journal.Entries > b.head.Entries; cut || !b.first && c.Current == nil {
+		p.uncertain(&cfg, newest, s)
 	}
-	if !heard && (!b.whole || b.oldest > 1 || c.Current != nil && c.Current.Seq > 0) {
+	if !heard && (!b.first || c.Current != nil && c.Current.Seq > 0) {
 		c.Unproven = true
 		b.lack("channel %s: nothing proves how far it was followed: no record is followed", cfg.Name)
 	}
@@ -302,20 +324,49 @@ func (b *rebuilding) channel(cfg Channel, es []journal.Entry, now time.Time) {
 	}
 }
 
-// named tells whether the last report says that d was what is committed.
-func named(s *evidence.Status, d artifact.Digest) bool {
-	switch {
-	case s == nil:
-		return false
-	case s.State == string(state.Trial):
-		return s.Previous == d
+// newest finds the newest record of a channel in the store, and raises the numbers to it. The one that the journal names as accepted
+// was verified then; others must verify now.
+func (b *rebuilding) newest(cfg *Channel, p *replay, now time.Time) (newest *channel.Record) {
+	c := p.c
+	for _, d := range b.files {
+		raw, err := b.read(d, maxRecordBundle)
+		if err != nil {
+			continue
+		}
+		var rec *channel.Record
+		accepted := d == c.Record
+		if accepted {
+			rec, err = parseAccepted(raw)
+		} else {
+			rec, _, err = verify.Record(raw, b.trust, later(now, b.trust.Issued))
+		}
+		if err != nil || ofChannel(rec, cfg) != nil {
+			continue
+		}
+		above := rec.Generation > c.Generation || rec.Generation == c.Generation && rec.Seq > c.Seq
+		if accepted || above || rec.Generation == c.Generation && rec.Seq == c.Seq && c.Record == noRecord {
+			p.accepted(rec.Generation, rec.Seq, d, rec.Expires, rec.Issued)
+			newest = rec
+		}
 	}
-	return s.Running == d
+	return newest
+}
+
+// unfollowed raises the numbers of channels that the journal tells of and the device follows no longer: whoever follows one again is no
+// easier to deceive.
+func (b *rebuilding) unfollowed(es []journal.Entry) {
+	for _, e := range es {
+		if e.Kind != KindRecord || e.Channel == "" || b.doc.Channels[e.Channel] != nil {
+			continue
+		}
+		c := b.replayed(e.Channel, "", es).c
+		c.Current, c.Previous, c.Factory, c.Kept = nil, nil, nil, nil
+	}
 }
 
 // here tells whether all files of an artifact are on the device. Their bytes are hashed when it is loaded.
 func (b *rebuilding) here(s state.Slot) bool {
-	raw, err := b.blobs.Read(s.Digest, artifact.MaxManifest)
+	raw, err := b.read(s.Digest, artifact.MaxManifest)
 	if err != nil {
 		return false
 	}
@@ -331,12 +382,64 @@ func (b *rebuilding) here(s state.Slot) bool {
 	return true
 }
 
+// uncertain settles what is committed where the journal may not tell the end of it: what the report names too, or what the report
+// names alone where the journal names nothing. The newest record may have been committed since, and its floor with it.
+func (p *replay) uncertain(cfg *Channel, newest *channel.Record, s *evidence.Status) {
+	c, b := p.c, p.b
+	if newest != nil {
+		c.EpochFloor = max(c.EpochFloor, newest.EpochFloor)
+		for _, t := range append(slices.Clone(newest.Keep), newest.Target) {
+			p.seen[t.Digest] = slotOf(t, newest.Seq)
+		}
+	}
+	d := committedBy(s, cfg.Model)
+	slot, known := p.seen[d]
+	switch {
+	case c.Current != nil && c.Current.Digest == d:
+	case c.Current != nil:
+		b.lack("channel %s: the journal is not whole and nothing confirms that %s is what was committed last: it does not serve", cfg.Name, c.Current.Digest.Short())
+		c.Current, c.Previous, c.Kept = nil, nil, nil
+	case d == "" || p.left:
+	case !known || !b.here(slot):
+		b.lack("channel %s: the report names %s, which is not known or not whole: it does not serve", cfg.Name, d.Short())
+	default:
+		promote(c, slot, s.At.UTC(), nil)
+		b.from = append(b.from, fmt.Sprintf("channel %s: the report names %s as committed", cfg.Name, d.Short()))
+	}
+}
+
+// committedBy is what a report says was committed; "": nothing, or there is none.
+func committedBy(s *evidence.Status, model string) artifact.Digest {
+	switch {
+	case s == nil || s.Model != model:
+		return ""
+	case s.State == string(state.Trial):
+		return s.Previous
+	}
+	return s.Running
+}
+
+// noRecord stands for a record that is lost: none has it, so nothing counts as this one.
+var noRecord = artifact.DigestOf(nil)
+
 // replay repeats on c what the journal says was done to it.
 type replay struct {
 	b     *rebuilding
 	c     *state.Channel
 	model string
 	trial artifact.Digest // on trial, with no end to it yet
+	left  bool            // the channel was left, and nothing committed since
+	seen  map[artifact.Digest]state.Slot
+}
+
+func (b *rebuilding) replayed(name, model string, es []journal.Entry) replay {
+	p := replay{b: b, c: b.doc.Channel(name), model: model, seen: map[artifact.Digest]state.Slot{}}
+	for _, e := range es {
+		if e.Channel == name {
+			p.entry(e)
+		}
+	}
+	return p
 }
 
 func (p *replay) entry(e journal.Entry) {
@@ -360,6 +463,7 @@ func (p *replay) entry(e journal.Entry) {
 			}
 		}
 		if f.Target != nil {
+			p.seen[e.Digest] = *f.Target
 			p.confirms(e.Digest, f.Target.Epoch, f.EpochFloor)
 		}
 	case KindTrial:
@@ -371,6 +475,7 @@ func (p *replay) entry(e journal.Entry) {
 		quarantine(c, e.Digest, f.Generation, e.Seq, e.Reason, e.At)
 	case KindLeft:
 		c.Current, c.Previous, c.Factory, c.Kept, p.trial = nil, nil, nil, nil, ""
+		p.left = true
 	case KindCommitted, KindRolledBack, KindFallback, KindFactory:
 		p.moved(e, f)
 	}
@@ -378,19 +483,19 @@ func (p *replay) entry(e journal.Entry) {
 
 // accepted raises the numbers of the channel to those of a record.
 func (p *replay) accepted(generation int, seq int64, record artifact.Digest, expires, issued time.Time) {
-	c, d := p.c, p.b.doc
+	c := p.c
 	if generation < c.Generation || generation == c.Generation && seq < c.Seq {
 		return
 	}
 	if record == "" {
-		record = artifact.DigestOf(nil) // no record has it: nothing counts as this one
+		record = noRecord
 	}
 	c.Generation, c.Seq, c.Record, c.Expires = generation, seq, record, expires.UTC()
-	p.attest(issued, d)
+	p.attest(issued)
 }
 
-func (p *replay) attest(at time.Time, d *state.Doc) {
-	if at.Before(p.b.trust.Expires) {
+func (p *replay) attest(at time.Time) {
+	if d := p.b.doc; at.Before(p.b.trust.Expires) {
 		d.TimeFloor = later(d.TimeFloor, at.UTC())
 	}
 }
@@ -425,7 +530,7 @@ func (p *replay) moved(e journal.Entry, f facts) {
 	if s.Name != p.model {
 		return
 	}
-	if raw, err := p.b.blobs.Read(s.Digest, artifact.MaxManifest); s.Size == 0 && err == nil {
+	if raw, err := p.b.read(s.Digest, artifact.MaxManifest); s.Size == 0 && err == nil {
 		s.Size = int64(len(raw))
 	}
 	if f.Factory {
@@ -433,10 +538,11 @@ func (p *replay) moved(e journal.Entry, f facts) {
 		c.Factory = &s
 		return
 	}
+	p.left = false
 	if c.Current == nil || c.Current.Digest != s.Digest || e.Kind == KindCommitted {
 		promote(c, s, at, nil)
 	}
-	p.attest(f.Attested, p.b.doc)
+	p.attest(f.Attested)
 	switch {
 	case f.Pinned:
 		c.Pinned = &state.Pin{Generation: c.Generation, Seq: c.Seq, At: at}
@@ -465,7 +571,7 @@ var ErrUnproven = errors.New("the state of this device was rebuilt without what 
 // proven refuses every record while a rebuilt state lacks the trust document in force or the numbers that never fall.
 func (f *follower) proven() error {
 	doc := f.a.Store.Doc()
-	if have := f.a.Trust().Version; have < doc.Trust.Version {
+	if have := f.a.Trust().Version; doc.Trust.File == "" && have < doc.Trust.Version {
 		return fmt.Errorf("%w: trust document version %d was accepted and is lost, this is version %d", ErrUnproven, doc.Trust.Version, have)
 	}
 	if c := doc.Channels[f.cfg.Name]; c != nil && c.Unproven {

@@ -16,8 +16,12 @@ import (
 
 func (w *world) rebuild(fsys fsx.FS) Rebuild {
 	ref := w.TrustRef()
+	public, err := w.key.Public()
+	if err != nil {
+		panic(err)
+	}
 	return Rebuild{
-		FS: fsys, Dir: stateDir, Journal: stateDir + "/journal.log", Checker: journalSigner{w.key}, Device: w.key.KeyID(),
+		FS: fsys, Dir: stateDir, Journal: stateDir + "/journal.log", Checker: journalSigner{w.key}, Device: w.key.KeyID(), Public: public,
 		TrustFile: w.Trust(), TrustVersion: ref.Version, TrustDigest: ref.Digest,
 		Channels: []Channel{{Name: "prod", Env: "prod", Model: "churn"}},
 	}

@@ -75,8 +75,12 @@ func open(ctx context.Context, cfg *config.Config, certs verify.Certificates, lo
 	if d.unlock, err = state.Lock(cfg.State); err != nil {
 		return nil, diag.Wrap(diag.Failure, err, "start")
 	}
+	public, err := d.key.Public()
+	if err != nil {
+		return nil, err
+	}
 	lost := agent.Rebuild{
-		FS: fsys, Dir: cfg.State, Journal: config.JournalPath(cfg), Checker: devicekey.Journal{Key: d.key}, Device: d.key.KeyID(),
+		FS: fsys, Dir: cfg.State, Journal: config.JournalPath(cfg), Checker: devicekey.Journal{Key: d.key}, Device: d.key.KeyID(), Public: public,
 		TrustFile: trustFile, TrustVersion: cfg.Trust.Version, TrustDigest: cfg.Trust.Digest,
 	}
 	for _, c := range cfg.Channels {
@@ -347,6 +351,9 @@ func Run(ctx context.Context, cfg *config.Config, file string, certs verify.Cert
 func Rollback(ctx context.Context, cfg *config.Config, certs verify.Certificates, channel string, to artifact.Digest) (agent.RollbackResult, error) {
 	for i := range cfg.Channels {
 		cfg.Channels[i].NoReports = true // offline; the agent reports when it runs again
+	}
+	if _, err := state.ReadOnly(fsx.OS{}, cfg.State); errors.Is(err, state.ErrDamaged) { // only a start that tells of it rebuilds the state
+		return agent.RollbackResult{}, diag.Wrap(diag.Failure, err, "open the state")
 	}
 	d, err := open(ctx, cfg, certs, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -208,17 +208,23 @@ func parseAnchor(e Entry) (Anchor, error) {
 // Verify checks all files of the journal at path: every hash, the numbering, every signature, that none is missing that should
 // be there, and that known is a prefix. Errors name the file and the line.
 func Verify(fsys fsx.FS, path string, known Head, checker Checker) (Report, error) {
-	var r Report
 	all, err := segments(fsys, path)
 	if err != nil {
-		return r, err
+		return Report{}, err
 	}
-	v := verifying{report: &r, checker: checker, known: known}
+	r, _, err := verifyFiles(fsys, all, known, checker, nil)
+	return r, err
+}
+
+// verifyFiles is Verify of some files that follow each other. each, unless nil, is called with every entry whose hash, and signature if
+// it has one, holds. at is the file in which err was found.
+func verifyFiles(fsys fsx.FS, all []segment, known Head, checker Checker, each func(Entry)) (r Report, at int, err error) {
+	v := verifying{report: &r, checker: checker, known: known, each: each}
 	for i, s := range all {
 		last := i == len(all)-1
 		scan, err := scanAt(fsys, s, v.next(), v.visit)
 		if err != nil {
-			return r, err
+			return r, i, err
 		}
 		if scan.lines == 0 && last && scan.damage == nil { // not begun yet
 			r.Torn = scan.tail
@@ -228,24 +234,25 @@ func Verify(fsys fsx.FS, path string, known Head, checker Checker) (Report, erro
 		r.Head = scan.head
 		switch {
 		case scan.damage != nil:
-			return r, scan.damage
+			return r, i, scan.damage
 		case scan.tail && !last:
-			return r, diag.Errorf("%w: %s:%d: it ends in an unfinished line, and another file follows", ErrDamaged, s.name(), scan.lines+1)
+			return r, i, diag.Errorf("%w: %s:%d: it ends in an unfinished line, and another file follows", ErrDamaged, s.name(), scan.lines+1)
 		case s.first != 0 && scan.first != s.first:
-			return r, diag.Errorf("%w: %s begins with entry %d", ErrDamaged, s.name(), scan.first)
+			return r, i, diag.Errorf("%w: %s begins with entry %d", ErrDamaged, s.name(), scan.first)
 		}
 		r.Torn = scan.tail
 	}
+	at = len(all) - 1
 	if r.Oldest > v.oldest && v.oldest > 0 {
-		return r, diag.Errorf("%w: entries %d to %d are missing: they were kept when the newest file began", ErrDamaged, v.oldest, r.Oldest-1)
+		return r, at, diag.Errorf("%w: entries %d to %d are missing: they were kept when the newest file began", ErrDamaged, v.oldest, r.Oldest-1)
 	}
 	switch {
 	case known.Entries == 0 || v.found || known.Entries < r.Oldest-1:
-		return r, nil // before the oldest file only reports, kept elsewhere, can tell
+		return r, at, nil // before the oldest file only reports, kept elsewhere, can tell
 	case known.Entries > r.Head.Entries:
-		return r, diag.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, r.Head.Entries, known.Entries)
+		return r, at, diag.Errorf("%w: it has %d entries, at least %d were written", ErrDamaged, r.Head.Entries, known.Entries)
 	}
-	return r, diag.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
+	return r, at, diag.Errorf("%w: entry %d is not the one that was written", ErrDamaged, known.Entries)
 }
 
 // verifying is the state of Verify over the files.
@@ -257,6 +264,7 @@ type verifying struct {
 	oldest  int64
 	begun   bool
 	prev    Head
+	each    func(Entry)
 }
 
 // next is the head that the next file must follow; nil for the first one.
@@ -269,6 +277,14 @@ func (v *verifying) next() *Head {
 }
 
 func (v *verifying) visit(e Entry, h Head) error {
+	err := v.check(e, h)
+	if err == nil && v.each != nil {
+		v.each(e)
+	}
+	return err
+}
+
+func (v *verifying) check(e Entry, h Head) error {
 	r := v.report
 	if !v.begun {
 		v.begun = true

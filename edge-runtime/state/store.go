@@ -29,6 +29,9 @@ const (
 // ErrDamaged says that a state document exists and none can be read.
 var ErrDamaged = errors.New("the state of this device is damaged")
 
+// ErrSchema says that a document is whole and of a version that this program can't read.
+var ErrSchema = errors.New("it was written by another version")
+
 // Store keeps the Doc of one directory. Each save writes a new file state.<serial>, syncs it, names it, syncs the
 // directory, and only then removes older ones, so that at every moment a whole document is there. It is safe for
 // concurrent use; one process at a time owns a directory (Lock).
@@ -200,7 +203,9 @@ func (s *Store) load() error {
 		if errors.As(err, &pe) { // could not be read, which says nothing about its content
 			return diag.Errorf("read the state: %w", err)
 		}
-		bad = err
+		if bad == nil || errors.Is(err, ErrSchema) {
+			bad = err
+		}
 		s.notes = append(s.notes, fmt.Sprintf("state document %d: %v", n, err))
 	}
 	if bad != nil {
@@ -236,7 +241,7 @@ func (s *Store) prune() {
 	for i := 0; i < len(serials)-keepDocs; i++ {
 		name := s.file(serials[i])
 		if r := s.doc.Rebuilt; r != nil && serials[i] <= r.Through {
-			_ = s.fs.Rename(name, name+".damaged") // for whoever looks into it
+			_ = s.fs.Rename(name, name+damagedSuffix) // for whoever looks into it
 			continue
 		}
 		_ = s.fs.Remove(name)
@@ -265,7 +270,7 @@ func parseDoc(b []byte, serial uint64) (*Doc, error) {
 		return nil, diag.Errorf("decode: %v", err)
 	}
 	if d.Schema != Schema {
-		return nil, diag.Errorf("schema %q, this version reads %q", d.Schema, Schema)
+		return nil, diag.Errorf("%w: schema %q, this version reads %q", ErrSchema, d.Schema, Schema)
 	}
 	if d.Serial != serial {
 		return nil, diag.Errorf("it is number %d", d.Serial)
