@@ -23,20 +23,28 @@ bit for bit with the reference interpreter and within a tolerance with the frame
 bundle is tagged name:version in the local store. The same input gives the same digest, in any folder, on any machine.
 With compile: false in waybill.yaml the files of the model, a GGUF, safetensors, a TensorRT engine or a whole folder, are
 bundled as they are: nothing runs them here, and no device will, but signing, the gate and transfer are the same. A Python
-pickle, whatever it is wrapped in, is refused unless allow_pickle names it, and a Git LFS pointer always.`,
+pickle, whatever it is wrapped in, is refused unless allow_pickle names it, and a Git LFS pointer always.
+With --from the model is fetched from where it was approved or is tracked (docs/lineage.md), checked, and put where
+waybill.yaml names it; without a waybill.yaml, --name, --version and --license say the rest. What is known of it there goes
+into provenance and bill of materials. Nothing but the local store is written.`,
 		Examples: []string{
 			"waybill pack                        # the project in this folder",
 			"waybill pack models/churn --tag 1.4.0-rc1",
 			"waybill pack --without-source       # leave the model as trained out of the bundle",
 			"waybill pack --check sha256:7c1f... # does this project still give that digest?",
+			"waybill pack --from mlflow:./model --version 1.2.0",
 		},
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "tag", Usage: "`TAG` in the local store instead of the version"},
 			&ucli.BoolFlag{Name: "without-source", Usage: "leave the model as trained out of the bundle"},
 			&ucli.BoolFlag{Name: "dry-run", Usage: "do everything but write to the store"},
+			fromFlag(),
+			&ucli.StringFlag{Name: "name", Usage: "with --from and no waybill.yaml: `NAME` of the model"},
+			&ucli.StringFlag{Name: "version", Usage: "likewise: `VERSION`"},
+			&ucli.StringFlag{Name: "license", Usage: "likewise: SPDX `EXPRESSION`; LicenseRef-undeclared without it"},
 			&ucli.StringFlag{Name: "check", Usage: "write nothing, and fail unless the project gives this `DIGEST` of a manifest"},
 		},
-		Exits: []diag.Code{diag.Verification, diag.Unsupported, diag.NotFound},
+		Exits: []diag.Code{diag.Verification, diag.Denied, diag.Unsupported, diag.Registry, diag.NotFound},
 		See:   []string{"init", "test", "sign", "push"},
 		Run:   runPack,
 	}
@@ -63,6 +71,8 @@ type packJSON struct {
 	LeftOut    []string         `json:"left_out,omitempty"` // files of the model's folder, without compiling
 	// Statements are provenance and bill of materials, stored beside the artifact and not signed.
 	Statements []notesJSON `json:"statements"`
+	// From is where the model came from, with --from.
+	From *fromJSON `json:"from,omitempty"`
 	// Facts are what the headers of the weights say, without compiling.
 	Facts *artifact.ModelConfig `json:"facts,omitempty"`
 }
@@ -95,20 +105,29 @@ func runPack(ctx context.Context, c *Call) error {
 			return diag.Wrap(diag.Usage, err, "--tag")
 		}
 	}
-	p, err := project.Load(dir)
-	if err != nil {
-		return err
-	}
 	check, err := checkFlag(c)
 	if err != nil {
 		return err
 	}
+	from, err := fetchModel(ctx, c, dir)
+	if err != nil {
+		return err
+	}
+	defer from.remove()
+	p, err := from.load(dir)
+	if err != nil {
+		return err
+	}
 	c.UI.Say("%s %s  from %s", c.UI.Err.Bold(p.Name), p.Version, p.File)
+	from.say(c)
 	if !p.Compile {
-		return packBundle(ctx, c, p, check, start)
+		return packBundle(ctx, c, p, from, check, start)
 	}
 	in, err := build.Read(ctx, p)
 	if err != nil {
+		return err
+	}
+	if err := from.check(in); err != nil {
 		return err
 	}
 	clock := c.Env.Now()
@@ -180,7 +199,7 @@ func runPack(ctx context.Context, c *Call) error {
 	} else {
 		c.UI.Warn("no golden vectors: a device can't prove the model and will refuse it")
 	}
-	return finishPack(ctx, c, p, &out, check, start, func(st build.Store) (*build.Packed, error) {
+	return finishPack(ctx, c, p, from, &out, check, start, func(st build.Store) (*build.Packed, error) {
 		return withBar(c, "hashing", func(o build.PackOptions) (*build.Packed, error) { return build.Pack(ctx, in, m, rec.Doc(), st, o) })
 	})
 }

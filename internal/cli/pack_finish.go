@@ -32,7 +32,7 @@ func checkFlag(c *Call) (artifact.Digest, error) {
 }
 
 // packBundle packs a project whose files are bundled as they are.
-func packBundle(ctx context.Context, c *Call, p *project.Project, check artifact.Digest, start time.Time) error {
+func packBundle(ctx context.Context, c *Call, p *project.Project, from *fetched, check artifact.Digest, start time.Time) error {
 	b, err := build.List(ctx, p)
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func packBundle(ctx context.Context, c *Call, p *project.Project, check artifact
 	out := packJSON{
 		Schema: schemaBase + "pack/v1", Name: p.Name, Version: p.Version, Kind: "files", Comparison: []packComparison{}, LeftOut: b.LeftOut,
 	}
-	return finishPack(ctx, c, p, &out, check, start, func(st build.Store) (*build.Packed, error) {
+	return finishPack(ctx, c, p, from, &out, check, start, func(st build.Store) (*build.Packed, error) {
 		packed, err := withBar(c, "reading", func(o build.PackOptions) (*build.Packed, error) { return b.Pack(ctx, st, o) })
 		if err != nil {
 			return nil, err
@@ -93,7 +93,7 @@ func shortList(list []string, n int) string {
 }
 
 // finishPack writes the bundle with pack into the local store, or with --dry-run and --check nowhere, and prints the outcome.
-func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON, check artifact.Digest, start time.Time,
+func finishPack(ctx context.Context, c *Call, p *project.Project, from *fetched, out *packJSON, check artifact.Digest, start time.Time,
 	pack func(build.Store) (*build.Packed, error),
 ) error {
 	dry := c.Bool("dry-run") || check != ""
@@ -104,7 +104,7 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 			return err
 		}
 		defer s.Close()
-		st = s
+		st = from.store(s)
 	}
 	clock := c.Env.Now()
 	epoch, err := sourceDateEpoch(c)
@@ -115,11 +115,11 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 	if err != nil {
 		return err
 	}
-	statements, err := writeDown(ctx, c, p, packed, st, epoch)
+	statements, err := writeDown(ctx, c, p, from, packed, st, epoch)
 	if err != nil {
 		return err
 	}
-	out.Statements = statements
+	out.Statements, out.From = statements, from.json()
 	out.Tag, out.Digest, out.Layers = packed.Ref, string(packed.Digest), layerList(packed.Layers)
 	out.Files, out.Bytes, out.Seconds = packed.Files, packed.Bytes, c.Env.Now().Sub(start).Round(time.Microsecond).Seconds()
 	pinned := p.Name + "@" + string(packed.Digest)
@@ -148,12 +148,17 @@ func finishPack(ctx context.Context, c *Call, p *project.Project, out *packJSON,
 }
 
 // writeDown makes provenance and bill of materials of a bundle, and stores them beside it unless st keeps nothing.
-func writeDown(ctx context.Context, c *Call, p *project.Project, packed *build.Packed, st build.Store, epoch *time.Time) ([]notesJSON, error) {
-	commit, err := lineage.Git(ctx, p.Dir, p.File)
-	if err != nil {
-		return nil, err
+func writeDown(ctx context.Context, c *Call, p *project.Project, from *fetched, packed *build.Packed, st build.Store, epoch *time.Time) ([]notesJSON, error) {
+	o := build.Origin{Epoch: epoch, Dir: p.Dir}
+	if from != nil {
+		o.Source, o.Dir = &from.model.Source, from.dir
 	}
-	o := build.Origin{Commit: commit, Epoch: epoch}
+	if o.Dir != "" { // else the project file lies nowhere
+		var err error
+		if o.Commit, err = lineage.Git(ctx, o.Dir, p.File); err != nil {
+			return nil, err
+		}
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		o.Build = info
 	}

@@ -57,6 +57,8 @@ type Origin struct {
 	Commit *lineage.Commit  // that the project lies in, when that describes it exactly
 	Build  *debug.BuildInfo // of this program
 	Epoch  *time.Time       // SOURCE_DATE_EPOCH
+	Source *lineage.Source  // that the model came from, when it was not the project's own
+	Dir    string           // of the project, when Stage has moved it
 }
 
 // Statement is an in-toto statement about a bundle that nobody has signed.
@@ -73,10 +75,14 @@ func (packed *Packed) Statements(o Origin) ([]Statement, error) {
 		Risk: p.Risk, Status: p.Status, Trained: p.Trained, BaseModels: p.BaseModels, Manifest: packed.Digest, Layers: packed.Layers, Model: packed.Config.Model,
 		Project: provenance.File{Path: p.File, Digest: p.Digest, Size: p.Size}, WithoutSource: packed.withoutSource, Commit: o.Commit,
 		Compiled: p.Compile, Kind: packed.Config.Model.Format, Metrics: packed.notes.metrics, Datasets: packed.notes.datasets,
-		Considerations: p.Considerations, Tool: version.Number, Build: o.Build, SourceDateEpoch: o.Epoch,
+		Considerations: p.Considerations, Tool: version.Number, Build: o.Build, SourceDateEpoch: o.Epoch, Source: o.Source,
 	}
 	if o.Commit != nil {
-		f.Project.Path = lineage.GitPath(p.Dir, p.File)
+		dir := o.Dir
+		if dir == "" {
+			dir = p.Dir
+		}
+		f.Project.Path = lineage.GitPath(dir, p.File)
 	}
 	for _, i := range slices.Concat(packed.inputs, packed.notes.inputs) {
 		f.Inputs = append(f.Inputs, provenance.File{Path: i.name, Digest: i.digest, Size: i.size})

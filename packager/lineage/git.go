@@ -111,3 +111,13 @@ func remoteURI(remote string) string {
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	return "git+" + u.String()
 }
+
+// ShellWord quotes s for a POSIX shell where it needs it.
+func ShellWord(s string) string {
+	if s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/+=@%,:", r))
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,21 +153,9 @@ func Find(p string) (string, error) {
 
 // Load reads and checks the project at p, a folder or a project file.
 func Load(p string) (*Project, error) {
-	file, err := Find(p)
+	pr, err := Read(p)
 	if err != nil {
 		return nil, err
-	}
-	b, err := readBounded(file)
-	if err != nil {
-		return nil, err
-	}
-	pr, err := Parse(filepath.Base(file), b)
-	if err != nil {
-		return nil, err
-	}
-	pr.Digest, pr.Size = artifact.DigestOf(b), int64(len(b))
-	if pr.Dir, err = filepath.Abs(filepath.Dir(file)); err != nil {
-		return nil, fmt.Errorf("project folder: %w", err)
 	}
 	root, err := os.OpenRoot(pr.Dir)
 	if err != nil {
@@ -218,6 +207,30 @@ func (p *Project) Open(name string) (*os.File, error) {
 	}
 	defer root.Close()
 	return root.Open(filepath.FromSlash(name))
+}
+
+// Files lists what the project names, the model among it; a file that is named twice stands there twice.
+func (p *Project) Files() []File { return slices.Clone(p.files) }
+
+// Read reads the project at dir, a folder or a project file, without looking for what it names.
+func Read(dir string) (*Project, error) {
+	file, err := Find(dir)
+	if err != nil {
+		return nil, err
+	}
+	b, err := readBounded(file)
+	if err != nil {
+		return nil, err
+	}
+	p, err := Parse(filepath.Base(file), b)
+	if err != nil {
+		return nil, err
+	}
+	p.Digest, p.Size = artifact.DigestOf(b), int64(len(b))
+	if p.Dir, err = filepath.Abs(filepath.Dir(file)); err != nil {
+		return nil, fmt.Errorf("project folder: %w", err)
+	}
+	return p, nil
 }
 
 // Loc tells where the project file names a file; the zero Loc when it does not.

@@ -296,6 +296,24 @@ func card(f Facts) *modelCard {
 			c.Analysis.Metrics = append(c.Analysis.Metrics, y)
 		}
 	}
+	if s := f.Source; s != nil {
+		for _, x := range s.Metrics {
+			if f.Metrics != nil { // the author's own, with data sets and directions
+				break
+			}
+			if c.Analysis == nil {
+				c.Analysis = &analysis{}
+			}
+			c.Analysis.Metrics = append(c.Analysis.Metrics, metric{Type: x.Name, Value: number(x.Value)})
+		}
+		c.Properties = append(c.Properties, property{"waybill:from", strings.TrimSuffix(s.System+" "+s.URI, " ")})
+		for _, x := range s.Facts {
+			c.Properties = append(c.Properties, property{"waybill:" + s.System + ":" + x.Name, x.Value})
+		}
+		for _, x := range s.Params {
+			c.Properties = append(c.Properties, property{"waybill:" + s.System + ":parameter:" + x.Name, x.Value})
+		}
+	}
 	if k := f.Considerations; k != nil {
 		c.Considerations = &considerations{Users: k.Users, UseCases: k.UseCases, Limitations: k.Limitations, Tradeoffs: k.Tradeoffs}
 		for _, r := range k.Risks {

@@ -57,6 +57,7 @@ type Facts struct {
 	Tool            string           // version of Waybill
 	Build           *debug.BuildInfo // of this program; nil when it has none
 	SourceDateEpoch *time.Time       // SOURCE_DATE_EPOCH
+	Source          *lineage.Source  // that the model came from; nil when it is the project's own
 }
 
 type digestSet map[string]string
@@ -68,6 +69,8 @@ type resource struct {
 	URI    string    `json:"uri,omitempty"`
 	Digest digestSet `json:"digest,omitempty"`
 	Name   string    `json:"name,omitempty"`
+
+	Annotations map[string]any `json:"annotations,omitempty"`
 }
 
 // SLSA writes the predicate of https://slsa.dev/provenance/v1.
@@ -79,6 +82,7 @@ func SLSA(f Facts) ([]byte, error) {
 	type parameters struct {
 		Project resource `json:"project"`
 		Options options  `json:"options"`
+		From    string   `json:"from,omitempty"` // the system that the model came from
 	}
 	type definition struct {
 		BuildType            string     `json:"buildType"`
@@ -99,6 +103,11 @@ func SLSA(f Facts) ([]byte, error) {
 	for _, i := range f.Inputs {
 		deps = append(deps, resource{Digest: sha(i.Digest), Name: i.Path})
 	}
+	from := ""
+	if f.Source != nil {
+		from = f.Source.System
+		deps = append(deps, origin(f.Source)...)
+	}
 	version := map[string]string{"waybill": f.Tool}
 	if f.Build != nil {
 		version["go"] = f.Build.GoVersion
@@ -109,11 +118,48 @@ func SLSA(f Facts) ([]byte, error) {
 	}{
 		definition{
 			BuildType:            BuildType,
-			ExternalParameters:   parameters{resource{Digest: sha(f.Project.Digest), Name: f.Project.Path}, options{f.Compiled, f.WithoutSource}},
+			ExternalParameters:   parameters{resource{Digest: sha(f.Project.Digest), Name: f.Project.Path}, options{f.Compiled, f.WithoutSource}, from},
 			ResolvedDependencies: deps,
 		},
 		details{builder{BuilderID, version}},
 	})
+}
+
+// origin writes where the model came from: what was said of it there, the files that were read, and what its run declares.
+func origin(s *lineage.Source) []resource {
+	table := func(list []lineage.Fact) map[string]any {
+		m := map[string]any{}
+		for _, x := range list {
+			m[x.Name] = x.Value
+		}
+		return m
+	}
+	r := resource{URI: s.URI, Name: s.System, Annotations: table(s.Facts)}
+	if s.Document.SHA256 != "" {
+		r.Digest = digestSet{"sha256": s.Document.SHA256}
+	}
+	if len(s.Params) > 0 {
+		r.Annotations["parameters"] = table(s.Params)
+	}
+	if len(s.Metrics) > 0 {
+		m := map[string]any{}
+		for _, x := range s.Metrics {
+			m[x.Name] = x.Value
+		}
+		r.Annotations["metrics"] = m
+	}
+	out := []resource{r}
+	for _, x := range s.Files {
+		d := digestSet{"sha256": x.SHA256}
+		if x.MD5 != "" {
+			d["md5"] = x.MD5
+		}
+		out = append(out, resource{Digest: d, Name: s.System + ":" + x.Path})
+	}
+	for _, x := range s.Inputs {
+		out = append(out, resource{Digest: digestSet{"md5": x.MD5}, Name: s.System + ":" + x.Name})
+	}
+	return out
 }
 
 func encode(v any) ([]byte, error) {
