@@ -132,7 +132,7 @@ func workerd(t *testing.T, dir string) (url string, log *lines) {
 }
 
 // chromium runs a page that imports the bundle, and gives what it posts. WAYBILL_CHROMIUM names the program.
-func chromium(t *testing.T, dir, script string) []byte {
+func chromium(t *testing.T, dirs []string, script string) []byte {
 	t.Helper()
 	bin := tool(t, os.Getenv("WAYBILL_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
 	results := make(chan []byte, 1)
@@ -141,14 +141,19 @@ func chromium(t *testing.T, dir, script string) []byte {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte(`<!doctype html><meta charset="utf-8"><script type="module">
 const post = (v) => fetch('/result', { method: 'POST', body: JSON.stringify(v) });
-try { const bundle = await import('/b/browser.mjs'); ` + script + ` } catch (e) { await post({ error: String(e?.message ?? e) }); }
+try { ` + script + ` } catch (e) { await post({ error: String(e?.message ?? e) }); }
 </script>`))
 	})
-	mux.HandleFunc("GET /b/{name}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /b/{n}/{name}", func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(r.PathValue("n"))
+		if err != nil || n >= len(dirs) {
+			http.NotFound(w, r)
+			return
+		}
 		if strings.HasSuffix(r.URL.Path, ".mjs") {
 			w.Header().Set("Content-Type", "text/javascript")
 		}
-		http.ServeFile(w, r, filepath.Join(dir, filepath.Base(r.PathValue("name"))))
+		http.ServeFile(w, r, filepath.Join(dirs[n], filepath.Base(r.PathValue("name"))))
 	})
 	mux.HandleFunc("POST /result", func(_ http.ResponseWriter, r *http.Request) {
 		var b bytes.Buffer
@@ -256,26 +261,42 @@ func calls(w *world) (out [][]artifact.GoldenTensor) {
 	return out
 }
 
-// browserCalls runs the golden vectors with the bundle in Chromium and compares bit for bit.
-func browserCalls(t *testing.T, w *world, dir string) {
+// browserCalls runs the golden vectors of each world with its bundle in Chromium and compares bit for bit.
+func browserCalls(t *testing.T, ws []*world, dirs []string) {
 	t.Helper()
-	in := base64.StdEncoding.EncodeToString(mustJSON(t, w.golden))
-	raw := chromium(t, dir, `
-const { fromGolden, same } = await import('/b/tensors.mjs');
-const golden = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob('`+in+`'), (c) => c.charCodeAt(0))));
-const model = await bundle.load({ prove: true });
-let wrong = 0, outputs = 0;
-for (const v of golden.vectors) {
-  const out = await model.run(Object.fromEntries(v.inputs.map((g) => [g.name, fromGolden(g)])));
-  for (const g of v.expected) { outputs++; if (!same(out[g.name], fromGolden(g))) wrong++; }
+	var all []artifact.Golden
+	for _, w := range ws {
+		all = append(all, w.golden)
+	}
+	in := base64.StdEncoding.EncodeToString(mustJSON(t, all))
+	raw := chromium(t, dirs, `
+const all = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob('`+in+`'), (c) => c.charCodeAt(0))));
+const results = [];
+for (let i = 0; i < all.length; i++) {
+  try {
+    const bundle = await import('/b/' + i + '/browser.mjs');
+    const { fromGolden, same } = await import('/b/' + i + '/tensors.mjs');
+    const model = await bundle.load({ prove: true });
+    let wrong = 0, outputs = 0;
+    for (const v of all[i].vectors) {
+      const out = await model.run(Object.fromEntries(v.inputs.map((g) => [g.name, fromGolden(g)])));
+      for (const g of v.expected) { outputs++; if (!same(out[g.name], fromGolden(g))) wrong++; }
+    }
+    results.push({ wrong, outputs });
+  } catch (e) { results.push({ error: String(e?.message ?? e) }); }
 }
-await post({ wrong, outputs });`)
-	var res struct {
+await post(results);`)
+	var res []struct {
 		Wrong, Outputs int
 		Error          string
 	}
-	if err := json.Unmarshal(raw, &res); err != nil || res.Error != "" || res.Wrong > 0 || res.Outputs != len(w.golden.Vectors)*len(w.iface.Outputs) {
-		t.Errorf("%s %v", raw, err)
+	if err := json.Unmarshal(raw, &res); err != nil || len(res) != len(ws) {
+		t.Fatalf("%.300s %v", raw, err)
+	}
+	for i, w := range ws {
+		if r := res[i]; r.Error != "" || r.Wrong > 0 || r.Outputs != len(w.golden.Vectors)*len(w.iface.Outputs) {
+			t.Errorf("%s: %+v", w.iface.Name, r)
+		}
 	}
 }
 
@@ -299,7 +320,7 @@ func TestBrowser(t *testing.T) {
 	tool(t, os.Getenv("WAYBILL_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
 	w := example(t)
 	_, dir := w.bundle(t, Options{})
-	browserCalls(t, w, dir)
+	browserCalls(t, []*world{w}, []string{dir})
 }
 
 func atoi(t *testing.T, s string) int {

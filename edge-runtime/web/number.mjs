@@ -48,20 +48,23 @@ export function parseF32(text) {
   return neg ? -r : r;
 }
 
+// As Go writes them, so that texts of equal values are equal: two digits of exponent at least.
+const written = (s) => s.replace(/e([-+])(\d)$/, 'e$10$2');
+
 /** formatF32 writes the shortest decimal that reads back as the same float; NaN and infinities are not its work. */
 export function formatF32(v) {
   if (Object.is(v, -0)) return '-0';
   const s = String(v);
-  if (s.length <= 8) return s;
+  if (s.length <= 8) return written(s);
   for (let p = Math.abs(v) < 1.2e-38 ? 1 : 6; p < 9; p++) {
     const t = v.toPrecision(p);
-    if (parseF32(t) === v) return String(Number(t));
+    if (parseF32(t) === v) return written(String(Number(t)));
   }
-  return String(Number(v.toPrecision(9)));
+  return written(String(Number(v.toPrecision(9))));
 }
 
 /** formatF64 is String, but for the sign of zero. */
-export const formatF64 = (v) => (Object.is(v, -0) ? '-0' : String(v));
+export const formatF64 = (v) => (Object.is(v, -0) ? '-0' : written(String(v)));
 
 /** toF16 rounds a double to the bits of the nearest half, ties to even. */
 export function toF16(v) {
