@@ -35,6 +35,7 @@ func shipCommands() []Command {
 		copyCommand(),
 		saveCommand(),
 		loadCommand(),
+		imageCommand(),
 		storeCommand(),
 		registryCommand(),
 	}
