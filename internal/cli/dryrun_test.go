@@ -179,6 +179,7 @@ func dryRuns() map[string][]string {
 		"pull":             {"pull " + remote + ":1.0.0 candidate:1", "pull " + remote + ":1.0.0 --out files"},
 		"copy":             {"copy " + v1 + " layout:stick:1", "copy " + remote + ":1.0.0 {REG}/other/bc:1", "copy " + v1 + " other:1"},
 		"save":             {"save " + v1 + " --out one.tar", "save " + remote + ":1.0.0 --with-evidence --channel prod --out site.tar"},
+		"image":            {"image " + v1 + " --runtime {SERVE} --out image.tar --key publisher.key", "image " + remote + ":1.0.0 --runtime {SERVE} --variant lambda --push {REG}/images/bc:1 --out layout"},
 		"load":             {"load saved.tar --name loaded:1", "load saved.tar --trust trust.signed --require-evidence --papers papers"},
 		"store rm":         {"store rm " + v1},
 		"store prune":      {"store prune --untagged"},
@@ -447,5 +448,5 @@ func furnish(t *testing.T, x *trial) map[string]string {
 		t.Fatal(err)
 	}
 	_, v0d, _ := strings.Cut(v0, "@")
-	return map[string]string{"{NOW}": v1, "{BEFORE}": v0d, "{SECOND}": second[:12]}
+	return map[string]string{"{NOW}": v1, "{BEFORE}": v0d, "{SECOND}": second[:12], "{SERVE}": serveProgram(t)}
 }

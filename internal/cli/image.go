@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,15 +26,16 @@ import (
 
 func imageCommand() Command {
 	return Command{
-		Name: "image", Group: Ship, Summary: "put an artifact and its runtime into a container image, without a container engine",
+		Name: "image", Group: Ship, Summary: "put an artifact and its runtime into a container image",
 		Args: "REF", Min: 1, Max: 1,
-		Long: `Writes an OCI image with waybill-serve, the artifact, the statements that prove it and the trust document. They are
-verified now, and again at each start, which fails when anything does not hold. The image runs as a user without rights on a
-read-only root and needs no network. The same artifact, evidence, trust document and runtime give the same bytes anywhere.
+		Long: `Writes an OCI image with waybill-serve, the artifact, the statements that prove it and the trust document; no container
+engine is needed. The artifact is verified now, and again at each start, which fails when anything does not hold. The
+image runs as a user without rights on a read-only root and needs no network. The same artifact, evidence, trust document
+and runtime give the same bytes anywhere.
 
 --variant is the contract that it follows: plain (HTTP on $PORT), lambda, sagemaker, vertex, or modelcar (KServe). Several
---platform become an index; AWS Lambda takes images of one platform only. waybill-serve is taken from --runtime, a file or a folder
-of the release, else from beside this program, else built with go from the source tree around this folder.
+--platform become an index; AWS Lambda takes images of one platform only. waybill-serve is taken from --runtime, a file or
+a folder of the release, else from beside this program, else built with go from the source tree around this folder.
 
 --push sends it to a registry, with its bill of materials (CycloneDX) attached; --out writes an archive that podman load and
 docker load take and that is an OCI layout (FILE.tar), or an OCI layout in a folder. With --key a publisher signs image, index and
@@ -207,10 +209,7 @@ func (c *Call) imageJob() (*imageJob, error) {
 	default:
 		return nil, diag.New(diag.Usage, "image: --variant %s is none of plain, lambda, sagemaker, vertex, modelcar", j.variant)
 	}
-	names := c.Strings("platform")
-	if len(names) == 0 {
-		names = []string{"linux/amd64"}
-	}
+	names := strings.Split(cmp.Or(strings.Join(c.Strings("platform"), ","), "linux/amd64"), ",")
 	for _, n := range names {
 		p, err := image.ParsePlatform(n)
 		if err != nil {
