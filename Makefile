@@ -64,6 +64,7 @@ nightly: ## long runs: fuzzing of every parser, random graphs, 150,000 faults, p
 	@test -d "$$WAYBILL_CORPORA" || { echo "no corpora in $$WAYBILL_CORPORA: make nightly WAYBILL_CORPORA=DIR"; exit 1; }
 	for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 5m -fuzzminimizetime 5x $$p || exit 1; done; done
+	$(GO) test -count=1 ./packager/lineage/... -run Real -v # with WAYBILL_MLFLOW and WAYBILL_DVC only (docs/lineage.md)
 	WAYBILL_GEN_SEED=$$(date +%s)000 WAYBILL_GEN_SECONDS=3600 $(GO) test -timeout 2h ./packager/codegen -run RandomGraphs -v
 	WAYBILL_REQUIRE_TOOLS=1 WAYBILL_BITS_ALL=1 WAYBILL_BITS_MODELS='models*/*' $(GO) test -timeout 3h ./edge-runtime/engine/bits -v
 	WAYBILL_MUTATE_SECONDS=3600 $(GO) test -timeout 2h ./packager/build -run MutatedModels -v

@@ -28,7 +28,7 @@ func fromFlag() ucli.Flag {
 
 // fromForms are what --from takes.
 func fromForms() []string {
-	return []string{"mlflow:DIR"}
+	return []string{"mlflow:DIR", "models:/NAME/VERSION", "runs:/ID/PATH"}
 }
 
 // fetched is a model that came from elsewhere, with the project that it is packed in. The nil one is no such model: its methods
@@ -155,6 +155,15 @@ func openModel(ctx context.Context, c *Call, from string) (*lineage.Model, error
 		switch system {
 		case "mlflow":
 			return mlflow.Folder(ctx, c.Abs(rest), from)
+		case "models", "runs":
+			if !strings.HasPrefix(rest, "/") {
+				break
+			}
+			s, err := mlflow.Connect(c.Env.Getenv)
+			if err != nil {
+				return nil, err
+			}
+			return s.Model(ctx, from)
 		}
 	}
 	return nil, diag.New(diag.Usage, "--from: %q is no source", from).Line("sources are %s", strings.Join(fromForms(), ", ")).
