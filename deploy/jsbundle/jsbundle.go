@@ -454,3 +454,12 @@ func (w *writer) put(name, kind string, worker bool, raw []byte) error {
 	w.b.Files = append(w.b.Files, File{Path: name, Kind: kind, Worker: worker, Digest: artifact.DigestOf(raw), Size: int64(len(raw))})
 	return nil
 }
+
+// ListDigest is the digest of bundle.json, and so names all files together.
+func (b *Bundle) ListDigest() artifact.Digest {
+	raw, err := artifact.Canonical(b)
+	if err != nil { // strings and numbers only
+		return ""
+	}
+	return artifact.DigestOf(raw)
+}

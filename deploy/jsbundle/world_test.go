@@ -38,16 +38,7 @@ func (w *world) Blob(_ context.Context, d artifact.Descriptor) (io.ReadCloser, e
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
-// newWorld compiles a model and records golden vectors with these calls.
-func newWorld(t *testing.T, name string, onnx []byte, calls ...[]artifact.GoldenTensor) *world {
-	t.Helper()
-	m, err := build.Compile(t.Context(), build.Source{Path: "model.onnx", Data: onnx}, build.Options{Name: name, Version: "1.0.0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return packed(t, m, calls...)
-}
-
+// packed makes an artifact of a compiled model and records golden vectors with these calls.
 func packed(t *testing.T, m *build.Model, calls ...[]artifact.GoldenTensor) *world {
 	t.Helper()
 	e, err := engine.New(t.Context(), engine.Config{})
