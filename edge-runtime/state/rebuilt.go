@@ -60,6 +60,7 @@ func Replace(fsys fsx.FS, dir string, doc *Doc) error {
 	s.dropDamaged()
 	next := doc.Clone()
 	next.Schema = Schema
+	next.Rebuilt = copyOf(doc.Rebuilt)
 	next.Rebuilt.Through = s.last
 	err = s.write(next)
 	if errors.Is(err, syscall.ENOSPC) && s.ballast.Release() {
