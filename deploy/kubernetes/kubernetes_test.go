@@ -77,7 +77,7 @@ func TestSuite(t *testing.T) {
 				Serving: c.serving,
 				Rest: func() {
 					locked(func() {
-						for range 8 {
+						for range 4 {
 							c.step()
 						}
 					})

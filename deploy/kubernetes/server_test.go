@@ -39,8 +39,8 @@ const (
 	rsPath       = "/apis/apps/v1/namespaces/ml/replicasets/"
 )
 
-// schemas compiles the definitions of Deployment and Service; nil without WAYBILL_SCHEMAS.
-func schemas() (map[string]*jsonschema.Schema, error) {
+// schemas compiles the definitions of Deployment and Service, once; nil without WAYBILL_SCHEMAS.
+var schemas = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
 	dir := os.Getenv("WAYBILL_SCHEMAS")
 	if dir == "" {
 		return nil, nil
@@ -80,7 +80,7 @@ func schemas() (map[string]*jsonschema.Schema, error) {
 		}
 	}
 	return out, nil
-}
+})
 
 func answer(w http.ResponseWriter, code int, reason, message string) {
 	w.Header().Set("Content-Type", "application/json")
@@ -148,9 +148,9 @@ func (c *cluster) step() {
 	sick := c.sick[c.runs(set)]
 	available := set.number("status", "availableReplicas")
 	switch {
-	case sick == nil && c.age[path] >= 3:
+	case sick == nil && c.age[path] >= 2:
 		available = replicas
-	case sick == deploy.ErrUnhealthy && c.age[path] >= 3:
+	case sick == deploy.ErrUnhealthy && c.age[path] >= 2:
 		status["conditions"] = []any{map[string]any{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out progressing"}}
 	case sick == deploy.ErrQuota && c.age[path] >= 2:
 		status["conditions"] = []any{map[string]any{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": `pods "churn" is forbidden: exceeded quota: gpu`}}
