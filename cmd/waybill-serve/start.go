@@ -49,7 +49,13 @@ func start(ctx context.Context, o *options, getenv func(string) string, stdout, 
 	p := &process{o: o, getenv: getenv, log: log, stdout: stdout}
 	cfg := serve.Config{MaxBody: o.maxBody, Timeout: o.timeout, Metrics: monitor.New(), Log: log}
 	if o.variant.routes != nil {
-		cfg.Wrap = func(h http.Handler) http.Handler { return o.variant.routes(p, h) }
+		if _, err := o.variant.routes(p, http.NotFoundHandler()); err != nil {
+			return errors.Join(err, m.Close(ctx))
+		}
+		cfg.Wrap = func(h http.Handler) http.Handler {
+			routes, _ := o.variant.routes(p, h) // whose error would have been the same before
+			return routes
+		}
 	}
 	p.server = serve.New(cfg)
 	p.server.Expect(o.model)
@@ -114,9 +120,9 @@ func engineConfig(o *options, log *slog.Logger) engine.Config {
 // variant is how one platform reaches the server.
 type variant struct {
 	name string
-	// routes puts a platform's own paths in front of h, which speaks the Open Inference Protocol; nil: there are none. It is called
-	// once, before answer.
-	routes func(p *process, h http.Handler) http.Handler
+	// routes puts a platform's own paths in front of h, which speaks the Open Inference Protocol; nil: there are none. Whether it
+	// fails is a matter of the environment alone.
+	routes func(p *process, h http.Handler) (http.Handler, error)
 	// answer answers until ctx ends, then drains. The model is proven and serves.
 	answer func(ctx context.Context, p *process) error
 }
@@ -127,6 +133,8 @@ func variants() []variant {
 	return []variant{
 		{name: "plain", answer: listenOn("PORT")},
 		{name: "lambda", answer: onLambda},
+		{name: "sagemaker", routes: sageMaker, answer: listenOn("SAGEMAKER_BIND_TO_PORT")},
+		{name: "vertex", routes: vertex, answer: listenOn("AIP_HTTP_PORT")},
 	}
 }
 
