@@ -18,6 +18,7 @@ import (
 	"github.com/waybill-ml/waybill/oci/store"
 	"github.com/waybill-ml/waybill/packager/build"
 	"github.com/waybill-ml/waybill/packager/lineage"
+	"github.com/waybill-ml/waybill/packager/lineage/dvc"
 	"github.com/waybill-ml/waybill/packager/lineage/mlflow"
 	"github.com/waybill-ml/waybill/packager/project"
 )
@@ -28,7 +29,7 @@ func fromFlag() ucli.Flag {
 
 // fromForms are what --from takes.
 func fromForms() []string {
-	return []string{"mlflow:DIR", "models:/NAME/VERSION", "runs:/ID/PATH"}
+	return []string{"mlflow:DIR", "models:/NAME/VERSION", "runs:/ID/PATH", "dvc:PATH"}
 }
 
 // fetched is a model that came from elsewhere, with the project that it is packed in. The nil one is no such model: its methods
@@ -155,6 +156,8 @@ func openModel(ctx context.Context, c *Call, from string) (*lineage.Model, error
 		switch system {
 		case "mlflow":
 			return mlflow.Folder(ctx, c.Abs(rest), from)
+		case "dvc":
+			return dvc.Open(ctx, c.Abs(rest), from)
 		case "models", "runs":
 			if !strings.HasPrefix(rest, "/") {
 				break
