@@ -56,10 +56,11 @@ type Target struct {
 }
 
 var (
-	names    = regexp.MustCompile(`^[a-zA-Z0-9-_]{1,64}$`)
-	aliases  = regexp.MustCompile(`^[a-zA-Z0-9-_]{1,128}$`)
-	roles    = regexp.MustCompile(`^arn:[a-z0-9-]+:iam::[0-9]{12}:role/[a-zA-Z0-9+=,.@_/-]+$`)
-	previous = regexp.MustCompile(`\bprevious=([0-9]+)`)
+	names     = regexp.MustCompile(`^[a-zA-Z0-9-_]{1,64}$`)
+	aliases   = regexp.MustCompile(`^[a-zA-Z0-9-_]{1,128}$`)
+	roles     = regexp.MustCompile(`^arn:[a-z0-9-]+:iam::[0-9]{12}:role/[a-zA-Z0-9+=,.@_/-]+$`)
+	variables = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]+$`)
+	previous  = regexp.MustCompile(`\bprevious=([0-9]+)`)
 )
 
 // New makes a target of the account, region and credentials in cfg. It calls nothing.
@@ -110,6 +111,11 @@ func New(cfg aws.Config, s Settings) (*Target, error) {
 	}
 	if _, ok := s.Env[DigestVariable]; ok {
 		return nil, fmt.Errorf("the variable %s is the target's own", DigestVariable)
+	}
+	for k := range s.Env {
+		if !variables.MatchString(k) {
+			return nil, fmt.Errorf("variable %q is not a name of 2 or more letters, digits and _", k)
+		}
 	}
 	s.Env = maps.Clone(s.Env)
 	t := &Target{s: s, creds: cfg.Credentials}

@@ -61,7 +61,7 @@ func LoadModel(dir string) (*Model, error) {
 	m.shapes = doc.Shapes
 	for _, s := range m.shapes {
 		if p := text(s.Traits["smithy.api#pattern"]); p != "" {
-			re, err := regexp.Compile(p)
+			re, err := regexp.Compile(plain(p))
 			if err != nil {
 				return nil, fmt.Errorf("pattern %q: %w", p, err)
 			}
@@ -69,6 +69,35 @@ func LoadModel(dir string) (*Model, error) {
 		}
 	}
 	return m, nil
+}
+
+// plain takes the groups that look around out of a pattern, which Go's expressions do not have: it then allows a little more.
+func plain(p string) string {
+	for {
+		at := strings.Index(p, "(?!")
+		if i := strings.Index(p, "(?<!"); i >= 0 && (at < 0 || i < at) {
+			at = i
+		}
+		if at < 0 {
+			return p
+		}
+		depth, end := 0, at
+		for ; end < len(p); end++ {
+			switch p[end] {
+			case '\\':
+				end++
+				continue
+			case '(':
+				depth++
+			case ')':
+				depth--
+			}
+			if depth == 0 {
+				break
+			}
+		}
+		p = p[:at] + p[min(end+1, len(p)):]
+	}
 }
 
 func text(raw json.RawMessage) string {
