@@ -21,7 +21,7 @@ type Limits struct {
 	Code   int64 // of WebAssembly that is compiled within the time a Worker has to start, 1 s
 }
 
-// startCode is how much WebAssembly is taken to compile within the start of a Worker: a fifth of what was measured (docs/web.md).
+// startCode is how much WebAssembly is taken to compile within the start of a Worker: a quarter of what was measured (docs/web.md).
 const startCode = 16 << 20
 
 // FreeLimits and PaidLimits are those of Cloudflare Workers.

@@ -51,16 +51,23 @@ export function parseF32(text) {
 // As Go writes them, so that texts of equal values are equal: two digits of exponent at least.
 const written = (s) => s.replace(/e([-+])(\d)$/, 'e$10$2');
 
+// The nearest decimal of p digits, of two the even one, as Go takes it; toPrecision takes the larger.
+function nearest(v, p) {
+  const t = v.toPrecision(p), more = v.toPrecision(p + 1);
+  if (!/[13579](?:e|$)/.test(t) || !/5(?:e|$)/.test(more) || beside(more, v) !== 0) return t;
+  return t.replace(/[13579](?=e|$)/, (d) => String(d - 1));
+}
+
 /** formatF32 writes the shortest decimal that reads back as the same float; NaN and infinities are not its work. */
 export function formatF32(v) {
   if (Object.is(v, -0)) return '-0';
   const s = String(v);
-  if (s.length <= 8) return written(s);
+  if (s.length <= 7) return written(s);
   for (let p = Math.abs(v) < 1.2e-38 ? 1 : 6; p < 9; p++) {
-    const t = v.toPrecision(p);
+    const t = nearest(v, p);
     if (parseF32(t) === v) return written(String(Number(t)));
   }
-  return written(String(Number(v.toPrecision(9))));
+  return written(String(Number(nearest(v, 9))));
 }
 
 /** formatF64 is String, but for the sign of zero. */
