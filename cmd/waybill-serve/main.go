@@ -24,6 +24,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if code, ok := asShell(ctx, os.Args, os.Stdout, os.Stderr); ok {
+		os.Exit(code)
+	}
 	code := run(ctx, os.Args, os.Getenv, os.Stdout, os.Stderr, open)
 	stop()
 	os.Exit(int(code))

@@ -236,7 +236,7 @@ func (r *rows) answer(body []byte, asCSV bool) ([]byte, string, error) {
 		values := map[string]json.RawMessage{}
 		var cells []string
 		for _, o := range res.Outputs {
-			if len(o.Shape) == 0 || o.Shape[0] != r.n || int64(len(o.Data))%r.n != 0 {
+			if len(o.Shape) == 0 || o.Shape[0] != r.n || count(o.Shape) != int64(len(o.Data)) {
 				return nil, "", fmt.Errorf("output %q has shape %v: no row for each of %d; ask with the Open Inference Protocol", o.Name, o.Shape, r.n)
 			}
 			size := int64(len(o.Data)) / r.n
@@ -274,6 +274,15 @@ func (r *rows) answer(body []byte, asCSV bool) ([]byte, string, error) {
 	}
 	b, err := json.Marshal(map[string]any{"predictions": predictions})
 	return append(b, '\n'), "application/json", err
+}
+
+// count is how many values a shape has.
+func count(shape []int64) int64 {
+	n := int64(1)
+	for _, d := range shape {
+		n *= d
+	}
+	return n
 }
 
 func cell(v json.RawMessage) string {
