@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,6 +82,9 @@ func (t *Target) once(ctx context.Context, method, path, token string, body obje
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			return fmt.Errorf("%s: the certificate does not verify: %w", t.c.URL, bad) // no repetition cures that
 		}
 		return fmt.Errorf("%w: %w", deploy.ErrUnavailable, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waybill-ml/waybill/deploy/targets"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/trust"
@@ -26,7 +27,7 @@ func (c *Call) readEnvironmentsYAML(path string) (*environments.Document, error)
 	if err != nil {
 		return nil, fileError(err, "environments file", path, "waybill env init")
 	}
-	return environments.ParseFiles(path, raw, func(name string) ([]byte, error) {
+	return environments.ParseTargets(path, raw, func(name string) ([]byte, error) {
 		root, err := os.OpenRoot(filepath.Dir(c.Abs(path))) // a link that leads out of the folder is refused
 		if err != nil {
 			return nil, err
@@ -41,6 +42,9 @@ func (c *Call) readEnvironmentsYAML(path string) (*environments.Document, error)
 		}
 		defer f.Close()
 		return readLimited(f, environments.MaxBytes)
+	}, func(list []map[string]any) error {
+		_, err := targets.Parse(list, targetKinds())
+		return err
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -25,6 +26,12 @@ func ParseYAML(file string, raw []byte) (*Document, error) { return ParseFiles(f
 // ParseFiles is ParseYAML with the files of dataFiles, which read gives by their names: slash-separated, relative to the folder
 // that the document lies in, never outside of it.
 func ParseFiles(file string, raw []byte, read func(name string) ([]byte, error)) (*Document, error) {
+	return ParseTargets(file, raw, read, nil)
+}
+
+// ParseTargets is ParseFiles with a look at the targets of each environment, which this package takes as they are. An error of check
+// that has a Field method, which names a place relative to the list ([1].memory), gets its position; one with a Hint method its hints.
+func ParseTargets(file string, raw []byte, read func(name string) ([]byte, error), check func(targets []map[string]any) error) (*Document, error) {
 	if len(raw) > MaxBytes {
 		return nil, diag.New(diag.Usage, "%s has %d bytes, limit %d", file, len(raw), MaxBytes)
 	}
@@ -45,6 +52,9 @@ func ParseFiles(file string, raw []byte, read func(name string) ([]byte, error))
 	d := &Document{Schema: Schema}
 	w := &walker{file: file, at: map[string]diag.Loc{}}
 	if err := w.decode(root.Content[0], reflect.ValueOf(d).Elem(), ""); err != nil {
+		return nil, err
+	}
+	if err := w.targets(d, check); err != nil {
 		return nil, err
 	}
 	if err := w.dataFiles(d, read); err != nil {
@@ -219,10 +229,42 @@ func (w *walker) dict(n *yaml.Node, v reflect.Value, path string) error {
 	})
 }
 
+// targets has check look at the targets of each environment.
+func (w *walker) targets(d *Document, check func(targets []map[string]any) error) error {
+	if check == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Environments)) {
+		err := check(d.Environments[name].Targets)
+		if err == nil {
+			continue
+		}
+		path := join("environments", name) + ".targets"
+		if x, ok := errors.AsType[interface {
+			error
+			Field() string
+		}](err); ok {
+			path += x.Field()
+		}
+		e := diag.Wrap(diag.Usage, err, "environments.%s", name).At(w.nearest(path))
+		if x, ok := errors.AsType[interface {
+			error
+			Hint() []string
+		}](err); ok {
+			for _, h := range x.Hint() {
+				e = e.Hint("%s", h)
+			}
+		}
+		return e
+	}
+	return nil
+}
+
 // opaque takes any plain tree: deploy targets, which this package does not read.
 func (w *walker) opaque(n *yaml.Node, v reflect.Value, path string) error {
 	var plain func(n *yaml.Node, path string) error
 	plain = func(n *yaml.Node, path string) error {
+		w.at[path] = w.loc(n)
 		if n.Kind == yaml.AliasNode || n.Anchor != "" {
 			return w.fail(n, path, "anchors and aliases are not used here")
 		}
