@@ -20,23 +20,25 @@ import (
 	"github.com/waybill-ml/waybill/packager/lineage"
 	"github.com/waybill-ml/waybill/packager/lineage/dvc"
 	"github.com/waybill-ml/waybill/packager/lineage/mlflow"
+	"github.com/waybill-ml/waybill/packager/lineage/sagemaker"
 	"github.com/waybill-ml/waybill/packager/project"
 )
 
 func fromFlag() ucli.Flag {
-	return &ucli.StringFlag{Name: "from", Usage: "fetch the model from `SOURCE`: " + strings.Join(fromForms(), ", ")}
+	return &ucli.StringFlag{Name: "from", Usage: "model from `SOURCE`: " + strings.Join(fromForms(), ", ")}
 }
 
 // fromForms are what --from takes.
 func fromForms() []string {
-	return []string{"mlflow:DIR", "models:/NAME/VERSION", "runs:/ID/PATH", "dvc:PATH"}
+	return []string{"mlflow:DIR", "models:/NAME/VERSION", "runs:/ID/PATH", "dvc:PATH", "sagemaker-event:FILE"}
 }
 
 // fetched is a model that came from elsewhere, with the project that it is packed in. The nil one is no such model: its methods
 // do what pack does without --from.
 type fetched struct {
 	model  *lineage.Model
-	staged string // folder of the project, which remove removes
+	root   string // for temporary files, which remove removes
+	staged string // folder of the project in it
 	file   string // name of the project file in it
 	dir    string // of the user's project; "" without one
 	from   string
@@ -73,18 +75,8 @@ func fetchModel(ctx context.Context, c *Call, dir string) (_ *fetched, err error
 	if err != nil {
 		return nil, err
 	}
-	m, err := openModel(ctx, c, from)
-	if err != nil {
-		return nil, err
-	}
-	out := &fetched{model: m, from: from, file: project.FileName}
-	named := build.Named{}
-	if p != nil {
-		out.dir, out.file = p.Dir, p.File
-	} else if named, err = nameModel(c, m); err != nil {
-		return nil, err
-	}
-	if out.staged, err = os.MkdirTemp("", "waybill-pack-"); err != nil {
+	out := &fetched{from: from, file: project.FileName}
+	if out.root, err = os.MkdirTemp("", "waybill-pack-"); err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
 	defer func() {
@@ -92,6 +84,24 @@ func fetchModel(ctx context.Context, c *Call, dir string) (_ *fetched, err error
 			out.remove()
 		}
 	}()
+	out.staged = filepath.Join(out.root, "project")
+	scratch := filepath.Join(out.root, "source")
+	for _, d := range []string{out.staged, scratch} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return nil, fmt.Errorf("pack: %w", err)
+		}
+	}
+	m, err := openModel(ctx, c, from, scratch)
+	if err != nil {
+		return nil, err
+	}
+	out.model = m
+	named := build.Named{}
+	if p != nil {
+		out.dir, out.file = p.Dir, p.File
+	} else if named, err = nameModel(c, m); err != nil {
+		return nil, err
+	}
 	if err := build.Stage(ctx, m, p, named, out.staged); err != nil {
 		return nil, err
 	}
@@ -149,13 +159,15 @@ func nameModel(c *Call, m *lineage.Model) (build.Named, error) {
 	return n, nil
 }
 
-// openModel finds the reader for a source.
-func openModel(ctx context.Context, c *Call, from string) (*lineage.Model, error) {
+// openModel finds the reader for a source. scratch is an empty folder, for what has to be unpacked.
+func openModel(ctx context.Context, c *Call, from, scratch string) (*lineage.Model, error) {
 	system, rest, ok := strings.Cut(from, ":")
 	if ok && rest != "" {
 		switch system {
 		case "mlflow":
 			return mlflow.Folder(ctx, c.Abs(rest), from)
+		case "sagemaker-event":
+			return sagemaker.Open(ctx, c.Abs(rest), scratch)
 		case "dvc":
 			return dvc.Open(ctx, c.Abs(rest), from)
 		case "models", "runs":
@@ -175,7 +187,7 @@ func openModel(ctx context.Context, c *Call, from string) (*lineage.Model, error
 
 func (f *fetched) remove() {
 	if f != nil {
-		_ = os.RemoveAll(f.staged) // a folder for temporary files: nobody asks for it again
+		_ = os.RemoveAll(f.root) // a folder for temporary files: nobody asks for it again
 	}
 }
 
