@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/edge"
+	"github.com/waybill-ml/waybill/edge-runtime/lambdaapi/rapitest"
 	"github.com/waybill-ml/waybill/internal/edgetest"
 )
 
@@ -155,6 +156,18 @@ func TestPodman(t *testing.T) {
 			}
 		})
 	}
+	t.Run("lambda", func(t *testing.T) {
+		api := rapitest.Start(t)
+		_, log, stop := e.start(load(Lambda), []string{"-e", "AWS_LAMBDA_RUNTIME_API=" + api.Addr})
+		res := api.Invoke(t, rapitest.Event{Payload: v2})
+		err := stop()
+		if !bytes.Contains(res.Response, []byte(`"outputs"`)) || err != nil {
+			t.Errorf("%s %s, %v\n%s", res.Response, res.Error, err, log)
+		}
+		for _, m := range api.Misuse() {
+			t.Error(m)
+		}
+	})
 	t.Run("modelcar", func(t *testing.T) {
 		lines, log, stop := e.start(load(Modelcar), []string{"--tmpfs", "/mnt:mode=1777"}, "sh", "-c",
 			"ln -sf /proc/$$/root/models /mnt/models && ls -A /mnt/models && sleep infinity")
