@@ -16,13 +16,14 @@ type Wire struct {
 	fail    func(w http.ResponseWriter, r *http.Request, cause error, message string)
 	serving func() map[artifact.Digest]int
 
-	mu    sync.Mutex
-	armed *fault
-	calls int      // since the fault was armed
-	trace []string // of these calls
-	fired bool
-	at    map[artifact.Digest]int // that served when it fired
-	watch func(shares map[artifact.Digest]int)
+	mu     sync.Mutex
+	armed  *fault
+	calls  int      // since the fault was armed
+	trace  []string // of these calls
+	fired  bool
+	at     map[artifact.Digest]int // that served when it fired
+	watch  func(shares map[artifact.Digest]int)
+	active sync.WaitGroup // requests that the server works on
 }
 
 // kind is what happens to a call.
@@ -53,8 +54,10 @@ func (w *Wire) arm(f *fault) {
 	w.armed, w.calls, w.fired, w.at, w.trace = f, 0, false, nil, nil
 }
 
-// hit tells whether the fault happened, what served then, and the calls so far.
+// hit tells whether the fault happened, what served then, and the calls so far. It waits for requests that the platform still works
+// on although their client gave up: what they do belongs to the move that is over.
 func (w *Wire) hit() (bool, map[artifact.Digest]int, string) {
+	w.active.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.fired, w.at, strings.Join(slices.Clone(w.trace), ", ")
@@ -89,6 +92,8 @@ func (w *Wire) next(r *http.Request) *fault {
 // Handler puts the wire in front of the platform's server. A harness uses it for every server that the target's client talks to.
 func (w *Wire) Handler(platform http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.active.Add(1)
+		defer w.active.Done()
 		f := w.next(r)
 		k := none
 		if f != nil {
