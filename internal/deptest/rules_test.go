@@ -61,6 +61,8 @@ var rules = []Rule{
 		Why: "a report shows a decision; it neither evaluates nor looks anything up"},
 	{From: []string{"./deploy"}, Deny: []string{"github.com/...", "./...", "net/http"}, Allow: []string{"./deploy", "./oci/artifact", "./internal/diag"},
 		Why: "the noun knows no platform"},
+	{From: []string{"./deploy/cloudrun"}, Deny: []string{"./..."}, Allow: []string{"./deploy", "./deploy/cloudrun", "./deploy/retry", "./internal/redact", "./oci/artifact"}, Direct: true,
+		Why: "a target knows its platform's client, and no other target"},
 	{From: []string{"./deploy/kubernetes"}, Deny: []string{"k8s.io/...", "./..."}, Allow: []string{"./deploy", "./deploy/kubernetes", "./deploy/retry", "./deploy/targets", "./internal/diag", "./internal/redact", "./oci/artifact"},
 		Why: "a target knows no other; a Deployment and a Service are written without the libraries of Kubernetes"},
 	{From: []string{"./deploy/..."}, Deny: []string{"./packager/...", "./policy/...", "./audit/...", "./edge-runtime/agent", "./internal/cli/..."},
