@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 type engine struct {
 	t    *testing.T
 	args []string
+	n    int // of containers
 }
 
 func podman(t *testing.T) *engine {
@@ -64,7 +66,9 @@ func (e *engine) run(args ...string) string {
 // start runs a container until the test ends and gives the lines that it prints.
 func (e *engine) start(image string, flags []string, args ...string) (lines *bufio.Scanner, log *bytes.Buffer, stop func() error) {
 	e.t.Helper()
-	line := append(e.args[:len(e.args):len(e.args)], "run", "--rm", "--read-only", "--cap-drop", "all", "--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+	e.n++
+	name := "c" + strconv.Itoa(e.n)
+	line := append(e.args[:len(e.args):len(e.args)], "run", "--rm", "--name", name, "--read-only", "--cap-drop", "all", "--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 	line = append(append(append(line, flags...), image), args...)
 	cmd := exec.Command("podman", line...)
 	log = &bytes.Buffer{}
@@ -78,7 +82,8 @@ func (e *engine) start(image string, flags []string, args ...string) (lines *buf
 	}
 	lines = bufio.NewScanner(out)
 	stop = func() error {
-		_ = cmd.Process.Signal(os.Interrupt) // which podman hands to the container
+		// Not through the process of podman run, which hands signals on only from some time after the container's start on.
+		_ = exec.Command("podman", append(e.args[:len(e.args):len(e.args)], "kill", "--signal", "TERM", name)...).Run() // it may have ended
 		kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 		defer kill.Stop()
 		_, _ = io.Copy(io.Discard, out)
