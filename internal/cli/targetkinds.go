@@ -2,14 +2,17 @@ package cli
 
 import (
 	"os"
+	"slices"
 
+	"github.com/waybill-ml/waybill/deploy/awslambda"
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
 	"github.com/waybill-ml/waybill/deploy/targets"
 )
 
 // targetKinds is the table of what `kind` of a target may be in environments.yaml.
 func targetKinds() []targets.Kind {
-	return []targets.Kind{
-		kubernetes.Kind(os.Getenv),
-	}
+	return slices.Concat(
+		awslambda.Kinds(),
+		[]targets.Kind{kubernetes.Kind(os.Getenv)},
+	)
 }

@@ -124,6 +124,9 @@ func TestRulesBite(t *testing.T) {
 		deny := "example.com/anything"
 		if len(r.Deny) > 0 {
 			deny = strings.TrimSuffix(r.Deny[0], "/...")
+			if deny == "." {
+				deny = "./anything"
+			}
 			if rest, ok := strings.CutPrefix(deny, "./"); ok {
 				deny = Module + "/" + rest
 			}
