@@ -20,6 +20,7 @@ import (
 	"github.com/waybill-ml/waybill/deploy"
 	"github.com/waybill-ml/waybill/deploy/awslambda"
 	"github.com/waybill-ml/waybill/deploy/awslambda/lambdatest"
+	"github.com/waybill-ml/waybill/deploy/awstest"
 	"github.com/waybill-ml/waybill/deploy/targettest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -37,7 +38,7 @@ type site struct {
 	sha     map[string]artifact.Digest // CodeSha256 to artifact, of releases that were asked for
 }
 
-func newSite(tb testing.TB, m *lambdatest.Model, zip bool, wrap func(http.Handler) http.Handler) *site {
+func newSite(tb testing.TB, m *awstest.Model, zip bool, wrap func(http.Handler) http.Handler) *site {
 	s := &site{Server: lambdatest.New(m), tb: tb, zip: zip, dir: tb.TempDir(), sha: map[string]artifact.Digest{}}
 	var h http.Handler = s.Server
 	if wrap != nil {
@@ -167,7 +168,7 @@ func (s *site) sick(d artifact.Digest, cause error) {
 	s.Fate(s.shaBy(d), f)
 }
 
-func fixture(m *lambdatest.Model, zip bool) func(tb testing.TB, w *targettest.Wire) *targettest.Fixture {
+func fixture(m *awstest.Model, zip bool) func(tb testing.TB, w *targettest.Wire) *targettest.Fixture {
 	return func(tb testing.TB, w *targettest.Wire) *targettest.Fixture {
 		s := newSite(tb, m, zip, w.Handler)
 		memory := 1000
@@ -206,7 +207,7 @@ func fixture(m *lambdatest.Model, zip bool) func(tb testing.TB, w *targettest.Wi
 }
 
 // model is Lambda's published one where WAYBILL_SCHEMAS is set; without it bodies are checked by the SDK's types alone.
-func model(tb testing.TB) *lambdatest.Model {
+func model(tb testing.TB) *awstest.Model {
 	tb.Helper()
 	m, err := lambdatest.LoadModel(os.Getenv("WAYBILL_SCHEMAS"))
 	if err != nil {

@@ -18,7 +18,19 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"github.com/waybill-ml/waybill/deploy/awstest"
 )
+
+// LoadModel reads Lambda's published model below dir; without dir bodies are checked by the SDK's types alone.
+func LoadModel(dir string) (*awstest.Model, error) {
+	return awstest.LoadModel(dir, "lambda-2015-03-31.json", "com.amazonaws.lambda", map[string]any{
+		"CreateFunction": lambda.CreateFunctionInput{}, "UpdateFunctionCode": lambda.UpdateFunctionCodeInput{}, "UpdateFunctionConfiguration": lambda.UpdateFunctionConfigurationInput{},
+		"PublishVersion": lambda.PublishVersionInput{}, "CreateAlias": lambda.CreateAliasInput{}, "UpdateAlias": lambda.UpdateAliasInput{},
+	})
+}
 
 // Steps is for how many reads a change is under way, StuckReads how long one that does not come to a good end.
 const (
@@ -54,8 +66,8 @@ type Fate struct {
 
 // Server is one account in one region with one function name in use. It is safe for concurrent use.
 type Server struct {
-	Model *Model
-	Creds Credentials
+	Model *awstest.Model
+	Creds awstest.Credentials
 
 	mu       sync.Mutex
 	name     string
@@ -68,9 +80,9 @@ type Server struct {
 }
 
 // New makes an empty account whose requests m validates.
-func New(m *Model) *Server {
+func New(m *awstest.Model) *Server {
 	return &Server{
-		Model: m, Creds: Credentials{"AKIDTESTTESTTESTTEST", "secret/wJalrXUtnFEMI+K7MDENG", "token+FwoGZXIvYXdzEXAMPLE/session", "eu-central-1"},
+		Model: m, Creds: awstest.Known("lambda"),
 		aliases: map[string]*Alias{}, fates: map[string]Fate{},
 	}
 }
@@ -236,7 +248,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Problem(w, 400, "InvalidRequestContentException", err.Error())
 		return
 	}
-	if code, message := s.Creds.verify(r, body, time.Now()); code != "" {
+	if code, message := s.Creds.Verify(r, body, time.Now()); code != "" {
 		Problem(w, 403, code, message)
 		return
 	}

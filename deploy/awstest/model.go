@@ -1,4 +1,4 @@
-package lambdatest
+package awstest
 
 import (
 	"encoding/base64"
@@ -9,20 +9,12 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
-
-	"github.com/aws/aws-sdk-go-v2/service/lambda"
 )
 
-// inputs are the SDK's own types, whose fields are the members that a body may have (and those of path and query).
-func inputs() map[string]any {
-	return map[string]any{
-		"CreateFunction": lambda.CreateFunctionInput{}, "UpdateFunctionCode": lambda.UpdateFunctionCodeInput{}, "UpdateFunctionConfiguration": lambda.UpdateFunctionConfigurationInput{},
-		"PublishVersion": lambda.PublishVersionInput{}, "CreateAlias": lambda.CreateAliasInput{}, "UpdateAlias": lambda.UpdateAliasInput{},
-	}
-}
-
-// Model validates bodies: always by the members of the SDK's types, and by Lambda's published Smithy model where there is a copy.
+// Model validates bodies: always by the members of the SDK's types, and by the service's published Smithy model where there is a copy.
 type Model struct {
+	space  string         // of the model's shapes, as in com.amazonaws.lambda
+	inputs map[string]any // by operation: the SDK's own types, whose fields are the members that a body may have (and those of path and query)
 	shapes map[string]shape
 	res    map[string]*regexp.Regexp
 }
@@ -42,21 +34,22 @@ type shape struct {
 	Input   *member                    `json:"input"`
 }
 
-// LoadModel reads lambda-2015-03-31.json below dir/aws-smithy; without dir only the members are checked.
-func LoadModel(dir string) (*Model, error) {
-	m := &Model{res: map[string]*regexp.Regexp{}}
+// LoadModel reads file, a Smithy model of the namespace space, below dir/aws-smithy; without dir only the members are checked.
+// inputs are the SDK's input types by operation.
+func LoadModel(dir, file, space string, inputs map[string]any) (*Model, error) {
+	m := &Model{space: space, inputs: inputs, res: map[string]*regexp.Regexp{}}
 	if dir == "" {
 		return m, nil
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "aws-smithy", "lambda-2015-03-31.json"))
+	raw, err := os.ReadFile(filepath.Join(dir, "aws-smithy", file))
 	if err != nil {
-		return nil, fmt.Errorf("Lambda's Smithy model: %w", err)
+		return nil, fmt.Errorf("Smithy model: %w", err)
 	}
 	var doc struct {
 		Shapes map[string]shape `json:"shapes"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
-		return nil, fmt.Errorf("Lambda's Smithy model: %w", err)
+		return nil, fmt.Errorf("Smithy model %s: %w", file, err)
 	}
 	m.shapes = doc.Shapes
 	for _, s := range m.shapes {
@@ -115,7 +108,7 @@ func (m *Model) Check(op string, body []byte, path map[string]string) error {
 	if err := json.Unmarshal(body, &v); err != nil {
 		return fmt.Errorf("Could not parse request body into json: %w", err)
 	}
-	if in, ok := inputs()[op]; ok {
+	if in, ok := m.inputs[op]; ok {
 		if err := fields(op, reflect.TypeOf(in), v); err != nil {
 			return err
 		}
@@ -126,7 +119,7 @@ func (m *Model) Check(op string, body []byte, path map[string]string) error {
 	if m.shapes == nil {
 		return nil
 	}
-	s, ok := m.shapes["com.amazonaws.lambda#"+op]
+	s, ok := m.shapes[m.space+"#"+op]
 	if !ok || s.Input == nil {
 		return fmt.Errorf("no operation %s", op)
 	}

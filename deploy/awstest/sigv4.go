@@ -1,4 +1,6 @@
-package lambdatest
+// Package awstest is what local servers of AWS's services have in common in tests: each request's signature computed anew, and bodies
+// held against the SDK's types and the service's published Smithy model.
+package awstest
 
 import (
 	"crypto/hmac"
@@ -12,12 +14,17 @@ import (
 	"time"
 )
 
-// Credentials of the one caller that the server knows.
-type Credentials struct{ ID, Secret, Token, Region string }
+// Credentials of the one caller that a server knows, and the service and region that it is.
+type Credentials struct{ ID, Secret, Token, Region, Service string }
 
-// verify computes the request's signature (AWS Signature Version 4) anew, from the specification and not with the SDK's signer. The result is the
-// error that Lambda gives, empty for a good one.
-func (c Credentials) verify(r *http.Request, body []byte, now time.Time) (code, message string) {
+// Known are credentials of the form that AWS gives out for a session.
+func Known(service string) Credentials {
+	return Credentials{"AKIDTESTTESTTESTTEST", "secret/wJalrXUtnFEMI+K7MDENG", "token+FwoGZXIvYXdzEXAMPLE/session", "eu-central-1", service}
+}
+
+// Verify computes the request's signature (AWS Signature Version 4) anew, from the specification and not with the SDK's signer. The result is the
+// error that AWS gives, empty for a good one.
+func (c Credentials) Verify(r *http.Request, body []byte, now time.Time) (code, message string) {
 	auth := r.Header.Get("Authorization")
 	if auth == "" {
 		return "MissingAuthenticationTokenException", "Missing Authentication Token"
@@ -40,7 +47,7 @@ func (c Credentials) verify(r *http.Request, body []byte, now time.Time) (code, 
 	if err != nil || now.Sub(at).Abs() > 15*time.Minute {
 		return "InvalidSignatureException", "Signature expired: " + stamp
 	}
-	if scope[1] != stamp[:8] || scope[2] != c.Region || scope[3] != "lambda" || scope[4] != "aws4_request" {
+	if scope[1] != stamp[:8] || scope[2] != c.Region || scope[3] != c.Service || scope[4] != "aws4_request" {
 		return "InvalidSignatureException", "Credential should be scoped to a valid region and service"
 	}
 	signed := strings.Split(part["SignedHeaders"], ";")
