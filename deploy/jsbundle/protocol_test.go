@@ -120,9 +120,9 @@ type protocolCase struct {
 }
 
 // sameProtocol holds a host against the runtime's own server.
-func sameProtocol(t *testing.T, w *world, url string) {
+func sameProtocol(t *testing.T, w *world, url string, cases []protocolCase) {
 	own := w.server(t)
-	for _, c := range protocolCases(t, w) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			s1, h1, b1 := ask(t, c.method, own+c.path, c.header, c.body)
 			s2, h2, b2 := ask(t, c.method, url+c.path, c.header, c.body)
@@ -158,7 +158,7 @@ func TestNodeProtocol(t *testing.T) {
 	w := example(t)
 	_, dir := w.bundle(t, Options{})
 	url, _ := nodeServer(t, dir)
-	sameProtocol(t, w, url)
+	sameProtocol(t, w, url, protocolCases(t, w))
 }
 
 func TestWorkerdProtocol(t *testing.T) {
@@ -166,7 +166,7 @@ func TestWorkerdProtocol(t *testing.T) {
 	w := example(t)
 	_, dir := w.bundle(t, Options{})
 	url, _ := workerd(t, dir)
-	sameProtocol(t, w, url)
+	sameProtocol(t, w, url, protocolCases(t, w))
 }
 
 // Sessions are not here, and say so.

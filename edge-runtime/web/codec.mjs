@@ -380,7 +380,8 @@ export function decodeRaw(raw, iface, first) {
   if (needed.length > 1) throw fail(`a body of one raw tensor is for models with one input; this one has ${names(iface.inputs)}`);
   const p = needed[0];
   if (!p.ranked) throw fail(`input "${p.name}" has no fixed rank: its shape must be told in JSON`);
-  const shape = p.shape.map((d) => (d.size >= 0 ? d.size : 1)), open = p.shape.flatMap((d, i) => (d.size < 0 ? [i] : []));
+  const dims = p.shape ?? []; // a scalar's is null
+  const shape = dims.map((d) => (d.size >= 0 ? d.size : 1)), open = dims.flatMap((d, i) => (d.size < 0 ? [i] : []));
   if (open.length > 1) throw fail(`input "${p.name}" has more than one open dim: its shape must be told in JSON`);
   const known = count(shape), size = TYPES[p.dtype]?.[1] ?? 0;
   if (p.dtype === 'string') {

@@ -96,7 +96,7 @@ export function handler({ name, version, digest, waybill, open, maxBody = 32 << 
       : { 'content-type': 'application/octet-stream', [HEADER]: String(header) }) } });
   }
 
-  const ports = (ps) => ps.map((p) => ({ name: p.name, datatype: datatype(p), shape: p.shape.map((d) => d.size) }));
+  const ports = (ps) => ps.map((p) => ({ name: p.name, datatype: datatype(p), shape: (p.shape ?? []).map((d) => d.size) }));
   const routes = {
     '': () => json(200, { name: 'waybill', version: waybill, extensions: ['binary_tensor_data'] }),
     'health/live': () => json(200, { live: true }),

@@ -141,9 +141,9 @@ function checkInputs(iface, values) {
     if (have !== 'tensor') continue;
     if (t.dtype !== p.dtype) throw bad(`it has the element type ${t.dtype}, the model wants ${p.dtype}`);
     if (!p.ranked) continue;
-    const shape = Array.from(t.shape ?? [], Number);
-    if (shape.length !== p.shape.length) throw bad(`it has rank ${shape.length}, the model wants ${p.shape.length}`);
-    p.shape.forEach((d, j) => {
+    const shape = Array.from(t.shape ?? [], Number), dims = p.shape ?? []; // a scalar's is null
+    if (shape.length !== dims.length) throw bad(`it has rank ${shape.length}, the model wants ${dims.length}`);
+    dims.forEach((d, j) => {
       const n = shape[j];
       if (d.size >= 0 && n !== d.size) throw bad(`its shape is [${shape}], the model wants ${d.size} in dimension ${j}`);
       if (d.size >= 0) return;
