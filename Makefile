@@ -68,7 +68,7 @@ nightly: ## long runs: fuzzing of every parser, random graphs, 150,000 faults, p
 	WAYBILL_GEN_SEED=$$(date +%s)000 WAYBILL_GEN_SECONDS=3600 $(GO) test -timeout 2h ./packager/codegen -run RandomGraphs -v
 	WAYBILL_REQUIRE_TOOLS=1 WAYBILL_BITS_ALL=1 WAYBILL_BITS_MODELS='models*/*' $(GO) test -timeout 3h ./edge-runtime/engine/bits -v
 	WAYBILL_MUTATE_SECONDS=3600 $(GO) test -timeout 2h ./packager/build -run MutatedModels -v
-	WAYBILL_NIGHTLY=1 $(GO) test -timeout 1h ./deploy/awslambda -v
+	WAYBILL_NIGHTLY=1 $(GO) test -timeout 1h ./deploy/awslambda ./deploy/sagemaker -v
 	WAYBILL_POLICY_SWEEP=full $(GO) test -timeout 2h ./policy/library -v
 	WAYBILL_SWITCHES=100 WAYBILL_SWITCH_REQUESTS=10000 $(GO) test -timeout 2h ./edge-runtime/serve -run SwitchUnderLoad -v
 	WAYBILL_FAULT_RUNS=150000 $(GO) test -timeout 8h ./edge-runtime/... -run Faults -v

@@ -64,8 +64,13 @@ func LoadModel(dir, file, space string, inputs map[string]any) (*Model, error) {
 	return m, nil
 }
 
-// plain takes the groups that look around out of a pattern, which Go's expressions do not have: it then allows a little more.
+// many is a repetition of more than Go's expressions have.
+var many = regexp.MustCompile(`\{([0-9]+),(100[1-9]|10[1-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[0-9]{5,})\}`)
+
+// plain takes the groups that look around and upper bounds above 1000 out of a pattern, which Go's expressions do not have: it then
+// allows a little more.
 func plain(p string) string {
+	p = many.ReplaceAllString(p, "{$1,}")
 	for {
 		at := strings.Index(p, "(?!")
 		if i := strings.Index(p, "(?<!"); i >= 0 && (at < 0 || i < at) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/waybill-ml/waybill/deploy/awslambda"
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
+	"github.com/waybill-ml/waybill/deploy/sagemaker"
 	"github.com/waybill-ml/waybill/deploy/targets"
 )
 
@@ -13,6 +14,7 @@ import (
 func targetKinds() []targets.Kind {
 	return slices.Concat(
 		awslambda.Kinds(),
+		sagemaker.Kinds(),
 		[]targets.Kind{kubernetes.Kind(os.Getenv)},
 	)
 }
