@@ -286,7 +286,7 @@ func TestSchemas(t *testing.T) {
 		if err := c.AddResource("s.json", schema); err != nil {
 			t.Fatal(err)
 		}
-		s, err := c.Compile("s.json" + pointer) 
+		s, err := c.Compile("s.json" + pointer)
 		if err != nil {
 			t.Fatal(err)
 		}
