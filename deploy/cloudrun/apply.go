@@ -16,6 +16,7 @@ import (
 	run "google.golang.org/api/run/v2"
 
 	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/deploy/google"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -39,8 +40,7 @@ func (t *Target) template(r deploy.Release) *run.GoogleCloudRunV2RevisionTemplat
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	hexes := strings.TrimPrefix(string(r.Digest), "sha256:")
-	labels[labelHead], labels[labelTail] = "sha256-"+hexes[:32], hexes[32:]
+	google.Label(labels, labelDigest, r.Digest)
 	timeout, _ := time.ParseDuration(t.s.Timeout)
 	return &run.GoogleCloudRunV2RevisionTemplate{
 		Labels: labels,
@@ -242,14 +242,6 @@ func (t *Target) Plan(ctx context.Context, r deploy.Release) (*deploy.Plan, erro
 	return p, nil
 }
 
-// until is when waiting ends.
-func until(wait time.Duration) time.Time {
-	if wait <= 0 {
-		wait = defaultWait
-	}
-	return time.Now().Add(wait)
-}
-
 // Apply implements deploy.Target.
 func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, error) {
 	r := p.Release
@@ -266,7 +258,7 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 		}
 		return &deploy.Outcome{Digest: r.Digest, Previous: p.From, Image: r.Image, Weight: w, IDs: map[string]string{"service": t.name()}}, nil
 	}
-	end := until(r.Wait)
+	end := google.Until(r.Wait, defaultWait)
 	st, err := t.read(ctx)
 	if err != nil {
 		return nil, err
@@ -294,7 +286,7 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 
 // Rollback implements deploy.Target.
 func (t *Target) Rollback(ctx context.Context, to artifact.Digest, wait time.Duration) (*deploy.Outcome, error) {
-	end := until(wait)
+	end := google.Until(wait, defaultWait)
 	st, err := t.read(ctx)
 	if err != nil {
 		return nil, err
@@ -334,7 +326,7 @@ func (t *Target) Rollback(ctx context.Context, to artifact.Digest, wait time.Dur
 
 // Promote implements deploy.Promoter.
 func (t *Target) Promote(ctx context.Context, wait time.Duration) (*deploy.Outcome, error) {
-	end := until(wait)
+	end := google.Until(wait, defaultWait)
 	st, err := t.read(ctx)
 	if err != nil {
 		return nil, err
@@ -387,13 +379,13 @@ func (t *Target) outcome(st *state, name string, weight int) *deploy.Outcome {
 
 func (t *Target) sick(r *run.GoogleCloudRunV2Revision) error {
 	c := ready(r)
-	return fmt.Errorf("%w: revision %s, which gets no traffic: %s: %s", conditionCause(c), short(r.Name), strings.TrimSpace(c.Reason+" "+c.RevisionReason), t.tokens.redact(c.Message))
+	return fmt.Errorf("%w: revision %s, which gets no traffic: %s: %s", conditionCause(c), short(r.Name), strings.TrimSpace(c.Reason+" "+c.RevisionReason), t.call.Redact(c.Message))
 }
 
 // write sends the template, or with only the traffic that is not nil, to the service of st.
 func (t *Target) write(ctx context.Context, st *state, ch choice, dry bool, only []*run.GoogleCloudRunV2TrafficTarget) (op *run.GoogleLongrunningOperation, err error) {
 	if st.svc == nil {
-		err = t.call(ctx, "create the service", func(ctx context.Context) (err error) {
+		err = t.call.Call(ctx, "create the service", func(ctx context.Context) (err error) {
 			op, err = t.c.Projects.Locations.Services.Create(t.parent(), &run.GoogleCloudRunV2Service{Template: ch.tmpl, Ingress: ingresses[t.s.Ingress]}).
 				ServiceId(t.s.Service).ValidateOnly(dry).Context(ctx).Do()
 			return err
@@ -414,7 +406,7 @@ func (t *Target) write(ctx context.Context, st *state, ch choice, dry bool, only
 	if dry {
 		body.Etag = ""
 	}
-	err = t.call(ctx, what, func(ctx context.Context) (err error) {
+	err = t.call.Call(ctx, what, func(ctx context.Context) (err error) {
 		op, err = t.c.Projects.Locations.Services.Patch(t.name(), body).UpdateMask(mask).ValidateOnly(dry).Context(ctx).Do()
 		return err
 	})
@@ -424,26 +416,22 @@ func (t *Target) write(ctx context.Context, st *state, ch choice, dry bool, only
 // await polls an operation until it is done or the time is over. Its error is for the log only: one that moves the traffic fails too
 // when some revision without traffic is broken. What happened is read from the service and its revisions.
 func (t *Target) await(ctx context.Context, op *run.GoogleLongrunningOperation, end time.Time) error {
-	for op != nil && !op.Done && op.Name != "" && time.Now().Before(end) {
-		if err := t.pause(ctx); err != nil {
-			return err
-		}
-		name := op.Name
-		err := t.call(ctx, "read the operation", func(ctx context.Context) (err error) {
-			op, err = t.c.Projects.Locations.Operations.Get(name).Context(ctx).Do()
-			return err
-		})
-		if errors.Is(err, deploy.ErrGone) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	_, err := t.call.Await(ctx, operation(op), t.s.Poll, end, func(ctx context.Context, name string) (google.Operation, error) {
+		op, err := t.c.Projects.Locations.Operations.Get(name).Context(ctx).Do()
+		return operation(op), err
+	})
+	return err
+}
+
+func operation(op *run.GoogleLongrunningOperation) google.Operation {
+	if op == nil {
+		return google.Operation{}
 	}
-	if op != nil && op.Error != nil {
-		t.s.Log.Debug("operation ended with an error", "operation", op.Name, "code", op.Error.Code, "message", t.tokens.redact(op.Error.Message))
+	out := google.Operation{Name: op.Name, Done: op.Done}
+	if op.Error != nil {
+		out.Failed, out.Code, out.Message = true, op.Error.Code, op.Error.Message
 	}
-	return nil
+	return out
 }
 
 // pin names the revisions that serve.
@@ -468,7 +456,7 @@ func (t *Target) send(ctx context.Context, st *state, ch choice, only []*run.Goo
 	base := version(st.svc)
 	for n := 1; ; n++ {
 		op, err := t.write(ctx, st, ch, false, only)
-		if err != nil && !errors.Is(err, errStale) && !errors.Is(err, errExists) {
+		if err != nil && !errors.Is(err, google.ErrStale) && !errors.Is(err, google.ErrExists) {
 			return nil, err
 		}
 		if err == nil {
@@ -484,14 +472,14 @@ func (t *Target) send(ctx context.Context, st *state, ch choice, only []*run.Goo
 			return now, nil
 		}
 		switch {
-		case version(now.svc) != base, errors.Is(err, errExists) && st.svc == nil:
+		case version(now.svc) != base, errors.Is(err, google.ErrExists) && st.svc == nil:
 			return nil, fmt.Errorf("%w: service %s is at %s", deploy.ErrConflict, t.s.Service, version(now.svc))
-		case err != nil && errors.Is(err, errExists):
+		case err != nil && errors.Is(err, google.ErrExists):
 			return nil, fmt.Errorf("%w: revision %s has another content: %w", deploy.ErrConflict, ch.revision, err)
 		case n == 8:
 			return nil, fmt.Errorf("%w: service %s does not come to rest", deploy.ErrBusy, t.s.Service)
 		}
-		if err := t.pause(ctx); err != nil {
+		if err := google.Pause(ctx, t.s.Poll); err != nil {
 			return nil, err
 		}
 		st = now
@@ -522,7 +510,7 @@ func (t *Target) settled(ctx context.Context, st *state, end time.Time, revision
 		case time.Now().After(end):
 			return nil, fmt.Errorf("%w: the service is still being changed, the time to wait is over; revision %s gets no traffic", deploy.ErrUnhealthy, revision)
 		}
-		if err := t.pause(ctx); err != nil {
+		if err := google.Pause(ctx, t.s.Poll); err != nil {
 			return nil, err
 		}
 		var err error
@@ -546,11 +534,11 @@ func (t *Target) comesUp(ctx context.Context, st *state, name string, end time.T
 			return st, nil
 		case r == nil && !st.svc.Reconciling && st.svc.TerminalCondition != nil && st.svc.TerminalCondition.State == "CONDITION_FAILED":
 			c := st.svc.TerminalCondition
-			return nil, fmt.Errorf("%w: revision %s was not made: %s: %s", conditionCause(c), name, c.Reason, t.tokens.redact(c.Message))
+			return nil, fmt.Errorf("%w: revision %s was not made: %s: %s", conditionCause(c), name, c.Reason, t.call.Redact(c.Message))
 		case time.Now().After(end):
 			return nil, fmt.Errorf("%w: revision %s is not ready and the time to wait is over; it gets no traffic", deploy.ErrUnhealthy, name)
 		}
-		if err := t.pause(ctx); err != nil {
+		if err := google.Pause(ctx, t.s.Poll); err != nil {
 			return nil, err
 		}
 		var err error
@@ -581,23 +569,12 @@ func (t *Target) route(ctx context.Context, st *state, name string, weight int, 
 		case time.Now().After(end):
 			return nil, fmt.Errorf("%w: the traffic is still %s, wanted %s, and the time to wait is over", deploy.ErrUnhealthy, served(st.svc), text)
 		}
-		if err := t.pause(ctx); err != nil {
+		if err := google.Pause(ctx, t.s.Poll); err != nil {
 			return nil, err
 		}
 		var err error
 		if st, err = t.read(ctx); err != nil {
 			return nil, err
 		}
-	}
-}
-
-func (t *Target) pause(ctx context.Context) error {
-	timer := time.NewTimer(t.s.Poll)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }

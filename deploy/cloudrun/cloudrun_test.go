@@ -17,6 +17,7 @@ import (
 
 	"github.com/waybill-ml/waybill/deploy"
 	"github.com/waybill-ml/waybill/deploy/cloudrun"
+	"github.com/waybill-ml/waybill/deploy/google"
 )
 
 // platform is a server with a target in front of it; seen gets every request.
@@ -112,7 +113,7 @@ func TestImageMissing(t *testing.T) {
 	}
 	s.sick[release(2).Image] = errMissing
 	err := apply(t, target, release(2))
-	if !errors.Is(err, cloudrun.ErrImage) || !errors.Is(err, deploy.ErrRelease) || !strings.Contains(err.Error(), "not found") {
+	if !errors.Is(err, google.ErrImage) || !errors.Is(err, deploy.ErrRelease) || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("Apply: %v", err)
 	}
 	if st, err := target.Status(t.Context()); err != nil || st.Running() != release(1).Digest {

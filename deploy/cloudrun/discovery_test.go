@@ -1,200 +1,25 @@
 package cloudrun_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
+
+	"github.com/waybill-ml/waybill/deploy/google/googletest"
 )
 
-// discovery is Google's own description of the API, which the client's module ships.
-type discovery struct {
-	Schemas    map[string]*schema
-	Parameters map[string]any
-	Resources  map[string]resource
-	methods    []method
-}
+var discovery = sync.OnceValues(func() (*googletest.Discovery, error) { return googletest.Load("run/v2/run-api.json") })
 
-type resource struct {
-	Methods   map[string]method
-	Resources map[string]resource
-}
-
-type method struct {
-	ID, HTTPMethod, FlatPath string
-	Parameters               map[string]struct{ Location, Type string }
-	Request, Response        struct {
-		Ref string `json:"$ref"`
-	}
-	path *regexp.Regexp
-}
-
-type schema struct {
-	Ref                  string `json:"$ref"`
-	Type, Format         string
-	Properties           map[string]*schema
-	Items                *schema
-	AdditionalProperties *schema
-	Enum                 []string
-	ReadOnly             bool
-}
-
-var readDiscovery = sync.OnceValues(func() (*discovery, error) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "google.golang.org/api").Output()
-	if err != nil {
-		return nil, fmt.Errorf("go list -m google.golang.org/api: %w", err)
-	}
-	raw, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "run", "v2", "run-api.json"))
-	if err != nil {
-		return nil, err
-	}
-	d := &discovery{}
-	if err := json.Unmarshal(raw, d); err != nil {
-		return nil, err
-	}
-	var walk func(rs map[string]resource)
-	walk = func(rs map[string]resource) {
-		for _, r := range rs {
-			for _, m := range r.Methods {
-				m.path = regexp.MustCompile("^/" + regexp.MustCompile(`\\\{[A-Za-z0-9]+\\\}`).ReplaceAllString(regexp.QuoteMeta(m.FlatPath), "[^/:]+") + "$")
-				d.methods = append(d.methods, m)
-			}
-			walk(r.Resources)
-		}
-	}
-	walk(d.Resources)
-	return d, nil
-})
-
-func loadDiscovery(tb testing.TB) *discovery {
+func load(tb testing.TB) *googletest.Discovery {
 	tb.Helper()
-	d, err := readDiscovery()
+	d, err := discovery()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return d
 }
 
-// request finds the method of a request, and holds its parameters and body against it. It gives the method's id and its answer's schema.
-func (d *discovery) request(r *http.Request, body []byte) (id, answer string, err error) {
-	i := slices.IndexFunc(d.methods, func(m method) bool { return m.HTTPMethod == r.Method && m.path.MatchString(r.URL.Path) })
-	if i < 0 {
-		return "", "", fmt.Errorf("the API has no %s %s", r.Method, r.URL.Path)
-	}
-	m := d.methods[i]
-	for k, vs := range r.URL.Query() {
-		p, ok := m.Parameters[k]
-		if _, global := d.Parameters[k]; !global && (!ok || p.Location != "query") {
-			return "", "", fmt.Errorf("%s has no parameter %s", m.ID, k)
-		}
-		if p.Type == "boolean" && vs[0] != "true" && vs[0] != "false" {
-			return "", "", fmt.Errorf("%s: %s=%s", m.ID, k, vs[0])
-		}
-		if k == "updateMask" {
-			for _, f := range strings.Split(vs[0], ",") {
-				if d.Schemas[m.Request.Ref].Properties[f] == nil {
-					return "", "", fmt.Errorf("%s: updateMask names %q", m.ID, f)
-				}
-			}
-		}
-	}
-	if m.Request.Ref == "" {
-		if len(body) > 0 {
-			return "", "", fmt.Errorf("%s has no body", m.ID)
-		}
-		return m.ID, m.Response.Ref, nil
-	}
-	return m.ID, m.Response.Ref, d.check(m.Request.Ref, body, false)
-}
-
-// check holds a document against a schema; answer allows what only the platform writes.
-func (d *discovery) check(name string, raw []byte, answer bool) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
-		return err
-	}
-	return d.value(&schema{Ref: name}, v, name, answer)
-}
-
-var durations = regexp.MustCompile(`^[0-9]+(\.[0-9]{1,9})?s$`)
-
-func (d *discovery) value(s *schema, v any, at string, answer bool) error {
-	if s.Ref != "" {
-		if s = d.Schemas[s.Ref]; s == nil {
-			return fmt.Errorf("%s: no schema", at)
-		}
-	}
-	bad := func() error { return fmt.Errorf("%s: %v is no %s %s", at, v, s.Type, s.Format) }
-	switch s.Type {
-	case "object":
-		m, ok := v.(map[string]any)
-		if !ok {
-			return bad()
-		}
-		for k, x := range m {
-			p := s.Properties[k]
-			if p == nil {
-				p = s.AdditionalProperties
-			}
-			if p == nil {
-				return fmt.Errorf("%s has no field %q", at, k)
-			}
-			if p.ReadOnly && !answer {
-				return fmt.Errorf("%s.%s is written by the platform only", at, k)
-			}
-			if err := d.value(p, x, at+"."+k, answer); err != nil {
-				return err
-			}
-		}
-	case "array":
-		l, ok := v.([]any)
-		if !ok {
-			return bad()
-		}
-		for i, x := range l {
-			if err := d.value(s.Items, x, fmt.Sprintf("%s[%d]", at, i), answer); err != nil {
-				return err
-			}
-		}
-	case "string":
-		x, ok := v.(string)
-		if !ok || s.Enum != nil && !slices.Contains(s.Enum, x) || s.Format == "google-duration" && !durations.MatchString(x) {
-			return bad()
-		}
-		if s.Format == "int64" {
-			if _, err := strconv.ParseInt(x, 10, 64); err != nil {
-				return bad()
-			}
-		}
-	case "boolean":
-		if _, ok := v.(bool); !ok {
-			return bad()
-		}
-	case "integer", "number":
-		n, ok := v.(json.Number)
-		if !ok {
-			return bad()
-		}
-		if _, err := strconv.ParseInt(n.String(), 10, 32); s.Type == "integer" && err != nil {
-			return bad()
-		}
-	}
-	return nil
-}
-
 func TestDiscoveryRefuses(t *testing.T) {
-	d := loadDiscovery(t)
+	d := load(t)
 	const svc = "GoogleCloudRunV2Service"
 	for body, ok := range map[string]bool{
 		`{"template":{"revision":"a","timeout":"60s"},"etag":"x"}`:         true,
@@ -208,7 +33,7 @@ func TestDiscoveryRefuses(t *testing.T) {
 		`{"template":{"containers":[{"resources":{"limits":{"cpu":1}}}]}}`: false,
 		`[]`: false,
 	} {
-		if err := d.check(svc, []byte(body), false); (err == nil) != ok {
+		if err := d.Check(svc, []byte(body), false); (err == nil) != ok {
 			t.Errorf("%s: %v", body, err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	run "google.golang.org/api/run/v2"
 
 	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/deploy/google/googletest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -30,7 +31,7 @@ const (
 // document.
 type server struct {
 	tb    testing.TB
-	doc   *discovery
+	doc   *googletest.Discovery
 	token string
 
 	mu    sync.Mutex
@@ -49,17 +50,7 @@ type server struct {
 }
 
 func newServer(tb testing.TB, token string) *server {
-	return &server{tb: tb, doc: loadDiscovery(tb), token: token, age: map[string]int{}, ops: map[string]int64{}, sick: map[string]error{}}
-}
-
-func problem(w http.ResponseWriter, code int, status, message string, reasons ...string) {
-	details := []any{}
-	for _, r := range reasons {
-		details = append(details, map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": r, "domain": "googleapis.com"})
-	}
-	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": code, "status": status, "message": message, "details": details}})
+	return &server{tb: tb, doc: load(tb), token: token, age: map[string]int{}, ops: map[string]int64{}, sick: map[string]error{}}
 }
 
 // refusal is an answer that is no success.
@@ -275,18 +266,18 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Header.Get("Authorization") != "Bearer "+s.token {
-		problem(w, 401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", "ACCESS_TOKEN_EXPIRED")
+		googletest.Problem(w, 401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", "ACCESS_TOKEN_EXPIRED")
 		return
 	}
 	raw, err := io.ReadAll(r.Body)
 	if err != nil {
-		problem(w, 400, "INVALID_ARGUMENT", err.Error())
+		googletest.Problem(w, 400, "INVALID_ARGUMENT", err.Error())
 		return
 	}
-	id, answer, err := s.doc.request(r, raw)
+	id, answer, err := s.doc.Request(r, raw)
 	if err != nil {
 		s.bad = append(s.bad, err.Error())
-		problem(w, 400, "INVALID_ARGUMENT", err.Error())
+		googletest.Problem(w, 400, "INVALID_ARGUMENT", err.Error())
 		return
 	}
 	q := r.URL.Query()
@@ -356,12 +347,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		no = refuse(501, "UNIMPLEMENTED", "%s", id)
 	}
 	if no != nil {
-		problem(w, no.code, no.status, no.message)
+		googletest.Problem(w, no.code, no.status, no.message)
 		return
 	}
 	body, err := json.Marshal(out)
 	s.must(err)
-	if err := s.doc.check(answer, body, true); err != nil {
+	if err := s.doc.Check(answer, body, true); err != nil {
 		s.bad = append(s.bad, "the server's own answer: "+err.Error())
 	}
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")

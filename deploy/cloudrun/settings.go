@@ -2,19 +2,16 @@ package cloudrun
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
 
-	"golang.org/x/oauth2/google"
-	run "google.golang.org/api/run/v2"
-
 	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/deploy/google"
+	"github.com/waybill-ml/waybill/deploy/targets"
 )
 
 // DigestVariable is the environment variable with the artifact's digest: waybill-serve holds what it serves against it.
@@ -92,57 +89,63 @@ func (s Settings) filled() Settings {
 func (s *Settings) Check() error {
 	f := s.filled()
 	d, err := time.ParseDuration(f.Timeout)
+	bad := func(key, format string, args ...any) error {
+		return &targets.Error{Path: key, Err: fmt.Errorf(format, args...)}
+	}
 	switch {
 	case !projects.MatchString(f.Project):
-		return fmt.Errorf("project %q is no id of a project", f.Project)
+		return bad("project", "%q is no id of a project", f.Project)
 	case !regions.MatchString(f.Region):
-		return fmt.Errorf("region %q is none, as europe-west4 is one", f.Region)
+		return bad("region", "%q is none, as europe-west4 is one", f.Region)
 	case !services.MatchString(f.Service):
-		return fmt.Errorf("service %q: small letters, digits and hyphens, at most 49, the first a letter", f.Service)
+		return bad("service", "%q: small letters, digits and hyphens, at most 49, the first a letter", f.Service)
 	case !strings.Contains(" 1 2 4 6 8 ", " "+f.CPU+" "):
-		return fmt.Errorf("cpu %q: 1, 2, 4, 6 or 8", f.CPU)
+		return bad("cpu", "%q: 1, 2, 4, 6 or 8", f.CPU)
 	case !memories.MatchString(f.Memory):
-		return fmt.Errorf("memory %q: a number with Mi or Gi is expected, as in 512Mi", f.Memory)
+		return bad("memory", "%q: a number with Mi or Gi is expected, as in 512Mi", f.Memory)
 	case f.Concurrency < 1 || f.Concurrency > 1000:
-		return fmt.Errorf("concurrency %d is not between 1 and 1000", f.Concurrency)
+		return bad("concurrency", "%d is not between 1 and 1000", f.Concurrency)
 	case err != nil || d < time.Second || d > time.Hour || d%time.Second != 0:
-		return fmt.Errorf("timeout %q is not in whole seconds between 1s and 1h", f.Timeout)
+		return bad("timeout", "%q is not in whole seconds between 1s and 1h", f.Timeout)
 	case f.MinInstances < 0 || f.MaxInstances < 1 || f.MinInstances > f.MaxInstances:
-		return fmt.Errorf("min-instances %d and max-instances %d do not go together", f.MinInstances, f.MaxInstances)
+		return bad("min-instances", "%d and max-instances %d do not go together", f.MinInstances, f.MaxInstances)
 	case f.Port < 1 || f.Port > 65535:
-		return fmt.Errorf("port %d is not between 1 and 65535", f.Port)
+		return bad("port", "%d is not between 1 and 65535", f.Port)
 	case f.ServiceAccount != "" && !accounts.MatchString(f.ServiceAccount):
-		return fmt.Errorf("service-account %q is no address of one", f.ServiceAccount)
+		return bad("service-account", "%q is no address of one", f.ServiceAccount)
 	case ingresses[f.Ingress] == "":
-		return fmt.Errorf("ingress %q: all, internal or internal-and-load-balancing", f.Ingress)
+		return bad("ingress", "%q: all, internal or internal-and-load-balancing", f.Ingress)
 	}
 	for k := range f.Env {
 		switch {
 		case k == DigestVariable:
-			return fmt.Errorf("env: the variable %s is the target's own", k)
+			return bad("env", "the variable %s is the target's own", k)
 		case !envNames.MatchString(k):
-			return fmt.Errorf("env: %q is no name of a variable", k)
+			return bad("env", "%q is no name of a variable", k)
 		case k == "PORT" || strings.HasPrefix(k, "K_") || strings.HasPrefix(k, "X_GOOGLE_"):
-			return fmt.Errorf("env: %s is set by Cloud Run", k)
+			return bad("env", "%s is set by Cloud Run", k)
 		}
 	}
 	if f.Endpoint != "" {
-		u, err := url.Parse(f.Endpoint)
-		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && !(u.Scheme == "http" && (u.Hostname() == "127.0.0.1" || u.Hostname() == "::1" || u.Hostname() == "localhost")) {
-			return errors.New("endpoint is no https URL without a user")
+		if err := google.CheckURL(f.Endpoint); err != nil {
+			return bad("endpoint", "%w", err)
 		}
 	}
 	return nil
 }
 
-// Open makes the target with the credentials that Google's own tools find (GOOGLE_APPLICATION_CREDENTIALS, those of gcloud, the metadata
-// server of the machine).
+// Open implements targets.Settings; see google.Credentials.
 func (s *Settings) Open(ctx context.Context, log *slog.Logger) (deploy.Target, error) {
-	c, err := google.FindDefaultCredentials(ctx, run.CloudPlatformScope)
+	ts, err := google.Credentials(ctx, "Cloud Run")
 	if err != nil {
-		return nil, fmt.Errorf("%w: Cloud Run: no credentials are found; run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS", deploy.ErrUnauthorized)
+		return nil, err
 	}
 	x := *s
 	x.Log = log
-	return New(ctx, c.TokenSource, x)
+	return New(ctx, ts, x)
+}
+
+// Kind is the row for targets.Parse.
+func Kind() targets.Kind {
+	return targets.Kind{Name: "cloudrun", Runs: targets.Image, Settings: func() targets.Settings { return &Settings{} }}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybill-ml/waybill/deploy"
 	"github.com/waybill-ml/waybill/deploy/cloudrun"
+	"github.com/waybill-ml/waybill/deploy/google/googletest"
 	"github.com/waybill-ml/waybill/deploy/targettest"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -69,13 +70,13 @@ func fixture(tb testing.TB, w *targettest.Wire) *targettest.Fixture {
 		Fail: func(w http.ResponseWriter, _ *http.Request, cause error, message string) {
 			switch {
 			case errors.Is(cause, deploy.ErrThrottled):
-				problem(w, 429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Write requests' and limit 'Write requests per minute': "+message, "RATE_LIMIT_EXCEEDED")
+				googletest.Problem(w, 429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Write requests' and limit 'Write requests per minute': "+message, "RATE_LIMIT_EXCEEDED")
 			case errors.Is(cause, deploy.ErrUnavailable):
-				problem(w, 503, "UNAVAILABLE", "The service is currently unavailable: "+message)
+				googletest.Problem(w, 503, "UNAVAILABLE", "The service is currently unavailable: "+message)
 			case errors.Is(cause, deploy.ErrForbidden):
-				problem(w, 403, "PERMISSION_DENIED", "Permission 'run.services.update' denied: "+message, "IAM_PERMISSION_DENIED")
+				googletest.Problem(w, 403, "PERMISSION_DENIED", "Permission 'run.services.update' denied: "+message, "IAM_PERMISSION_DENIED")
 			case errors.Is(cause, deploy.ErrUnauthorized):
-				problem(w, 401, "UNAUTHENTICATED", "Request had invalid authentication credentials: "+message, "ACCESS_TOKEN_EXPIRED")
+				googletest.Problem(w, 401, "UNAUTHENTICATED", "Request had invalid authentication credentials: "+message, "ACCESS_TOKEN_EXPIRED")
 			}
 		},
 		Secrets: []string{token},

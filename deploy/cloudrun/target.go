@@ -16,18 +16,17 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
-	"google.golang.org/api/option"
 	run "google.golang.org/api/run/v2"
 
 	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/deploy/google"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
-// Labels of a revision. A label's value has at most 63 characters, a digest has 64 digits.
+// Labels of a revision.
 const (
-	labelHead     = "waybill-digest"      // sha256- and the first 32 digits
-	labelTail     = "waybill-digest-rest" // the other 32
-	labelRevision = "waybill-revision"    // its own name, without the service's
+	labelDigest   = "waybill-digest"   // see google.Label
+	labelRevision = "waybill-revision" // its own name, without the service's
 )
 
 // Tags of traffic targets.
@@ -43,9 +42,9 @@ const defaultWait = 10 * time.Minute
 
 // Target implements deploy.Target and deploy.Promoter.
 type Target struct {
-	s      Settings
-	c      *run.Service
-	tokens *tokens
+	s    Settings
+	c    *run.Service
+	call *google.Caller
 }
 
 // New makes a target that calls with the tokens of ts, which is safe for concurrent use and caches. It contacts nobody.
@@ -53,12 +52,9 @@ func New(ctx context.Context, ts oauth2.TokenSource, s Settings) (*Target, error
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	t := &Target{s: s.filled(), tokens: &tokens{source: ts}}
-	opts := []option.ClientOption{option.WithTokenSource(t.tokens), option.WithTelemetryDisabled()}
-	if s.Endpoint != "" {
-		opts = append(opts, option.WithEndpoint(s.Endpoint))
-	}
-	c, err := run.NewService(ctx, opts...)
+	t := &Target{s: s.filled()}
+	t.call = google.New("Cloud Run", ts, t.s.Backoff, t.s.Log)
+	c, err := run.NewService(ctx, t.call.Options(s.Endpoint)...)
 	if err != nil {
 		return nil, fmt.Errorf("Cloud Run: the client: %w", err)
 	}
@@ -87,7 +83,7 @@ func (t *Target) read(ctx context.Context) (*state, error) {
 	}
 	for page := ""; ; {
 		var out *run.GoogleCloudRunV2ListRevisionsResponse
-		err := t.call(ctx, "list the revisions", func(ctx context.Context) (err error) {
+		err := t.call.Call(ctx, "list the revisions", func(ctx context.Context) (err error) {
 			out, err = t.c.Projects.Locations.Services.Revisions.List(t.name()).PageSize(100).PageToken(page).Context(ctx).Do()
 			return err
 		})
@@ -110,7 +106,7 @@ func (t *Target) read(ctx context.Context) (*state, error) {
 // service is nil when there is none.
 func (t *Target) service(ctx context.Context) (*run.GoogleCloudRunV2Service, error) {
 	var out *run.GoogleCloudRunV2Service
-	err := t.call(ctx, "read the service", func(ctx context.Context) (err error) {
+	err := t.call.Call(ctx, "read the service", func(ctx context.Context) (err error) {
 		out, err = t.c.Projects.Locations.Services.Get(t.name()).Context(ctx).Do()
 		return err
 	})
@@ -147,11 +143,7 @@ func digestOf(r *run.GoogleCloudRunV2Revision) artifact.Digest {
 	if r == nil || !ours(r.Labels, short(r.Name)) {
 		return ""
 	}
-	d, err := artifact.ParseDigest(strings.Replace(r.Labels[labelHead], "sha256-", "sha256:", 1) + r.Labels[labelTail])
-	if err != nil {
-		return ""
-	}
-	return d
+	return google.Labelled(r.Labels, labelDigest)
 }
 
 // ours tells whether Waybill gave these labels to what has this name.
@@ -325,7 +317,7 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 		if r == nil || !healthy(r) {
 			out.Healthy, out.Reason = false, "revision "+name+" is not ready"
 			if r != nil && ready(r) != nil && ready(r).Message != "" {
-				out.Reason += ": " + t.tokens.redact(ready(r).Message)
+				out.Reason += ": " + t.call.Redact(ready(r).Message)
 			}
 		}
 	}
@@ -343,7 +335,7 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 	if c := st.svc.TerminalCondition; c != nil {
 		out.State = c.State
 		if out.Reason == "" && c.State == "CONDITION_FAILED" {
-			out.Reason = t.tokens.redact(c.Message)
+			out.Reason = t.call.Redact(c.Message)
 		}
 	}
 	return out, nil

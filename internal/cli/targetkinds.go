@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/waybill-ml/waybill/deploy/awslambda"
+	"github.com/waybill-ml/waybill/deploy/cloudrun"
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
 	"github.com/waybill-ml/waybill/deploy/sagemaker"
 	"github.com/waybill-ml/waybill/deploy/targets"
@@ -16,5 +17,6 @@ func targetKinds() []targets.Kind {
 		awslambda.Kinds(),
 		sagemaker.Kinds(),
 		[]targets.Kind{kubernetes.Kind(os.Getenv)},
+		[]targets.Kind{cloudrun.Kind()},
 	)
 }
