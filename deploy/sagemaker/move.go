@@ -299,7 +299,8 @@ func (t *Target) shifting(end time.Time) *types.DeploymentConfig {
 		routing.Type, routing.LinearStepSize = types.TrafficRoutingConfigTypeLinear, step
 		waits *= time.Duration((100 + t.s.Step - 1) / t.s.Step)
 	}
-	most := min(max(time.Until(end), waits+10*time.Minute), 8*time.Hour)
+	// Two minutes before our own patience ends, so that it is SageMaker's reason that we tell.
+	most := min(max(time.Until(end)-2*time.Minute, waits+10*time.Minute), 8*time.Hour)
 	c := &types.DeploymentConfig{BlueGreenUpdatePolicy: &types.BlueGreenUpdatePolicy{
 		TrafficRoutingConfiguration: routing, MaximumExecutionTimeoutInSeconds: aws.Int32(int32(most / time.Second)),
 	}}
@@ -341,7 +342,7 @@ func (t *Target) await(ctx context.Context, st *state, name string, want []types
 		case now.status == types.EndpointStatusInService && now.name != st.name:
 			return nil, fmt.Errorf("%w: endpoint %s runs configuration %s", deploy.ErrConflict, t.s.Endpoint, now.name)
 		case now.status == types.EndpointStatusInService:
-			return nil, t.failed(ctx, "SageMaker took endpoint "+t.s.Endpoint+" back to "+now.name, now.reason)
+			return nil, t.failed(ctx, fmt.Sprintf("endpoint %s went back to %s; %s is left behind", t.s.Endpoint, now.name, name), now.reason)
 		default: // Failed, OutOfService, UpdateRollbackFailed
 			return nil, t.failed(ctx, fmt.Sprintf("endpoint %s is %s", t.s.Endpoint, now.status), now.reason)
 		}
@@ -361,7 +362,9 @@ func (t *Target) verify(now *state, want []types.ProductionVariant) error {
 	}
 	for i := range want {
 		name := aws.ToString(want[i].VariantName)
-		if have := now.image(name); have != "" && !sameImage(have, now.cur.of(&want[i]).image) {
+		m := now.cur.of(&want[i])
+		// What others deployed may be named by a tag.
+		if have := now.image(name); have != "" && (m.digest != "" || strings.Contains(m.image, "@")) && !sameImage(have, m.image) {
 			return fmt.Errorf("%w: variant %s runs %s", deploy.ErrConflict, name, have)
 		}
 	}

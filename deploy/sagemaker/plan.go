@@ -230,7 +230,7 @@ func (t *Target) Rollback(ctx context.Context, to artifact.Digest, wait time.Dur
 	if err != nil {
 		return nil, err
 	}
-	if !st.exists() || st.dead() || st.cur == nil {
+	if !st.exists() || st.dead() || st.cur == nil && to == "" {
 		return nil, fmt.Errorf("%w: nothing of Waybill's serves on endpoint %s", deploy.ErrNotFound, t.s.Endpoint)
 	}
 	var v *types.ProductionVariant
@@ -265,7 +265,7 @@ func (t *Target) find(ctx context.Context, st *state, to artifact.Digest) (*type
 		}
 		return true
 	}
-	if search(st.cur) {
+	if st.cur == nil || search(st.cur) {
 		if err := t.history(ctx, st, search); err != nil {
 			return nil, err
 		}
@@ -300,17 +300,19 @@ func (t *Realtime) Promote(ctx context.Context, wait time.Duration) (*deploy.Out
 func (t *Target) all(ctx context.Context, st *state, v *types.ProductionVariant, end time.Time) (*deploy.Outcome, error) {
 	want := single(*v)
 	name := aws.ToString(v.ModelName)
-	m, ok := st.cur.models[name]
-	if len(st.cur.variants) == 1 && content(st.cur.variants[0]) == content(*v) && ok {
-		return t.outcome(st, st, m.digest), nil
+	m, ok := model{}, false
+	if st.cur != nil {
+		m, ok = st.cur.models[name]
+		if len(st.cur.variants) == 1 && content(st.cur.variants[0]) == content(*v) && ok {
+			return t.outcome(st, st, m.digest), nil
+		}
 	}
 	if err := t.convertibleTo(st, v); err != nil {
 		return nil, err
 	}
-	c := &config{variants: want, models: map[string]model{}}
 	if !ok {
-		var err error
-		if c, err = t.withModels(ctx, c); err != nil {
+		c, err := t.withModels(ctx, &config{variants: want, models: map[string]model{}}, nil)
+		if err != nil {
 			return nil, err
 		}
 		if m, ok = c.models[name]; !ok {

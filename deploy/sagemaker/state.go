@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -182,14 +183,18 @@ func (t *Target) config(ctx context.Context, name string) (*config, error) {
 	if err != nil || c == nil {
 		return c, err
 	}
-	return t.withModels(ctx, c)
+	return t.withModels(ctx, c, nil)
 }
 
-// withModels reads those that are not known yet.
-func (t *Target) withModels(ctx context.Context, c *config) (*config, error) {
+// withModels reads those that are not among the known ones: a model never changes.
+func (t *Target) withModels(ctx context.Context, c *config, known map[string]model) (*config, error) {
 	for _, v := range c.variants {
 		m := aws.ToString(v.ModelName)
 		if _, ok := c.models[m]; ok || m == "" {
+			continue
+		}
+		if x, ok := known[m]; ok {
+			c.models[m] = x
 			continue
 		}
 		out, err := t.c.DescribeModel(ctx, &sdk.DescribeModelInput{ModelName: &m})
@@ -265,6 +270,9 @@ func (t *Target) numbered(epoch string, n int) string {
 
 // next is the one name that a configuration after this state can have. Where the current one was made by others the count begins anew.
 func (t *Target) next(st *state) string {
+	if t.naming != nil {
+		return t.naming(st.name)
+	}
 	if !st.exists() {
 		return t.numbered(short("", 8), 1)
 	}
@@ -274,12 +282,19 @@ func (t *Target) next(st *state) string {
 	return t.numbered(short(fmt.Sprintf("%s %d", st.name, st.changed.UnixMilli()), 8), 1)
 }
 
+// mostHistory bounds what is read of the past, for an endpoint that was moved a thousand times.
+const mostHistory = 200
+
 // history calls f with the configurations that were in use before the current one, newest first, until it says false. What a run that
 // failed left behind is not among them: its number is higher.
 func (t *Target) history(ctx context.Context, st *state, f func(c *config) bool) error {
 	epoch, n, _ := t.number(st.name)
 	in := &sdk.ListEndpointConfigsInput{NameContains: aws.String(t.prefix() + "-"), SortBy: types.EndpointConfigSortKeyCreationTime, SortOrder: types.OrderKeyDescending, MaxResults: aws.Int32(100)}
-	for {
+	known := map[string]model{}
+	if st.cur != nil {
+		maps.Copy(known, st.cur.models)
+	}
+	for seen := 0; ; {
 		out, err := t.c.ListEndpointConfigs(ctx, in)
 		if err != nil {
 			return t.fail(ctx, "list the endpoint configurations", err)
@@ -290,11 +305,18 @@ func (t *Target) history(ctx context.Context, st *state, f func(c *config) bool)
 			if !ok || e == epoch && k >= n {
 				continue
 			}
-			c, err := t.config(ctx, name)
+			c, err := t.variants(ctx, name)
 			if err != nil {
 				return err
 			}
-			if c != nil && !f(c) {
+			if c == nil {
+				continue
+			}
+			if c, err = t.withModels(ctx, c, known); err != nil {
+				return err
+			}
+			maps.Copy(known, c.models)
+			if seen++; !f(c) || seen == mostHistory {
 				return nil
 			}
 		}

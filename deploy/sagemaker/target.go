@@ -60,6 +60,7 @@ type Target struct {
 	c      *sdk.Client
 	creds  aws.CredentialsProvider
 	region string
+	naming func(current string) string // in tests of what names are good for: gives the next configuration's name; nil: next
 }
 
 // Realtime is a Target whose endpoint can have two variants.

@@ -1,8 +1,11 @@
 package sagemakertest
 
 import (
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 )
 
 // request is the members of bodies about endpoints that the server understands.
@@ -57,7 +60,11 @@ func (s *Server) launch(e *Endpoint, c *Config, before []Live, d *request) error
 		case f.Stuck:
 			e.left, e.fail = StuckLooks, "The "+v.VariantName+" container for production variant "+v.VariantName+" did not pass the ping health check."
 		}
-		l := Live{Name: v.VariantName, Image: m.PrimaryContainer.Image, Type: v.InstanceType, Count: v.InitialInstanceCount, Weight: v.InitialVariantWeight, Serverless: v.ServerlessConfig}
+		image := m.PrimaryContainer.Image
+		if i := strings.LastIndexByte(image, ':'); !strings.Contains(image, "@") && i > 0 { // a tag is resolved
+			image = fmt.Sprintf("%s@sha256:%x", image[:i], sha256.Sum256([]byte(image)))
+		}
+		l := Live{Name: v.VariantName, Image: image, Type: v.InstanceType, Count: v.InitialInstanceCount, Weight: v.InitialVariantWeight, Serverless: v.ServerlessConfig}
 		if d.RetainAllVariantProperties {
 			for _, b := range before {
 				if b.Name != l.Name {

@@ -217,6 +217,13 @@ func (s *Server) Edit(endpoint string, f func(*Endpoint)) {
 	f(s.endpoints[endpoint])
 }
 
+// Models changes the models by hand.
+func (s *Server) Models(f func(map[string]*Model)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s.models)
+}
+
 // Configs are the names of all endpoint configurations.
 func (s *Server) Configs() []string {
 	s.mu.Lock()
