@@ -18,8 +18,8 @@ type Destination interface {
 	PushManifest(ctx context.Context, b []byte, mediaType, tag string) (artifact.Descriptor, error)
 }
 
-// Push writes everything and sets the tag, when there is one, last: who sees it finds all of the image.
-func (set *Set) Push(ctx context.Context, to Destination, tag string) error {
+// Push writes everything and sets the tags last: who sees one finds all of the image.
+func (set *Set) Push(ctx context.Context, to Destination, tags ...string) error {
 	done := map[artifact.Digest]bool{}
 	for _, b := range set.blobs {
 		if done[b.desc.Digest] {
@@ -35,12 +35,16 @@ func (set *Set) Push(ctx context.Context, to Destination, tag string) error {
 			return err
 		}
 	}
-	if tag == "" {
-		return nil
-	}
 	root := set.manifests[len(set.manifests)-1]
-	_, err := to.PushManifest(ctx, root.raw, root.desc.MediaType, tag)
-	return err
+	for _, tag := range tags {
+		if tag == "" {
+			continue
+		}
+		if _, err := to.PushManifest(ctx, root.raw, root.desc.MediaType, tag); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dockerManifest is the line of manifest.json that `docker load` reads in archives that hold one image.

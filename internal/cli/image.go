@@ -39,7 +39,7 @@ a folder of the release, else from beside this program, else built with go from 
 
 --push sends it to a registry, with its bill of materials (CycloneDX) attached; --out writes an archive that podman load and
 docker load take and that is an OCI layout (FILE.tar), or an OCI layout in a folder. With --key a publisher signs image, index and
-bill of materials.`,
+bill of materials; waybill deploy takes signed images only, and finds them by a tag of their own (waybill-DIGEST-VARIANT).`,
 		Examples: []string{
 			"waybill image churn:1.0 --push reg.example/images/churn:1.0",
 			"waybill image reg.example/ml/churn@sha256:... --variant lambda --platform linux/arm64 --push reg.example/images/churn:1.0-lambda",
@@ -171,7 +171,7 @@ func runImage(ctx context.Context, c *Call) error {
 				return err
 			}
 		}
-		if err := c.writeImage(ctx, set, job); err != nil {
+		if err := c.writeImage(ctx, set, job, s.Desc.Digest); err != nil {
 			return err
 		}
 	} else if job.file != "" {
@@ -333,7 +333,7 @@ func signImage(ctx context.Context, set *image.Set, k author, model string) erro
 }
 
 // writeImage writes it where the flags say: files first, the registry last.
-func (c *Call) writeImage(ctx context.Context, set *image.Set, j *imageJob) error {
+func (c *Call) writeImage(ctx context.Context, set *image.Set, j *imageJob, of artifact.Digest) error {
 	_, tag, _ := strings.Cut(j.name, ":")
 	if j.file != "" {
 		if err := writeImageTar(ctx, set, j.file, c.String("out"), j.name); err != nil {
@@ -346,18 +346,18 @@ func (c *Call) writeImage(ctx context.Context, set *image.Set, j *imageJob) erro
 		}
 	}
 	if j.push != nil {
-		return c.pushImage(ctx, set, *j.push, j.push.Tag)
+		return c.pushImage(ctx, set, *j.push, j.push.Tag, image.TagOf(of, j.variant)) // where deploy looks
 	}
 	return nil
 }
 
-func (c *Call) pushImage(ctx context.Context, set *image.Set, ref registry.Ref, tag string) error {
+func (c *Call) pushImage(ctx context.Context, set *image.Set, ref registry.Ref, tags ...string) error {
 	p, err := c.openPlace(ctx, ref, true)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return set.Push(ctx, p, tag)
+	return set.Push(ctx, p, tags...)
 }
 
 func writeImageTar(ctx context.Context, set *image.Set, file, shown, name string) error {
