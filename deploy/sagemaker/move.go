@@ -192,9 +192,15 @@ func (t *Target) move(ctx context.Context, st *state, want []types.ProductionVar
 		case now.name == name || now.pending == name:
 			return t.await(ctx, st, name, want, end)
 		case now.revision() != st.revision() || now.pending != "" || !busy(err):
-			return nil, fmt.Errorf("%w: endpoint %s is no longer as it was read: %s", deploy.ErrConflict, t.s.Endpoint, now.revision())
+			return nil, fmt.Errorf("%w: endpoint %s was %s and is %s: %w", deploy.ErrConflict, t.s.Endpoint, st.revision(), now.revision(), t.fail(ctx, "give it the endpoint configuration "+name, err))
+		case time.Now().After(end):
+			return nil, t.fail(ctx, "give the endpoint configuration "+name, err)
 		}
-		if _, err := t.settle(ctx, end); err != nil { // the platform's own maintenance
+		// The platform's own maintenance.
+		if err := t.pause(ctx); err != nil {
+			return nil, err
+		}
+		if _, err := t.settle(ctx, end); err != nil {
 			return nil, err
 		}
 	}

@@ -84,12 +84,18 @@ func (t *Target) Plan(ctx context.Context, r deploy.Release) (*deploy.Plan, erro
 		add("endpoint", "", t.s.Endpoint, "it does not exist")
 	} else if st.status != types.EndpointStatusInService {
 		why := t.redactor(ctx).Text(st.reason)
-		if st.dead() {
+		switch {
+		case st.dead():
 			why = "it never served, and is deleted and created anew: " + why
+		case st.pending != "":
+			why = "a change to " + st.pending + " is under way, and is waited for"
 		}
 		add("state", string(st.status), string(types.EndpointStatusInService), why)
 	}
 	p.Drift = t.drift(st)
+	if _, _, ok := t.number(st.name); !ok && len(st.live) > 0 {
+		p.Drift = append(p.Drift, deploy.Change{Field: "endpoint configuration", Old: st.name, New: t.next(st), Why: "it is not Waybill's"})
+	}
 	old := types.ProductionVariant{}
 	if m := st.main(); m != nil {
 		old = *m
@@ -108,7 +114,7 @@ func (t *Target) Plan(ctx context.Context, r deploy.Release) (*deploy.Plan, erro
 	add("instances", capacity(old), capacity(v), "")
 	add("traffic", traffic(st.cur), traffic(&config{variants: want}), "")
 	p.Changes = append(p.Changes, p.Drift...)
-	if st.exists() && len(p.Changes) == 0 { // other names of variants, or a configuration by hand
+	if st.exists() && len(p.Changes) == 0 { // other names of variants
 		add("endpoint configuration", st.name, t.next(st), "")
 	}
 	return p, nil
@@ -175,7 +181,7 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 		}
 		return nil, fmt.Errorf("%w: endpoint %s is no longer as it was planned: %s", deploy.ErrConflict, t.s.Endpoint, st.revision())
 	}
-	if st.status == types.EndpointStatusOutOfService || st.status == types.EndpointStatusFailed && !st.dead() || st.status == types.EndpointStatusUpdateRollbackFailed {
+	if st.status == types.EndpointStatusOutOfService || st.status == types.EndpointStatusFailed && !st.dead() {
 		return nil, fmt.Errorf("%w; SageMaker takes no update of it: aws sagemaker delete-endpoint --endpoint-name %s", t.failed(ctx, fmt.Sprintf("endpoint %s is %s", t.s.Endpoint, st.status), st.reason), t.s.Endpoint)
 	}
 	v := t.variant(r)

@@ -126,6 +126,10 @@ func TestForeign(t *testing.T) {
 	if err != nil || len(st.Shares) != 1 || st.Running() != "" || st.Shares[0].Weight != 100 {
 		t.Errorf("%+v, %v", st, err)
 	}
+	p, err := s.target().Plan(ctx, release(1))
+	if err != nil || len(p.Drift) != 1 || p.Drift[0].Old != "theirs" || p.From != "" || p.Create {
+		t.Errorf("%+v, %v", p, err)
+	}
 	canary := release(1)
 	canary.Weight = 10
 	if _, err := apply(t, s.target(), canary); err != nil { // beside theirs
