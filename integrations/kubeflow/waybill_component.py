@@ -25,9 +25,10 @@ steps=$1 fail_on_denied=$2 digest=$3 verdict=$4 junit=$5 sarif=$6
 shift 6
 WB_PROJECT=$1 WB_FROM=$2 WB_IMAGE=$3 WB_TAG=$4 WB_ENVIRONMENT=$5 WB_SIGN=$6 WB_GATE_SIGN=$7 WB_TRUST=$8 WB_ENVIRONMENTS=$9
 shift 9
-WB_MODEL_VERSION=$1 WB_NAME=$2 WB_BINARY=waybill
+WB_MODEL_VERSION=$1 WB_NAME=$2 WB_LICENSE=$3 WB_BINARY=waybill
+if [ "$WB_FROM" = mlflow: ]; then WB_FROM=mlflow:$WB_PROJECT WB_PROJECT=.; fi # the artifact itself is the MLflow model
 WB_STEPS=$steps WB_OUT=$(mktemp -d)
-export WB_PROJECT WB_FROM WB_IMAGE WB_TAG WB_ENVIRONMENT WB_SIGN WB_GATE_SIGN WB_TRUST WB_ENVIRONMENTS WB_MODEL_VERSION WB_NAME WB_BINARY WB_STEPS WB_OUT
+export WB_PROJECT WB_FROM WB_IMAGE WB_TAG WB_ENVIRONMENT WB_SIGN WB_GATE_SIGN WB_TRUST WB_ENVIRONMENTS WB_MODEL_VERSION WB_NAME WB_LICENSE WB_BINARY WB_STEPS WB_OUT
 code=0
 sh -c "$steps" steps.sh all || code=$?
 put() { mkdir -p "$(dirname "$2")"; cat "$1" >"$2"; }
@@ -60,18 +61,19 @@ def waybill_step(image: str):
         source: str = "",
         name: str = "",
         model_version: str = "",
-        sign: str = "keyless",
-        gate_sign: str = "keyless",
+        license: str = "",
+        sign: str = "key",
+        gate_sign: str = "key",
         trust: str = "/etc/waybill/trust.signed",
         environments: str = "/etc/waybill/environments.signed",
         fail_on_denied: str = "yes",
     ):
-        """Packs model, a folder with a waybill.yaml; with source the model comes from there (mlflow:DIR)."""
+        """Packs model, a folder with a waybill.yaml; with source "mlflow:" it is an MLflow model, any other source is taken as it is."""
         return dsl.ContainerSpec(
             image=image,
             command=["sh", "-c", SCRIPT, "waybill", STEPS],
             args=[fail_on_denied, digest, verdict, junit.path, sarif.path, model.path, source, repository, tag,
-                  environment, sign, gate_sign, trust, environments, model_version, name],
+                  environment, sign, gate_sign, trust, environments, model_version, name, license],
         )
 
     return waybill

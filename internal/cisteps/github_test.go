@@ -124,6 +124,41 @@ func TestActionGatesWhatIsThere(t *testing.T) {
 	}
 }
 
+// approved makes the folder of an MLflow model, as a run leaves it.
+func (w *world) approved() string {
+	w.t.Helper()
+	w.mkdir("approved")
+	const about = "flavors:\n  onnx: {data: model.onnx, onnx_version: 1.18.0}\nrun_id: 4f1d2c3b4a5968778695a4b3c2d1e0f9\n"
+	for name, text := range map[string]string{"MLmodel": about, "model.onnx": w.file("model/model.onnx")} {
+		if err := os.WriteFile(filepath.Join(w.dir, "approved", name), []byte(text), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return filepath.Join(w.dir, "approved")
+}
+
+// What approval leaves behind is packed without a project, under the name, version and license that the job gives, and its
+// run stands in the provenance; a project that is named and is not there is an error.
+func TestActionPacksAnApprovedModel(t *testing.T) {
+	w := newWorld(t)
+	w.approved()
+	with := map[string]string{"from": "mlflow:approved", "name": "churn", "model-version": "2.0.0", "license": "MIT OR Apache-2.0", "image": w.repo, "sign": "none", "waybill": "waybill"}
+	r := w.run(with)
+	if r.code != 0 || r.outputs["reference"] == "" {
+		t.Fatalf("exit code %d in %q\n%s", r.code, r.failed, r.log)
+	}
+	about := w.waybill("inspect", r.outputs["reference"], "--output", "json")
+	for _, want := range []string{`"churn"`, `"2.0.0"`, `"MIT OR Apache-2.0"`} {
+		if !strings.Contains(about, want) {
+			t.Errorf("no %s in %s", want, about)
+		}
+	}
+	with["project"] = "no-such-project"
+	if r := w.run(with); r.code == 0 || r.failed != "pack" || r.outputs["digest"] != "" {
+		t.Errorf("no such project: exit code %d in %q", r.code, r.failed)
+	}
+}
+
 // hostile are values that a shell, a flag parser, a log or GITHUB_OUTPUT would act on if one were put there as it is.
 func hostile(mark string) []string {
 	return []string{

@@ -57,6 +57,7 @@ check() {
   plain reference "${WB_REF:-}" 'A-Za-z0-9._:/@-'
   plain name "${WB_NAME:-}" 'A-Za-z0-9._/-'
   plain 'model version' "${WB_MODEL_VERSION:-}" 'A-Za-z0-9._+-'
+  plain license "${WB_LICENSE:-}" 'A-Za-z0-9.+() -'
   plain 'waybill version' "${WB_VERSION:-}" 'A-Za-z0-9._+-'
   plain sha256 "${WB_SHA256:-}" '0-9a-f'
   case ${WB_RELEASES:-https://} in https://*) ;; *) fail 'releases must be an https URL' ;; esac
@@ -162,7 +163,10 @@ pack() {
   if [ -n "${WB_FROM:-}" ]; then set -- "$@" "--from=$WB_FROM"; fi
   if [ -n "${WB_NAME:-}" ]; then set -- "$@" "--name=$WB_NAME"; fi
   if [ -n "${WB_MODEL_VERSION:-}" ]; then set -- "$@" "--version=$WB_MODEL_VERSION"; fi
-  run "$WB_STATE/packed" "$@" -- "${WB_PROJECT:-.}"
+  if [ -n "${WB_LICENSE:-}" ]; then set -- "$@" "--license=$WB_LICENSE"; fi
+  # A model from elsewhere needs no project; one that is named must be there all the same.
+  if [ -z "${WB_FROM:-}" ] || [ "${WB_PROJECT:-.}" != . ] || [ -e waybill.yaml ]; then set -- "$@" -- "${WB_PROJECT:-.}"; fi
+  run "$WB_STATE/packed" "$@"
   local_ref=$(cat "$WB_STATE/packed")
   digestof "${local_ref##*@}" || fail 'pack printed no digest'
   printf '%s\n' "${local_ref##*@}" >"$WB_STATE/digest"
@@ -266,6 +270,8 @@ all() {
   if [ -n "${WB_OUT:-}" ]; then
     mkdir -p -- "$WB_OUT"
     WB_OUT=$(CDPATH= cd -- "$WB_OUT" && pwd)
+    # What an earlier run, or the repository, has put there is no result of this one.
+    for name in gate.sarif gate.xml gate.md gate.codequality.json decision.json waybill.env; do rm -f "$WB_OUT/$name"; done
     : >"$WB_OUT/waybill.env"
   fi
   export WB_STATE WB_OUT
