@@ -82,7 +82,9 @@ func tags(r deploy.Release) []types.Tag {
 	for k, v := range r.Labels {
 		all[tagText(k, 128)] = tagText(v, 256)
 	}
-	all["waybill:digest"] = string(r.Digest)
+	if r.Digest != "" {
+		all["waybill:digest"] = string(r.Digest)
+	}
 	if r.Model != "" {
 		all["waybill:model"] = tagText(strings.TrimSpace(r.Model+" "+r.Ver), 256)
 	}
@@ -163,9 +165,17 @@ func modelPrefix(d artifact.Digest) string {
 	return "waybill-" + hex[:min(len(hex), 32)] + "-"
 }
 
-// move brings the endpoint from st, which is settled, to want. The error tells what is left behind, which is never in the way of the next
+// goal is where a move leads.
+type goal struct {
+	want  []types.ProductionVariant
+	model string // that it is about
+	image string // of the model, as it was when the move began
+}
+
+// move brings the endpoint from st, which is settled, to a goal. The error tells what is left behind, which is never in the way of the next
 // move; the state is the one at the end.
-func (t *Target) move(ctx context.Context, st *state, want []types.ProductionVariant, tags []types.Tag, end time.Time) (*state, error) {
+func (t *Target) move(ctx context.Context, st *state, to goal, tags []types.Tag, end time.Time) (*state, error) {
+	want := to.want
 	if st.dead() {
 		var err error
 		if st, err = t.bury(ctx, st, end); err != nil {
@@ -180,7 +190,7 @@ func (t *Target) move(ctx context.Context, st *state, want []types.ProductionVar
 		err := t.point(ctx, st, name, want, end)
 		switch {
 		case err == nil:
-			return t.await(ctx, st, name, want, end)
+			return t.await(ctx, st, name, to, end)
 		case !busy(err) && !missing(err) && !exists(err):
 			return nil, fmt.Errorf("%w (endpoint configuration %s is left behind)", t.fail(ctx, "give the endpoint configuration "+name, err), name)
 		}
@@ -190,7 +200,7 @@ func (t *Target) move(ctx context.Context, st *state, want []types.ProductionVar
 		case lerr != nil:
 			return nil, lerr
 		case now.name == name || now.pending == name:
-			return t.await(ctx, st, name, want, end)
+			return t.await(ctx, st, name, to, end)
 		case now.revision() != st.revision() || now.pending != "" || !busy(err):
 			return nil, fmt.Errorf("%w: endpoint %s was %s and is %s: %w", deploy.ErrConflict, t.s.Endpoint, st.revision(), now.revision(), t.fail(ctx, "give it the endpoint configuration "+name, err))
 		case time.Now().After(end):
@@ -319,8 +329,8 @@ func (t *Target) shifting(end time.Time) *types.DeploymentConfig {
 	return c
 }
 
-// await waits until the endpoint runs the configuration name, and sees that it is want.
-func (t *Target) await(ctx context.Context, st *state, name string, want []types.ProductionVariant, end time.Time) (*state, error) {
+// await waits until the endpoint runs the configuration name, and sees that it is what was wanted.
+func (t *Target) await(ctx context.Context, st *state, name string, to goal, end time.Time) (*state, error) {
 	refused := 0
 	for looks := 1; ; looks++ {
 		now, err := t.look(ctx)
@@ -344,7 +354,7 @@ func (t *Target) await(ctx context.Context, st *state, name string, want []types
 			if now.cur, err = t.config(ctx, name); err != nil {
 				return nil, err
 			}
-			return now, t.verify(now, want)
+			return now, t.verify(now, to)
 		case now.status == types.EndpointStatusInService && now.name != st.name:
 			return nil, fmt.Errorf("%w: endpoint %s runs configuration %s", deploy.ErrConflict, t.s.Endpoint, now.name)
 		case now.status == types.EndpointStatusInService:
@@ -361,17 +371,16 @@ func (t *Target) await(ctx context.Context, st *state, name string, want []types
 	}
 }
 
-// verify holds what runs against what was wanted: another may have made the configuration of this name, or a model by hand.
-func (t *Target) verify(now *state, want []types.ProductionVariant) error {
-	if now.cur == nil || !same(now.cur.variants, want) {
+// verify holds what runs against what was wanted: another may have made the configuration of this name, or exchanged the model by hand.
+func (t *Target) verify(now *state, to goal) error {
+	if now.cur == nil || !same(now.cur.variants, to.want) {
 		return fmt.Errorf("%w: another deploy was faster, and made configuration %s", deploy.ErrConflict, now.name)
 	}
-	for i := range want {
-		name := aws.ToString(want[i].VariantName)
-		m := now.cur.of(&want[i])
-		// What others deployed may be named by a tag.
-		if have := now.image(name); have != "" && (m.digest != "" || strings.Contains(m.image, "@")) && !sameImage(have, m.image) {
-			return fmt.Errorf("%w: variant %s runs %s", deploy.ErrConflict, name, have)
+	for _, v := range to.want {
+		have := now.image(aws.ToString(v.VariantName))
+		byDigest := strings.Contains(to.image, "@") // what others deployed may have a tag
+		if aws.ToString(v.ModelName) == to.model && have != "" && byDigest && !sameImage(have, to.image) {
+			return fmt.Errorf("%w: model %s was exchanged, and runs %s", deploy.ErrConflict, to.model, have)
 		}
 	}
 	return nil

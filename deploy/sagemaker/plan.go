@@ -177,7 +177,7 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 		if st.name == t.next(made.st) && t.there(st, made.want) {
 			out := t.outcome(made.st, st, r.Digest)
 			out.Changed = true
-			return out, t.verify(st, made.want)
+			return out, t.verify(st, goal{made.want, t.modelName(r), r.Image})
 		}
 		return nil, fmt.Errorf("%w: endpoint %s is no longer as it was planned: %s", deploy.ErrConflict, t.s.Endpoint, st.revision())
 	}
@@ -194,7 +194,7 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 	if err := t.makeModel(ctx, r, aws.ToString(v.ModelName)); err != nil {
 		return nil, err
 	}
-	now, err := t.move(ctx, st, want, tags(r), end)
+	now, err := t.move(ctx, st, goal{want, aws.ToString(v.ModelName), r.Image}, tags(r), end)
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +325,7 @@ func (t *Target) all(ctx context.Context, st *state, v *types.ProductionVariant,
 			return nil, fmt.Errorf("%w: model %s was deleted", deploy.ErrGone, name)
 		}
 	}
-	now, err := t.move(ctx, st, want, tags(deploy.Release{Digest: m.digest}), end)
+	now, err := t.move(ctx, st, goal{want, name, m.image}, tags(deploy.Release{Digest: m.digest}), end)
 	if err != nil {
 		return nil, err
 	}

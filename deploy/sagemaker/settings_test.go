@@ -130,12 +130,26 @@ func TestForeign(t *testing.T) {
 	if err != nil || len(p.Drift) != 1 || p.Drift[0].Old != "theirs" || p.From != "" || p.Create {
 		t.Errorf("%+v, %v", p, err)
 	}
+	if _, err := apply(t, s.target(), release(1)); err != nil {
+		t.Fatal(err)
+	}
+	serves(t, s, 1)
+	if _, err := c.UpdateEndpoint(ctx, &sdk.UpdateEndpointInput{EndpointName: aws.String("churn"), EndpointConfigName: aws.String("theirs")}); err != nil {
+		t.Fatal(err)
+	}
+	s.Rest()
 	canary := release(1)
 	canary.Weight = 10
 	if _, err := apply(t, s.target(), canary); err != nil { // beside theirs
 		t.Fatal(err)
 	}
 	if got := s.Shares("churn"); got[string(digest("image", 1))] != 10 || len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+	if o, err := s.target().Rollback(ctx, "", time.Minute); err != nil || o.Digest != "" || !o.Changed { // to theirs
+		t.Errorf("%+v, %v", o, err)
+	}
+	if got := s.Shares("churn"); got[string(digest("image", 1))] != 0 || len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 	deployed(t, s, 1)

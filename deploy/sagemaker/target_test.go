@@ -239,6 +239,40 @@ func TestNamesAreWhatTellsOfConflicts(t *testing.T) {
 	}
 }
 
+// Who is overtaken before its configuration is made leaves the other's alone.
+func TestOvertaken(t *testing.T) {
+	wrap, arm := before("CreateEndpointConfig", func(s *site) { deployed(t, s, 3) })
+	s := newSite(t, model(t), false, wrap)
+	deployed(t, s, 1)
+	arm(s)
+	if _, err := apply(t, s.target(), release(2)); !errors.Is(err, deploy.ErrConflict) {
+		t.Errorf("%v", err)
+	}
+	serves(t, s, 3)
+	if st, err := s.target().Status(t.Context()); err != nil || st.Running() != release(3).Digest {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// The previous release is the one before, however often the weights and capacities of this one were set right.
+func TestPrevious(t *testing.T) {
+	s := newSite(t, model(t), false, nil)
+	deployed(t, s, 1, 2)
+	s.Edit("churn", func(e *sagemakertest.Endpoint) { e.Live[0].Count = 9 })
+	deployed(t, s, 2)
+	canary := release(3)
+	canary.Weight = 5
+	if _, err := apply(t, s.target(), canary); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{2, 1, 2} { // the canary's end; the release before; and forth
+		if o, err := s.target().Rollback(t.Context(), "", time.Minute); err != nil || o.Digest != release(want).Digest {
+			t.Errorf("%+v, %v", o, err)
+		}
+		serves(t, s, want)
+	}
+}
+
 // What a run that died left behind makes room for another release, and is taken up by the same one.
 func TestLeftBehind(t *testing.T) {
 	for _, n := range []int{2, 3} {
@@ -320,6 +354,18 @@ func TestForgedModel(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	serves(t, s, 1)
+	// One that is exchanged before the endpoint moves to it.
+	wrap, arm := before("UpdateEndpoint", func(x *site) {
+		s = x
+		x.Models(func(m map[string]*sagemakertest.Model) { delete(m, name) })
+		forge()
+	})
+	s = newSite(t, model(t), false, wrap)
+	deployed(t, s, 1)
+	arm(s)
+	if _, err := apply(t, s.target(), release(2)); !errors.Is(err, deploy.ErrConflict) || !strings.Contains(err.Error(), "exchanged") {
+		t.Errorf("%v", err)
+	}
 	// And one that was exchanged while its release serves.
 	s = newSite(t, model(t), false, nil)
 	deployed(t, s, 2)

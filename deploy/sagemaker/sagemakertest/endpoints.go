@@ -127,7 +127,7 @@ func (s *Server) updateEndpoint(body []byte) (any, error) {
 	if d.DeploymentConfig != nil {
 		kept := len(e.Live) == len(c.ProductionVariants)
 		for _, v := range c.ProductionVariants {
-			kept = kept && v.ServerlessConfig == nil && slices.ContainsFunc(e.Live, func(l Live) bool { return l.Name == v.VariantName })
+			kept = kept && v.ServerlessConfig == nil && slices.ContainsFunc(e.Live, func(l Live) bool { return l.Name == v.VariantName && l.Serverless == nil })
 		}
 		if !kept {
 			return nil, invalid("A deployment configuration needs variants of the same names with instances")
