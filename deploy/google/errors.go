@@ -184,3 +184,9 @@ func CodeCause(code int64, message string) error {
 	}
 	return TextCause(message)
 }
+
+// Missing tells whether a client's error says that the resource is not there.
+func Missing(err error) bool {
+	e, ok := errors.AsType[*googleapi.Error](err)
+	return ok && e.Code == http.StatusNotFound
+}

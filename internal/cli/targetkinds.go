@@ -9,6 +9,7 @@ import (
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
 	"github.com/waybill-ml/waybill/deploy/sagemaker"
 	"github.com/waybill-ml/waybill/deploy/targets"
+	"github.com/waybill-ml/waybill/deploy/vertex"
 )
 
 // targetKinds is the table of what `kind` of a target may be in environments.yaml.
@@ -17,6 +18,6 @@ func targetKinds() []targets.Kind {
 		awslambda.Kinds(),
 		sagemaker.Kinds(),
 		[]targets.Kind{kubernetes.Kind(os.Getenv)},
-		[]targets.Kind{cloudrun.Kind()},
+		[]targets.Kind{cloudrun.Kind(), vertex.Kind()},
 	)
 }
