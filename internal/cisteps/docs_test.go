@@ -230,3 +230,38 @@ func TestDocsExampleForKubeflow(t *testing.T) {
 		}
 	}
 }
+
+// validReports holds the reports of a step against their published schemas, where these are at hand.
+func (w *world) validReports(junit, sarif string) {
+	w.t.Helper()
+	dir := os.Getenv("WAYBILL_SCHEMAS")
+	if dir == "" {
+		return
+	}
+	raw, err := os.ReadFile(sarif)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := schema(w.t, "sarif-2.1.0/sarif-schema-2.1.0.json").Validate(plainYAML(w.t, string(raw))); err != nil {
+		w.t.Errorf("SARIF: %v", err)
+	}
+	program, err := exec.LookPath("xmllint")
+	if err != nil {
+		if os.Getenv("WAYBILL_REQUIRE_TOOLS") != "" {
+			w.t.Fatal(err)
+		}
+		return
+	}
+	for _, name := range []string{"jenkins-junit-10.xsd", "windyroad-JUnit.xsd"} {
+		if out, err := exec.Command(program, "--nonet", "--noout", "--schema", filepath.Join(dir, "junit", name), junit).CombinedOutput(); err != nil {
+			w.t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// The steps are clean by shellcheck, as a script of a plain POSIX shell.
+func TestStepsAreCleanShell(t *testing.T) {
+	if out, err := exec.Command(tool(t, "shellcheck"), "--shell=sh", filepath.Join(actionDir, "steps.sh")).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -43,6 +43,7 @@ func TestActionDeniesThenReleases(t *testing.T) {
 			t.Errorf("%s: %v\n%.300s", n, err, raw)
 		}
 	}
+	w.validReports(r.outputs["junit"], r.outputs["sarif"])
 	junit, err := os.ReadFile(r.outputs["junit"])
 	if err != nil || !strings.Contains(string(junit), "<failure") {
 		t.Errorf("junit: %v", err)
@@ -253,6 +254,7 @@ func TestActionRefusesWhatIsMissing(t *testing.T) {
 	for name, with := range map[string]map[string]string{
 		"key is empty":        {"project": "model", "image": w.repo, "sign": "key", "waybill": "waybill"},
 		"gate-key is empty":   {"project": "model", "image": w.repo, "sign": "none", "environment": "staging", "gate-sign": "key", "waybill": "waybill"},
+		"has one identity":    {"project": "model", "image": w.repo, "environment": "staging", "waybill": "waybill"},
 		"image is empty":      {"project": "model", "sign": "none", "waybill": "waybill"},
 		"holds a tag":         {"project": "model", "image": w.repo + ":1", "sign": "none", "waybill": "waybill"},
 		"must name a digest":  {"reference": w.repo + ":1.0.0", "environment": "staging", "waybill": "waybill"},

@@ -117,6 +117,7 @@ func TestGitLabComponentDeniesThenReleases(t *testing.T) {
 	if !strings.Contains(w.file(".waybill-ci/gate.xml"), "<failure") || !json.Valid([]byte(w.file(".waybill-ci/gate.codequality.json"))) {
 		t.Error("the reports are not there")
 	}
+	w.validReports(filepath.Join(w.dir, ".waybill-ci/gate.xml"), filepath.Join(w.dir, ".waybill-ci/gate.sarif"))
 	env := w.file(".waybill-ci/waybill.env")
 	m := regexp.MustCompile(`^WAYBILL_DIGEST=(sha256:[0-9a-f]{64})\nWAYBILL_REFERENCE=(\S+)\nWAYBILL_VERDICT=FAILED\n$`).FindStringSubmatch(env)
 	if m == nil {

@@ -67,9 +67,14 @@ check() {
   [ "$WB_SIGN" != key ] || [ -n "$WB_KEY" ] || [ -n "${WB_REF:-}" ] || fail 'sign is key, and the key is empty'
   [ -z "${WB_ENVIRONMENT:-}" ] || [ "$WB_GATE_SIGN" != key ] || [ -n "$WB_GATE_KEY" ] || fail 'gate-sign is key, and gate-key is empty'
   if [ -n "${WB_REF:-}" ]; then
+    # shellcheck disable=SC2015 # fail never returns
     digestof "${WB_REF##*@}" && [ "$WB_REF" != "${WB_REF##*@}" ] || fail 'reference must name a digest: REPOSITORY@sha256:...'
     [ -n "${WB_ENVIRONMENT:-}" ] || fail 'a reference without an environment leaves nothing to do'
   else
+    if [ -n "${WB_ENVIRONMENT:-}" ] && [ "$WB_SIGN$WB_GATE_SIGN" = keylesskeyless ]; then
+      # Trust gives one role to an identity: who publishes cannot be who decides.
+      fail 'sign and gate-sign are both keyless, and a job has one identity: give gate-sign a key, or gate in another workflow by reference'
+    fi
     [ -n "${WB_IMAGE:-}" ] || fail 'image is empty: the repository to push to, without a tag'
     case ${WB_IMAGE##*/} in *:*) fail 'image holds a tag: name the repository, and the tag as tag' ;; esac
   fi
@@ -117,7 +122,7 @@ fetch() {
 inside() {
   [ -d "${WB_STATE:-}" ] || fail 'the step begin has not run'
   if [ -n "${WB_DIR:-}" ]; then
-    CDPATH= cd -- "$WB_DIR"
+    CDPATH='' cd -- "$WB_DIR"
   fi
 }
 
@@ -243,7 +248,7 @@ outputs() {
     value=
     if [ -f "$WB_STATE/$name" ]; then value=$(cat "$WB_STATE/$name"); fi
     if [ -n "${GITHUB_OUTPUT:-}" ]; then printf '%s=%s\n' "$name" "$value" >>"$GITHUB_OUTPUT"; fi
-    if [ -n "${WB_OUT:-}" ]; then printf 'WAYBILL_%s=%s\n' "$(printf '%s' "$name" | tr a-z A-Z)" "$value" >>"$WB_OUT/waybill.env"; fi
+    if [ -n "${WB_OUT:-}" ]; then printf 'WAYBILL_%s=%s\n' "$(printf '%s' "$name" | tr '[:lower:]' '[:upper:]')" "$value" >>"$WB_OUT/waybill.env"; fi
   done
   if [ -n "${GITHUB_OUTPUT:-}" ]; then
     for pair in sarif=gate.sarif junit=gate.xml summary=gate.md decision=decision.json; do
@@ -261,7 +266,7 @@ outputs() {
 # end takes keys and the local copy of the artifact away; the reports stay until the runner clears its own folder.
 end() {
   [ -d "${WB_STATE:-}" ] || return 0
-  rm -rf "$WB_STATE/publisher.key" "$WB_STATE/gate.key" "$WB_STATE/store" "$WB_STATE/bin"
+  rm -rf "${WB_STATE:?}/publisher.key" "$WB_STATE/gate.key" "$WB_STATE/store" "${WB_STATE:?}/bin"
 }
 
 # all goes through every step where a CI has one script for a job. Results and reports go into the folder WB_OUT.
@@ -269,7 +274,7 @@ all() {
   begin
   if [ -n "${WB_OUT:-}" ]; then
     mkdir -p -- "$WB_OUT"
-    WB_OUT=$(CDPATH= cd -- "$WB_OUT" && pwd)
+    WB_OUT=$(CDPATH='' cd -- "$WB_OUT" && pwd)
     # What an earlier run, or the repository, has put there is no result of this one.
     for name in gate.sarif gate.xml gate.md gate.codequality.json decision.json waybill.env; do rm -f "$WB_OUT/$name"; done
     : >"$WB_OUT/waybill.env"
