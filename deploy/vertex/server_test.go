@@ -112,7 +112,7 @@ func (s *server) step() {
 		}
 	}
 	for _, o := range s.ops {
-		if o.looks++; o.done || o.looks < 3 {
+		if o.looks++; o.done || o.looks < 2 {
 			continue
 		}
 		if o.done, o.err = o.finish(); o.done {
@@ -305,6 +305,7 @@ func (s *server) undeploy(in *api.GoogleCloudAiplatformV1UndeployModelRequest) (
 	case s.dm(id) == nil:
 		return nil, refuse(404, "NOT_FOUND", "DeployedModel %s is not in the endpoint.", id)
 	case s.busy(id):
+		s.step() // who is told so comes back later
 		return nil, refuse(400, "FAILED_PRECONDITION", "There are other operations running on the DeployedModel %s.", id)
 	case len(in.TrafficSplit) > 0:
 		return nil, refuse(501, "UNIMPLEMENTED", "traffic split in an undeploy")
@@ -330,6 +331,7 @@ func (s *server) mutate(in *api.GoogleCloudAiplatformV1MutateDeployedModelReques
 	case d == nil:
 		return nil, refuse(404, "NOT_FOUND", "DeployedModel %s is not in the endpoint.", x.Id)
 	case s.busy(x.Id):
+		s.step()
 		return nil, refuse(400, "FAILED_PRECONDITION", "There are other operations running on the DeployedModel %s.", x.Id)
 	}
 	set := *d.DedicatedResources

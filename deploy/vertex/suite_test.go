@@ -26,7 +26,7 @@ func release(n int) deploy.Release {
 }
 
 func settings(url string) vertex.Settings {
-	return vertex.Settings{Project: "acme-ml", Region: "europe-west4", Endpoint: "churn", MaxReplicas: 3, Env: map[string]string{"WAYBILL_LOG": "json"}, API: url, Poll: time.Millisecond, Backoff: time.Millisecond}
+	return vertex.Settings{Project: "acme-ml", Region: "europe-west4", Endpoint: "churn", MaxReplicas: 3, Env: map[string]string{"WAYBILL_LOG": "json"}, API: url, Poll: 50 * time.Microsecond, Backoff: 100 * time.Microsecond}
 }
 
 func open(tb testing.TB, s vertex.Settings, log *slog.Logger) *vertex.Target {
