@@ -346,7 +346,7 @@ func (t *Target) await(ctx context.Context, st *state, name string, to goal, end
 		}
 		refused = 0
 		switch {
-		case now.moving(), now.status == types.EndpointStatusInService && now.name == st.name && st.name != name && now.reason == "" && looks <= 3:
+		case now.moving(), looks <= 3 && now.name == st.name && st.name != name && now.reason == "" && (now.status == types.EndpointStatusInService || !now.exists()):
 			// On the way, or not yet begun as far as this answer knows.
 		case !now.exists():
 			return nil, fmt.Errorf("%w: endpoint %s was deleted", deploy.ErrConflict, t.s.Endpoint)
