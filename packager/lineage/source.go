@@ -99,17 +99,18 @@ func (s *Source) Add(name, value string) {
 	}
 }
 
-// Check sorts what s says and refuses what is out of bounds: that would end up in documents of others.
+// Check sorts what s says, masks what looks like a secret, and refuses what is out of bounds: that would end up in documents of others.
 func (s *Source) Check() error {
 	for kind, list := range map[string][]Fact{"facts": s.Facts, "parameters": s.Params} {
 		if len(list) > MaxFacts {
 			return fmt.Errorf("%d %s are more than %d", len(list), kind, MaxFacts)
 		}
-		for _, f := range list {
+		for i, f := range list {
 			if err := checkText(f.Name); err != nil || f.Name == "" {
 				return fmt.Errorf("%s: the name %.80q: %w", kind, f.Name, cmpErr(err))
 			}
-			if err := checkText(f.Value); err != nil {
+			list[i].Value = Mask(f.Name, f.Value)
+			if err := checkText(list[i].Value); err != nil {
 				return fmt.Errorf("%s: %s: %w", kind, f.Name, err)
 			}
 		}
@@ -131,6 +132,7 @@ func (s *Source) Check() error {
 	sort.SliceStable(s.Metrics, func(i, j int) bool { return s.Metrics[i].Name < s.Metrics[j].Name })
 	sort.SliceStable(s.Inputs, func(i, j int) bool { return s.Inputs[i].Name < s.Inputs[j].Name })
 	sort.SliceStable(s.Files, func(i, j int) bool { return s.Files[i].Path < s.Files[j].Path })
+	s.URI = Mask("", s.URI)
 	return checkText(s.URI)
 }
 
