@@ -232,6 +232,42 @@ func TestCancels(t *testing.T) {
 	}
 }
 
+// A canary gets more traffic, by somebody else, just before it is promoted: the etag tells. A platform that does not look at it lets the
+// promotion overwrite what the other did.
+func TestEtag(t *testing.T) {
+	for _, blind := range []bool{false, true} {
+		s, other := platform(t, nil)
+		s.blind = blind
+		canary := release(2)
+		canary.Weight = 10
+		for _, r := range []deploy.Release{release(1), canary} {
+			if err := apply(t, other, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		met := false
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPatch && !met {
+				met = true
+				canary.Weight = 30
+				if err := apply(t, other, canary); err != nil {
+					t.Error(err)
+				}
+			}
+			s.ServeHTTP(w, r)
+		}))
+		_, err := open(t, settings(srv.URL), slog.New(slog.DiscardHandler)).Promote(t.Context(), time.Minute)
+		srv.Close()
+		st, serr := other.Status(t.Context())
+		if serr != nil || !met {
+			t.Fatal(serr, met)
+		}
+		if kept := len(st.Shares) == 2 && st.Shares[1].Weight == 30; kept == blind || errors.Is(err, deploy.ErrConflict) == blind {
+			t.Errorf("blind %t: %v, %+v", blind, err, st.Shares)
+		}
+	}
+}
+
 // An endpoint that is busy with something else of ours is asked again.
 func TestBusy(t *testing.T) {
 	s, target := platform(t, nil)
