@@ -16,7 +16,7 @@ import (
 // Kinds are lambda, which runs images, and lambda-zip, which runs bundles, as environments.yaml names them.
 func Kinds() []targets.Kind {
 	s := func() targets.Settings { return &entry{} }
-	return []targets.Kind{{Name: "lambda", Runs: targets.Image, Settings: s}, {Name: "lambda-zip", Runs: targets.Bundle, Settings: s}}
+	return []targets.Kind{{Name: "lambda", Runs: targets.Image, Variant: "lambda", Settings: s}, {Name: "lambda-zip", Runs: targets.Bundle, Settings: s}}
 }
 
 // entry is what environments.yaml says about a function.

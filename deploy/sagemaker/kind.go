@@ -17,8 +17,8 @@ import (
 // Kinds are sagemaker, endpoints with instances, and sagemaker-serverless, as environments.yaml names them.
 func Kinds() []targets.Kind {
 	return []targets.Kind{
-		{Name: "sagemaker", Runs: targets.Image, Settings: func() targets.Settings { return &realtime{} }},
-		{Name: "sagemaker-serverless", Runs: targets.Image, Settings: func() targets.Settings { return &serverless{} }},
+		{Name: "sagemaker", Runs: targets.Image, Variant: "sagemaker", Settings: func() targets.Settings { return &realtime{} }},
+		{Name: "sagemaker-serverless", Runs: targets.Image, Variant: "sagemaker", Settings: func() targets.Settings { return &serverless{} }},
 	}
 }
 

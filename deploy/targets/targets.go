@@ -4,6 +4,7 @@
 package targets
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,8 @@ const (
 type Kind struct {
 	Name string
 	Runs Runs
+	// Variant is the contract that its images follow, as deploy/image names it; empty: plain.
+	Variant string
 	// Settings gives a pointer to the kind's settings, filled with defaults. Fields are texts, whole numbers, finite numbers, true or
 	// false, lists of texts, mappings from text to text, and structs of these. A field with the tag `need:"true"` must be given.
 	Settings func() Settings
@@ -49,6 +52,7 @@ type Entry struct {
 	Name     string        // unique in the environment
 	Kind     string        //
 	Runs     Runs          //
+	Variant  string        // of its images
 	Image    string        // repository of the images, for kinds that run them
 	Weight   int           // percent for a new release at first; 0: everything at once
 	Wait     time.Duration // for a new revision to be healthy; 0: the target's default
@@ -139,7 +143,7 @@ func entry(m map[string]any, path string, kinds []Kind) (*Entry, error) {
 	if err := fill(m, path, []reflect.Value{reflect.ValueOf(&c).Elem(), reflect.ValueOf(s).Elem()}); err != nil {
 		return nil, err
 	}
-	e := &Entry{Name: c.Name, Kind: c.Kind, Runs: kind.Runs, Image: c.Image, Weight: c.Weight, Settings: s}
+	e := &Entry{Name: c.Name, Kind: c.Kind, Runs: kind.Runs, Variant: cmp.Or(kind.Variant, "plain"), Image: c.Image, Weight: c.Weight, Settings: s}
 	if !nameRE.MatchString(c.Name) {
 		return nil, fail(path+".name", nil, "%q: small letters, digits and hyphens, at most 63", c.Name)
 	}

@@ -69,6 +69,7 @@ func governCommands() []Command {
 // fleetCommands say what runs where.
 func fleetCommands() []Command {
 	return []Command{
+		deployCommand(),
 		channelCommand(),
 	}
 }
