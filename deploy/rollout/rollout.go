@@ -274,3 +274,36 @@ func Rollback(ctx context.Context, env string, places []Place, to artifact.Diges
 	}
 	return out, errors.Join(errs...)
 }
+
+// Promote gives the running canary of each target all of its traffic. A target that has no canaries, or none under way, is left alone:
+// its Back has no Outcome. One that fails does not keep the others from it, and leaves its canary where it was.
+func Promote(ctx context.Context, env string, places []Place, rec Recorder, now func() time.Time) ([]*Back, error) {
+	r := &Rollout{Env: env, Now: now}
+	out := make([]*Back, 0, len(places))
+	var errs []error
+	for _, p := range places {
+		b := &Back{Name: p.Name}
+		out = append(out, b)
+		t, ok := p.Target.(deploy.Promoter)
+		if !ok {
+			continue
+		}
+		st, err := p.Target.Status(ctx)
+		if err == nil && len(st.Shares) < 2 {
+			continue
+		}
+		if err == nil {
+			b.Outcome, err = t.Promote(ctx, p.Release.Wait)
+		}
+		if b.Err = err; err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
+			continue
+		}
+		if b.Outcome.Changed {
+			if b.Unsaid = r.record(ctx, rec, p.Name, "apply", b.Outcome); b.Unsaid != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", p.Name, b.Unsaid))
+			}
+		}
+	}
+	return out, errors.Join(errs...)
+}

@@ -70,6 +70,9 @@ func governCommands() []Command {
 func fleetCommands() []Command {
 	return []Command{
 		deployCommand(),
+		statusCommand(),
+		promoteCommand(),
+		rollbackCommand(),
 		channelCommand(),
 	}
 }
