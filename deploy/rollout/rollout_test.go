@@ -277,3 +277,51 @@ func TestRollback(t *testing.T) {
 		t.Errorf("%v; %s", err, b.text())
 	}
 }
+
+// canary is a place with a canary under way.
+type canary struct {
+	*place
+	shares     []deploy.Share
+	promoteErr error
+}
+
+func (c *canary) Status(context.Context) (*deploy.Status, error) {
+	c.note("status")
+	return &deploy.Status{Exists: true, Shares: c.shares}, nil
+}
+
+func (c *canary) Promote(ctx context.Context, _ time.Duration) (*deploy.Outcome, error) {
+	c.note("promote")
+	if c.promoteErr != nil {
+		return nil, c.promoteErr
+	}
+	return &deploy.Outcome{Digest: two, Previous: one, IDs: map[string]string{"revision": "8"}, Weight: 100, Changed: true}, nil
+}
+
+func TestPromote(t *testing.T) {
+	both := []deploy.Share{{Digest: one, Weight: 90}, {Digest: two, Weight: 10}}
+	a, b, c, d := &place{}, &place{}, &place{}, &place{}
+	ps, calls := places(a, b, c, d)
+	ps[0].Target = &canary{place: a, shares: both, promoteErr: deploy.ErrUnhealthy}
+	ps[1].Target = &canary{place: b, shares: both}
+	ps[2].Target = &canary{place: c, shares: both[:1]}
+	rec := &book{t: t}
+	bs, err := Promote(t.Context(), "prod", ps, rec, now)
+	if !errors.Is(err, deploy.ErrUnhealthy) || !strings.Contains(err.Error(), "a: ") {
+		t.Errorf("%v", err)
+	}
+	if got := rec.text(); got != "apply b 2" {
+		t.Errorf("recorded: %s", got)
+	}
+	if got := strings.Join(*calls, " "); strings.Count(got, "promote") != 2 || strings.Contains(got, "promote c") || strings.Contains(got, "d") && strings.Contains(got, "promote d") {
+		t.Errorf("calls: %s", got)
+	}
+	if len(bs) != 4 || bs[0].Err == nil || bs[1].Outcome == nil || bs[2].Outcome != nil || bs[3].Outcome != nil {
+		t.Errorf("%+v", bs)
+	}
+	rec.err = errors.New("no registry")
+	ps[0].Target = &canary{place: a, shares: both}
+	if bs, err = Promote(t.Context(), "prod", ps, rec, now); err == nil || bs[0].Unsaid == nil || bs[0].Err != nil {
+		t.Errorf("a move that is not attested is no error: %v", err)
+	}
+}

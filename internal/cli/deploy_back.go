@@ -44,8 +44,8 @@ func promoteCommand() Command {
 		Name: "promote", Group: Fleet, Summary: "give a canary all of the traffic",
 		Args: "REPO", Min: 1, Max: 1,
 		Long: `Gives the running canary of each target (deploy --weight) all of its traffic. The canary's digest must still have what
-deploy demands: a denial that came since keeps it from it (exit code 4). Targets without a canary are left alone. Each move is attested, in
-REPO, which is where the artifacts are.`,
+deploy demands: a denial that came since keeps it from it (exit code 4). Targets without a canary are left alone. Each move is
+attested, in REPO, which is where the artifacts are.`,
 		Examples: []string{
 			"waybill promote reg.example/ml/churn --env prod --key deployer.key",
 			"waybill promote reg.example/ml/churn --env prod --target eu --dry-run",

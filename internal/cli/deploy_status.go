@@ -19,8 +19,8 @@ func statusCommand() Command {
 		Name: "status", Group: Fleet, Summary: "show what runs on the targets and edge channel of an environment",
 		Args: "[REF]", Max: 1,
 		Long: `Asks each platform which digest it runs, by the labels that Waybill puts there, and whether somebody changed by hand what
-Waybill set. With REF, the channel of the environment is read from its repository too, and when REF has a tag or a digest, what runs
-is held against it. Nothing is changed.
+Waybill set. With REF, the channel of the environment is read from its repository too, and when REF has a tag or a digest, what
+runs is held against it. Nothing is changed.
 
 Exit code 0 means that all of it could be read, 1 that some could not.`,
 		Examples: []string{

@@ -159,6 +159,7 @@ func readOnly() map[string]string {
 		"policy digest": "", "policy eval": "it reads", "policy list": "", "policy explain": "", "policy verify": "", "env diff": "",
 		"predict":        "it prints",
 		"registry serve": "what it stores is what its clients push",
+		"status":         "it asks platforms",
 		"store ls":       "", "store stat": "", "store verify": "",
 		"oms verify": "it reads",
 		"test":       "it runs cases",
@@ -321,7 +322,7 @@ func TestDryRun(t *testing.T) {
 }
 
 // untried are commands with --dry-run that need a service that is not here; the tests of that service try the flag.
-func untried() []string { return []string{"keys register", "channel unfreeze", "channel provision"} }
+func untried() []string { return []string{"keys register", "channel unfreeze", "channel provision", "deploy", "promote", "rollback"} }
 
 // refer puts an artifact into the trial's store whose only layer is a file elsewhere.
 func refer(t *testing.T, x *trial, path string) {

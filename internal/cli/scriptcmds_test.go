@@ -158,6 +158,7 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			ts.Check(os.WriteFile(name, b, 0o600))
 		},
 	}
+	maps.Copy(cmds, deployScriptCommands())
 	maps.Copy(cmds, policyScriptCommands())
 	maps.Copy(cmds, governScriptCommands())
 	maps.Copy(cmds, verdictScriptCommands())
