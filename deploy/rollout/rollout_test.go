@@ -313,7 +313,7 @@ func TestPromote(t *testing.T) {
 	if got := rec.text(); got != "apply b 2" {
 		t.Errorf("recorded: %s", got)
 	}
-	if got := strings.Join(*calls, " "); strings.Count(got, "promote") != 2 || strings.Contains(got, "promote c") || strings.Contains(got, "d") && strings.Contains(got, "promote d") {
+	if got := strings.Join(*calls, ", "); got != "a status, a promote, b status, b promote, c status" {
 		t.Errorf("calls: %s", got)
 	}
 	if len(bs) != 4 || bs[0].Err == nil || bs[1].Outcome == nil || bs[2].Outcome != nil || bs[3].Outcome != nil {

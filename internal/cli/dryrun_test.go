@@ -322,7 +322,9 @@ func TestDryRun(t *testing.T) {
 }
 
 // untried are commands with --dry-run that need a service that is not here; the tests of that service try the flag.
-func untried() []string { return []string{"keys register", "channel unfreeze", "channel provision", "deploy", "promote", "rollback"} }
+func untried() []string {
+	return []string{"keys register", "channel unfreeze", "channel provision", "deploy", "promote", "rollback"}
+}
 
 // refer puts an artifact into the trial's store whose only layer is a file elsewhere.
 func refer(t *testing.T, x *trial, path string) {
