@@ -41,7 +41,7 @@ func (s *lambdaLike) Open(context.Context, *slog.Logger) (deploy.Target, error) 
 
 func kinds() []Kind {
 	f := func() Settings { return &lambdaLike{Memory: 512} }
-	return []Kind{{"lambda", Image, f}, {"workers", Bundle, f}}
+	return []Kind{{Name: "lambda", Runs: Image, Settings: f}, {Name: "workers", Runs: Bundle, Settings: f}}
 }
 
 func list(t *testing.T, text string) (fromYAML, fromJSON []map[string]any) {
