@@ -341,10 +341,7 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 	if out.Settled, err = t.idle(ctx); err != nil {
 		return nil, err
 	}
-	out.Exists, out.URL, out.Healthy, out.State = true, t.url(st.ep), true, "idle"
-	if !out.Settled {
-		out.State = "updating"
-	}
+	out.Exists, out.URL, out.Healthy = true, t.url(st.ep), true // Vertex AI has no word for the state of an endpoint
 	seen := map[artifact.Digest]bool{}
 	at := map[string]*deployed{} // by version
 	for _, d := range st.ep.DeployedModels {

@@ -119,6 +119,28 @@ func TestKeepsThePrevious(t *testing.T) {
 	}
 }
 
+// A rollback that must deploy again what does not get healthy any more leaves the traffic where it is.
+func TestRollbackFails(t *testing.T) {
+	s, target := platform(t, nil)
+	for n := 1; n <= 3; n++ {
+		if err := apply(t, target, release(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for cause, want := range map[error]error{deploy.ErrUnhealthy: deploy.ErrUnhealthy, deploy.ErrQuota: deploy.ErrQuota, deploy.ErrPlatform: deploy.ErrPlatform} {
+		s.mu.Lock()
+		s.sick[release(1).Image] = cause
+		s.mu.Unlock()
+		before := s.dump()
+		if _, err := target.Rollback(t.Context(), release(1).Digest, time.Minute); !errors.Is(err, want) {
+			t.Errorf("Rollback: %v, want %v", err, want)
+		}
+		if s.rest(); s.dump() != before {
+			t.Errorf("%v: the platform is changed", cause)
+		}
+	}
+}
+
 // Other replicas are set where the model is deployed, and are no drift; another machine needs another deployment of the same version.
 func TestSettingsChange(t *testing.T) {
 	s, target := platform(t, nil)
