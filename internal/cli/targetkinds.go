@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/waybill-ml/waybill/deploy/awslambda"
+	"github.com/waybill-ml/waybill/deploy/azureml"
 	"github.com/waybill-ml/waybill/deploy/cloudrun"
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
 	"github.com/waybill-ml/waybill/deploy/sagemaker"
@@ -19,5 +20,6 @@ func targetKinds() []targets.Kind {
 		sagemaker.Kinds(),
 		[]targets.Kind{kubernetes.Kind(os.Getenv)},
 		[]targets.Kind{cloudrun.Kind(), vertex.Kind()},
+		[]targets.Kind{azureml.Kind()},
 	)
 }

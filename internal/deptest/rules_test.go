@@ -65,6 +65,8 @@ var rules = []Rule{
 		Why: "a target knows its platform's client, and no other target"},
 	{From: []string{"./deploy/vertex"}, Deny: []string{"./..."}, Allow: []string{"./deploy", "./deploy/vertex", "./deploy/google", "./deploy/retry", "./deploy/targets", "./oci/artifact"}, Direct: true,
 		Why: "a target knows its platform's client, and no other target"},
+	{From: []string{"./deploy/azureml"}, Deny: []string{"./..."}, Allow: []string{"./deploy", "./deploy/azureml", "./deploy/retry", "./deploy/targets", "./internal/redact", "./oci/artifact"}, Direct: true,
+		Why: "a target knows its platform's client, and no other target"},
 	{From: []string{"./deploy/google/..."}, Deny: []string{"./..."}, Allow: []string{"./deploy", "./deploy/google/...", "./deploy/retry", "./internal/redact", "./oci/artifact"}, Direct: true,
 		Why: "what Google's platforms share knows none of them"},
 	{From: []string{"./deploy/sagemaker"}, Deny: []string{"./..."}, Allow: []string{"./deploy", "./deploy/sagemaker", "./deploy/targets", "./internal/redact", "./oci/artifact"}, Direct: true,
