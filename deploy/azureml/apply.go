@@ -238,7 +238,7 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 	base := st.version()
 	d, exists := t.choose(st, r)
 	from := st.dep(st.stable()).digest()
-	if st, err = t.rest(ctx, st, base, end); err != nil {
+	if _, err = t.rest(ctx, st, base, end); err != nil {
 		return nil, err
 	}
 	if !exists {
@@ -368,7 +368,7 @@ func (t *Target) deploy(ctx context.Context, d *deployment, r deploy.Release, en
 // comesUp waits until a deployment can serve.
 func (t *Target) comesUp(ctx context.Context, base, name string, end time.Time) (*state, error) {
 	for {
-		st, err := t.read(ctx)
+		st, err := t.read(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -453,9 +453,9 @@ func (st *state) body(want aim) map[string]any {
 }
 
 // follow reads what a move that was accepted came to. A refusal or two do not end it: the switch would go on unwatched.
-func (t *Target) follow(ctx context.Context) (st *state, err error) {
+func (t *Target) follow(ctx context.Context, name string) (st *state, err error) {
 	for range 3 {
-		if st, err = t.read(ctx); err == nil || ctx.Err() != nil {
+		if st, err = t.read(ctx, name); err == nil || ctx.Err() != nil {
 			return st, err
 		}
 	}
@@ -476,7 +476,7 @@ func (t *Target) route(ctx context.Context, st *state, name string, want aim, en
 				t.s.Log.Warn("the operation that moves the traffic", "cause", err) // what came of it is read from the endpoint
 			}
 		}
-		now, rerr := t.follow(ctx)
+		now, rerr := t.follow(ctx, name)
 		switch {
 		case rerr != nil:
 			return nil, rerr
@@ -501,7 +501,7 @@ func (t *Target) route(ctx context.Context, st *state, name string, want aim, en
 			return nil, err
 		}
 		var err error
-		if st, err = t.follow(ctx); err != nil {
+		if st, err = t.follow(ctx, name); err != nil {
 			return nil, err
 		}
 		if st.version() != base {

@@ -53,8 +53,7 @@ func (r *resource) begin(state, goal string) {
 }
 
 type operation struct {
-	of   *resource
-	fail object
+	of *resource
 }
 
 // server stands for Resource Manager with one workspace. Time passes with reads.
@@ -354,6 +353,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			page["nextLink"] = fmt.Sprintf("%s%s?api-version=%s&$skip=%d", s.url, path, version, from+2)
 		}
 		write(200, page)
+	case isDep && r.Method == "GET" && s.deps[name] != nil:
+		write(200, s.deps[name].doc)
 	case isDep && s.ep != nil && r.Method == "PUT":
 		s.putDeployment(w, name, body, valid, write)
 	case isDep && r.Method == "DELETE":

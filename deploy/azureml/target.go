@@ -185,7 +185,8 @@ type state struct {
 	deps []*deployment // newest first
 }
 
-func (t *Target) read(ctx context.Context) (*state, error) {
+// read asks for everything that moves are decided on; also are deployments that matter too.
+func (t *Target) read(ctx context.Context, also ...string) (*state, error) {
 	st := &state{}
 	for next := at(t.id() + "/deployments"); next != ""; {
 		a, err := t.c.call(ctx, "list the deployments", "GET", next, nil)
@@ -205,7 +206,6 @@ func (t *Target) read(ctx context.Context) (*state, error) {
 		st.deps = append(st.deps, page.Value...)
 		next = page.NextLink
 	}
-	slices.SortStableFunc(st.deps, func(a, b *deployment) int { return b.since().Compare(a.since()) })
 	a, err := t.c.call(ctx, "read the endpoint", "GET", at(t.id()), nil)
 	if errors.Is(err, deploy.ErrGone) {
 		return &state{}, nil
@@ -217,7 +217,33 @@ func (t *Target) read(ctx context.Context) (*state, error) {
 	if err := errors.Join(json.Unmarshal(a.body, st.ep), json.Unmarshal(a.body, &st.ep.doc)); err != nil {
 		return nil, fmt.Errorf("%w: Azure ML: the endpoint cannot be read: %w", deploy.ErrUnavailable, err)
 	}
+	for _, name := range slices.Concat(slices.Sorted(maps.Keys(st.shares())), st.history(), also) {
+		if err := t.find(ctx, st, name); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortStableFunc(st.deps, func(a, b *deployment) int { return b.since().Compare(a.since()) })
 	return st, nil
+}
+
+// find looks for a deployment by its name that the list does not have: pages shift while a deployment goes.
+func (t *Target) find(ctx context.Context, st *state, name string) error {
+	if st.dep(name) != nil {
+		return nil
+	}
+	a, err := t.c.call(ctx, "read deployment "+name, "GET", at(t.depID(name)), nil)
+	if errors.Is(err, deploy.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d := &deployment{}
+	if err := json.Unmarshal(a.body, d); err != nil {
+		return fmt.Errorf("%w: Azure ML: deployment %s cannot be read: %w", deploy.ErrUnavailable, name, err)
+	}
+	st.deps = append(st.deps, d)
+	return nil
 }
 
 func (st *state) settled() bool {
