@@ -2,6 +2,7 @@ package mlflow
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -111,12 +112,51 @@ func TestRealServer(t *testing.T) {
 			t.Errorf("%s: a file that is not there: %v", uri, err)
 		}
 	}
+	packedByCommand(ctx, t, at, run)
 	for _, uri := range []string{"models:/Churn Model/2", "models:/Other/1", "runs:/" + run + "/other", "models:/Churn Model@loser"} {
 		if _, err := s.Model(ctx, uri); diag.CodeOf(err) == diag.OK || diag.CodeOf(err) == diag.Usage {
 			t.Errorf("%s: %v", uri, err)
 		} else {
 			t.Log(err)
 		}
+	}
+}
+
+// packedByCommand runs the command itself against the server: the run's id is in its answer, and the artifact in a store of its own.
+func packedByCommand(ctx context.Context, t *testing.T, at, run string) {
+	t.Helper()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "waybill")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/waybill-ml/waybill/cmd/waybill").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, from := range [][]string{{"models:/Churn Model/1"}, {"models:/Churn Model@champion"}, {"runs:/" + run + "/model", "--version", "1"}} {
+		cmd := exec.CommandContext(ctx, program, append([]string{"pack", "--output", "json", "--from"}, from...)...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "MLFLOW_TRACKING_URI="+at, "WAYBILL_HOME="+filepath.Join(dir, "home"))
+		var log strings.Builder
+		cmd.Stderr = &log
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", from[0], err, log.String())
+		}
+		var said struct {
+			Digest string
+			From   struct {
+				System  string
+				Facts   map[string]string
+				Metrics map[string]float64
+			}
+		}
+		if err := json.Unmarshal(out, &said); err != nil || len(said.Digest) != 71 || said.From.System != "mlflow" || said.From.Facts["run-id"] != run || said.From.Metrics["auc"] != 0.96875 {
+			t.Errorf("%s: %v\n%s", from[0], err, out)
+		}
+	}
+	cmd := exec.CommandContext(ctx, program, "pack", "--from", "models:/Churn Model/7")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "MLFLOW_TRACKING_URI="+at, "WAYBILL_HOME="+filepath.Join(dir, "none"))
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != int(diag.NotFound) {
+		t.Errorf("a version that is not there: %v\n%s", err, out)
 	}
 }
 
