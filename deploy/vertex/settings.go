@@ -137,5 +137,5 @@ func (s *Settings) Open(ctx context.Context, log *slog.Logger) (deploy.Target, e
 
 // Kind is the row for targets.Parse.
 func Kind() targets.Kind {
-	return targets.Kind{Name: "vertex", Runs: targets.Image, Settings: func() targets.Settings { return &Settings{} }}
+	return targets.Kind{Name: "vertex", Variant: "vertex", Runs: targets.Image, Settings: func() targets.Settings { return &Settings{} }}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -327,7 +328,9 @@ func (x *site) showPlan(c *Call, run *rollout.Rollout) {
 		}
 		c.UI.Field(s.Name, "%-18s %s", x.kind(s.Name), what)
 		for _, ch := range p.Changes {
-			c.UI.Field("", "%s", changeText(ch))
+			if !slices.Contains(p.Drift, ch) {
+				c.UI.Field("", "%s", changeText(ch))
+			}
 		}
 		for _, ch := range p.Drift {
 			c.UI.Field("", "%s %s", c.UI.Err.Yellow("changed by hand:"), changeText(ch))
@@ -340,8 +343,11 @@ func changeText(ch deploy.Change) string {
 	if ch.Why != "" {
 		t += "  (" + ch.Why + ")"
 	}
-	return t
+	return longDigest.ReplaceAllString(t, "$1")
 }
+
+// longDigest shortens digests for people; the JSON has them whole.
+var longDigest = regexp.MustCompile(`(sha256:[0-9a-f]{12})[0-9a-f]{52}\b`)
 
 func shortOr(d artifact.Digest, other string) string {
 	if d == "" {
