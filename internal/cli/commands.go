@@ -36,6 +36,7 @@ func shipCommands() []Command {
 		saveCommand(),
 		loadCommand(),
 		imageCommand(),
+		bundleCommand(),
 		storeCommand(),
 		registryCommand(),
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"github.com/waybill-ml/waybill/deploy"
 	"github.com/waybill-ml/waybill/deploy/emit"
 	"github.com/waybill-ml/waybill/deploy/image"
+	"github.com/waybill-ml/waybill/deploy/jsbundle"
 	"github.com/waybill-ml/waybill/deploy/rollout"
 	"github.com/waybill-ml/waybill/deploy/targets"
 	"github.com/waybill-ml/waybill/internal/diag"
@@ -24,9 +27,7 @@ import (
 	"github.com/waybill-ml/waybill/internal/ui"
 	"github.com/waybill-ml/waybill/oci/artifact"
 	"github.com/waybill-ml/waybill/oci/evidence"
-	"github.com/waybill-ml/waybill/oci/publish"
 	"github.com/waybill-ml/waybill/oci/trust"
-	"github.com/waybill-ml/waybill/oci/verify"
 )
 
 func deployCommand() Command {
@@ -132,7 +133,12 @@ func runDeploy(ctx context.Context, c *Call) error {
 	}
 	c.UI.Field("model", "%s %s", s.Name, s.Version)
 	c.UI.Field("verdict", "%s for %s until %s", c.UI.Err.Green("PASSED"), x.name, proof.Verdict.Waybill.NotAfter.Format(time.RFC3339))
-	releases, err := x.releases(ctx, c, s)
+	work, err := os.MkdirTemp("", "waybill-deploy-")
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "make a place to work in")
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	releases, err := x.releases(ctx, c, s, work)
 	if err != nil {
 		return err
 	}
@@ -180,8 +186,30 @@ func (x *site) mayRecord(c *Call, k author, s *subject) error {
 	return c.ready(x.doc, k, evidence.TypeDeployment, s.Name, x.name)
 }
 
-// releases finds what each target shall run.
-func (x *site) releases(ctx context.Context, c *Call, s *subject) ([]deploy.Release, error) {
+// bundler are settings whose target runs a folder of files, which they make of the artifact itself.
+type bundler interface {
+	Bundle(ctx context.Context, dir string, manifest []byte, src jsbundle.Source) error
+}
+
+// bundle makes it. What the folder holds was verified by the digest that the verdict is about.
+func (x *site) bundle(ctx context.Context, s *subject, e targets.Entry, b bundler, dir string, r *deploy.Release) error {
+	manifest, _, err := s.Place.Manifest(ctx, s.Desc.Digest)
+	if err != nil {
+		return err
+	}
+	if err := b.Bundle(ctx, dir, manifest, s.Place); err != nil {
+		var d *diag.Error
+		if errors.As(err, &d) {
+			return err
+		}
+		return x.failed(err, diag.Unsupported, "target %s: make the bundle", e.Name)
+	}
+	r.Bundle = dir
+	return nil
+}
+
+// releases finds what each target shall run; bundles are made in work.
+func (x *site) releases(ctx context.Context, c *Call, s *subject, work string) ([]deploy.Release, error) {
 	var out []deploy.Release
 	for _, e := range x.entries {
 		r := deploy.Release{Digest: s.Desc.Digest, Model: s.Name, Ver: s.Version, Weight: e.Weight, Wait: e.Wait}
@@ -191,12 +219,21 @@ func (x *site) releases(ctx context.Context, c *Call, s *subject) ([]deploy.Rele
 		if c.IsSet("wait") {
 			r.Wait = c.Duration("wait")
 		}
-		if e.Runs != targets.Image {
+		if b, ok := e.Settings.(bundler); ok && c.String("emit") == "" {
+			if err := x.bundle(ctx, s, e, b, filepath.Join(work, e.Name), &r); err != nil {
+				return nil, err
+			}
+			out = append(out, r)
+			continue
+		}
+		if e.Runs != targets.Image && c.String("emit") == "" {
 			return nil, diag.New(diag.Unsupported, "target %s: deploy makes no bundles for the kind %s yet", e.Name, e.Kind).
 				Hint("deploy the others: waybill deploy %s --env %s --target NAME", s.Pinned(), x.name)
 		}
-		if err := x.image(ctx, c, s, e, &r); err != nil {
-			return nil, err
+		if e.Runs == targets.Image {
+			if err := x.image(ctx, c, s, e, &r); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, r)
 	}
@@ -220,17 +257,8 @@ func (x *site) image(ctx context.Context, c *Call, s *subject, e targets.Entry, 
 	if err != nil {
 		return err
 	}
-	bundles, err := publish.Bundles(ctx, p, f.Root.Digest)
-	if err != nil {
-		return err
-	}
-	evs, failed := verify.All(bundles, x.doc, verify.Want{Subject: f.Root.Digest, Model: s.Name, Now: x.now, Certificates: x.certs})
-	if err := verify.Enough(evs, x.doc, f.Root.Digest, evidence.TypeRelease); err != nil || !verify.Count(evs, evidence.TypeRelease, 1, 1).Met() {
-		d := diag.New(diag.Verification, "target %s: the image %s is not signed by a publisher", e.Name, ref.WithDigest(f.Root.Digest)).Hint("%s", build)
-		for _, w := range failed {
-			d.Line("%s: %v", w.Bundle.Short(), w.Err)
-		}
-		return d
+	if err := c.released(ctx, p, f.Root.Digest, s.Name, x.doc, x.certs); err != nil {
+		return diag.Wrap(diag.Verification, err, "target %s: the image %s is not signed by a publisher", e.Name, ref.WithDigest(f.Root.Digest)).Hint("%s", build)
 	}
 	r.Image, r.Arches, r.Size = ref.WithDigest(f.Root.Digest).String(), f.Arches, f.Size
 	c.UI.Why("%s: image %s for %s, %s, signed", e.Name, r.Image, strings.Join(f.Arches, ", "), ui.Bytes(f.Size))

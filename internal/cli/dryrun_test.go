@@ -181,6 +181,7 @@ func dryRuns() map[string][]string {
 		"copy":             {"copy " + v1 + " layout:stick:1", "copy " + remote + ":1.0.0 {REG}/other/bc:1", "copy " + v1 + " other:1"},
 		"save":             {"save " + v1 + " --out one.tar", "save " + remote + ":1.0.0 --with-evidence --channel prod --out site.tar"},
 		"image":            {"image " + v1 + " --runtime {SERVE} --out image.tar --key publisher.key", "image " + remote + ":1.0.0 --runtime {SERVE} --variant lambda --push {REG}/images/bc:1 --out layout"},
+		"bundle":           {"bundle " + v1 + " --out web", "bundle " + remote + ":1.0.0 --for node --out web"},
 		"load":             {"load saved.tar --name loaded:1", "load saved.tar --trust trust.signed --require-evidence --papers papers"},
 		"store rm":         {"store rm " + v1},
 		"store prune":      {"store prune --untagged"},

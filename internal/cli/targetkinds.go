@@ -6,6 +6,7 @@ import (
 
 	"github.com/waybill-ml/waybill/deploy/awslambda"
 	"github.com/waybill-ml/waybill/deploy/azureml"
+	"github.com/waybill-ml/waybill/deploy/cloudflare"
 	"github.com/waybill-ml/waybill/deploy/cloudrun"
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
 	"github.com/waybill-ml/waybill/deploy/sagemaker"
@@ -20,6 +21,6 @@ func targetKinds() []targets.Kind {
 		sagemaker.Kinds(),
 		[]targets.Kind{kubernetes.Kind(os.Getenv)},
 		[]targets.Kind{cloudrun.Kind(), vertex.Kind()},
-		[]targets.Kind{azureml.Kind()},
+		[]targets.Kind{azureml.Kind(), cloudflare.Kind(os.Getenv)},
 	)
 }
