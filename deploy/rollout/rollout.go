@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,7 @@ type Rollout struct {
 	Env   string
 	Steps []*Step
 	Now   func() time.Time
+	Poll  time.Duration // between looks at a platform whose change still goes on after it failed here; 0: 5 s
 }
 
 // Plan reads all targets. One that cannot be planned makes it an error, which names each of them.
@@ -163,13 +165,16 @@ func (r *Rollout) back(ctx context.Context, s *Step, failed bool, rec Recorder) 
 		}
 		s.Undo = err
 	}
-	now, err := s.Target.Status(ctx)
+	now, err := r.settled(ctx, s)
 	if err != nil {
 		leave(fmt.Errorf("what runs there cannot be read: %w", err))
 		return
 	}
 	ours := slices.ContainsFunc(now.Shares, func(x deploy.Share) bool { return x.Digest == s.Release.Digest })
 	switch {
+	case failed && !ours && !now.Settled && now.Exists:
+		s.Undo = fmt.Errorf("%w: it may still come to its end, with the new release", deploy.ErrBusy)
+		return
 	case failed && !ours:
 		return // as it should be: the old one serves
 	case !ours:
@@ -193,6 +198,31 @@ func (r *Rollout) back(ctx context.Context, s *Step, failed bool, rec Recorder) 
 		s.Unsaid = errors.Join(s.Unsaid, r.record(ctx, rec, s.Name, "rollback", o))
 	}
 }
+
+// settled reads what runs when no change is under way any more: one that cannot be called off, whose wait was over here, may still
+// come to its end there. When it does not within the time that a way back has, what is read then counts.
+func (r *Rollout) settled(ctx context.Context, s *Step) (*deploy.Status, error) {
+	end := time.NewTimer(cmp.Or(s.Release.Wait, settleTime))
+	defer end.Stop()
+	tick := time.NewTicker(cmp.Or(r.Poll, 5*time.Second))
+	defer tick.Stop()
+	for {
+		now, err := s.Target.Status(ctx)
+		if err != nil || now.Settled || !now.Exists {
+			return now, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-end.C:
+			return now, nil
+		case <-tick.C:
+		}
+	}
+}
+
+// settleTime is waited for a change that goes on, where the release names no time.
+const settleTime = 5 * time.Minute
 
 func orNothing(d artifact.Digest) string {
 	if d == "" {

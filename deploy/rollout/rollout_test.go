@@ -325,3 +325,44 @@ func TestPromote(t *testing.T) {
 		t.Errorf("a move that is not attested is no error: %v", err)
 	}
 }
+
+// slow is a place whose change goes on after its Apply gave up.
+type slow struct {
+	*place
+	reads int // until it ends, with the new release
+}
+
+func (s *slow) Status(ctx context.Context) (*deploy.Status, error) {
+	st, err := s.place.Status(ctx)
+	st.Exists = true
+	if s.reads--; s.reads == 0 {
+		s.before, s.runs = s.runs, two
+	}
+	st.Settled = s.reads < 0
+	return st, err
+}
+
+// A platform that does not call a change off brings the new release to traffic after the deployment failed: it is waited for, and
+// taken back. One that does not end is told of.
+func TestChangeThatGoesOn(t *testing.T) {
+	for reads, want := range map[int]artifact.Digest{3: one, 1 << 30: one} {
+		a := &place{runs: one, applyErr: deploy.ErrUnhealthy}
+		ps, _ := places(a)
+		ps[0].Target, ps[0].Release.Wait = &slow{a, reads}, 200*time.Millisecond
+		r, err := Plan(t.Context(), "prod", ps, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Poll = time.Millisecond
+		rec := &book{t: t}
+		if err := r.Apply(t.Context(), rec); !errors.Is(err, deploy.ErrUnhealthy) {
+			t.Errorf("%v", err)
+		}
+		if a.runs != want {
+			t.Errorf("%d reads: it runs %s", reads, a.runs.Short())
+		}
+		if ends := reads < 10; ends != (r.Steps[0].Undo == nil) || !ends && !errors.Is(r.Steps[0].Undo, deploy.ErrBusy) || ends != (rec.text() == "rollback a 1") {
+			t.Errorf("%d reads: %v, recorded %q", reads, r.Steps[0].Undo, rec.text())
+		}
+	}
+}
