@@ -80,12 +80,23 @@ func (s *Status) Running() artifact.Digest {
 	return s.Shares[0].Digest
 }
 
+// Canary is the share that is tried beside the other one, of any weight; nil: none runs.
+func (s *Status) Canary() *Share {
+	for i := range s.Shares {
+		if s.Shares[i].Canary {
+			return &s.Shares[i]
+		}
+	}
+	return nil
+}
+
 // Share is a revision and its part of the traffic.
 type Share struct {
 	Digest artifact.Digest   // of the artifact, by the label; empty: not put there by Waybill
 	Image  string            // that the platform resolved, by digest, where it tells
 	ID     string            // the platform's name of the revision
 	Weight int               // percent
+	Canary bool              // it is tried beside the other one: what Promote would give all of the traffic
 	Since  time.Time         // of its creation; zero where the platform does not tell
 	Labels map[string]string //
 }

@@ -330,7 +330,7 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 			continue
 		}
 		x := share(st.version(v), v)
-		x.Weight = st.share(v)
+		x.Weight, x.Canary = st.share(v), v == st.alias.canary
 		if x.Image, err = t.image(ctx, v); err != nil {
 			return nil, err
 		}

@@ -367,7 +367,9 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 	running := map[artifact.Digest]bool{}
 	for name, w := range st.shares() {
 		d := st.dep(name)
-		out.Shares = append(out.Shares, share(d, name, w))
+		x := share(d, name, w)
+		x.Canary = name == st.canary()
+		out.Shares = append(out.Shares, x)
 		if d != nil {
 			running[d.digest()] = true
 		}

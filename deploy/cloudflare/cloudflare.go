@@ -179,8 +179,13 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 	}
 	out.State, out.Healthy = "deployed", true
 	seen := map[artifact.Digest]bool{"": true}
+	canary := ""
+	if len(s.current()) > 1 {
+		_, canary = s.split()
+	}
 	for _, x := range s.current() {
 		sh := s.share(x, int(math.Round(x.Percentage)))
+		sh.Canary = x.VersionID == canary
 		seen[sh.Digest] = true
 		out.Shares = append(out.Shares, sh)
 	}

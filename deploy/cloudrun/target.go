@@ -309,7 +309,7 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 	for name, w := range weights {
 		r := st.rev(name)
 		x := share(r, name)
-		x.Weight = w
+		x.Weight, x.Canary = w, name == st.canary()
 		out.Shares = append(out.Shares, x)
 		if x.Digest != "" {
 			running[x.Digest] = true

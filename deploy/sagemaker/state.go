@@ -392,6 +392,7 @@ func (t *Target) status(ctx context.Context) (*deploy.Status, error) {
 	for _, v := range st.live {
 		name := aws.ToString(v.VariantName)
 		x := deploy.Share{ID: st.name + "/" + name, Weight: st.share(name), Image: st.image(name)}
+		x.Canary = name == canaryVariant && x.Weight < 100
 		if x.Weight == 0 {
 			continue
 		}

@@ -131,6 +131,7 @@ func (t *boxTarget) Status(ctx context.Context) (*deploy.Status, error) {
 	out := &deploy.Status{Exists: s.Service.Etag > 0, Revision: strconv.Itoa(s.Service.Etag), Settled: true, Healthy: true}
 	for _, r := range slices.Backward(s.Revisions) {
 		x := deploy.Share{Digest: r.Digest, Image: r.Image, ID: r.ID, Weight: s.Service.Shares[r.ID]}
+		x.Canary = r.ID == s.Service.Canary && x.Weight < 100
 		if x.Weight > 0 {
 			out.Shares = append(out.Shares, x)
 		} else if r.State == "ready" {

@@ -70,6 +70,9 @@ func (c *check) canary() {
 	if err != nil || len(s.Shares) != 2 || s.Shares[0].Digest != w.digest(1) || s.Shares[0].Weight != 90 || s.Shares[1].Digest != w.digest(2) || s.Shares[1].Weight != 10 {
 		w.errorf("Status is %+v, %v", s, err)
 	}
+	if x := s.Canary(); x == nil || x.Digest != w.digest(2) {
+		w.errorf("Status calls %+v the canary", x)
+	}
 	before := w.Dump()
 	if o, err := apply(w, 2, 10); err != nil || o.Changed {
 		w.errorf("the same canary again gives %+v, %v", o, err)
@@ -81,12 +84,22 @@ func (c *check) canary() {
 		w.errorf("a larger weight: %v", err)
 	}
 	shares(w, "a larger weight", map[int]int{1: 70, 2: 30})
+	if _, err := apply(w, 2, 80); err != nil {
+		w.errorf("the larger part: %v", err)
+	}
+	shares(w, "the larger part", map[int]int{1: 20, 2: 80})
+	if s, err := w.target().Status(ctx); err != nil || s.Canary() == nil || s.Canary().Digest != w.digest(2) {
+		w.errorf("a canary with the larger part is not told: %+v, %v", s, err)
+	}
 	o, err := w.target().promote(ctx)
 	if err != nil {
 		w.fatalf("Promote: %v", err)
 	}
 	w.outcome(o, 2, 1, false)
 	w.serves("after Promote", 2)
+	if s, err := w.target().Status(ctx); err != nil || s.Canary() != nil {
+		w.errorf("after Promote Status still tells of a canary: %+v, %v", s, err)
+	}
 	w.rollsBack("after Promote", 1)
 
 	w = begun("promoted by Apply of the whole")

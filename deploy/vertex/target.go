@@ -365,6 +365,7 @@ func (t *Target) Status(ctx context.Context) (*deploy.Status, error) {
 				out.Healthy, out.Reason = false, t.call.Redact(s.Message)
 			}
 		}
+		x.Canary = id == st.canary()
 		seen[x.Digest] = true
 		out.Shares = append(out.Shares, x)
 	}
