@@ -26,8 +26,9 @@ type Place struct {
 // Recorder keeps evidence of moves: it signs, and attaches to the artifact that d.Digest names.
 type Recorder interface {
 	Record(ctx context.Context, d evidence.Deployment) error
-	// Recorded tells whether there is a statement that digest was brought to the target of this environment.
-	Recorded(ctx context.Context, env, target string, digest artifact.Digest) (bool, error)
+	// Recorded tells whether there is a statement that digest was brought to the target of this environment, and none of the others
+	// was brought there after it.
+	Recorded(ctx context.Context, env, target string, digest artifact.Digest, others []artifact.Digest) (bool, error)
 }
 
 // State is how a target came out of a rollout.
@@ -127,7 +128,19 @@ func (r *Rollout) Apply(ctx context.Context, rec Recorder) error {
 
 // catchUp records a target that runs the release without a statement: the one of an earlier run was lost.
 func (r *Rollout) catchUp(ctx context.Context, s *Step, rec Recorder) {
-	there, err := rec.Recorded(ctx, r.Env, s.Name, s.Release.Digest)
+	var others []artifact.Digest
+	st, err := s.Target.Status(ctx)
+	if err == nil {
+		for _, x := range slices.Concat(st.Shares, st.Kept) {
+			if x.Digest != "" && x.Digest != s.Release.Digest && !slices.Contains(others, x.Digest) {
+				others = append(others, x.Digest)
+			}
+		}
+	}
+	there := false
+	if err == nil {
+		there, err = rec.Recorded(ctx, r.Env, s.Name, s.Release.Digest, others)
+	}
 	if err != nil {
 		s.Unsaid = err
 		return
@@ -180,8 +193,11 @@ func (r *Rollout) back(ctx context.Context, s *Step, failed bool, rec Recorder) 
 	case !ours:
 		leave(fmt.Errorf("%w: it runs %s now", deploy.ErrConflict, orNothing(now.Running())))
 		return
+	case s.Plan.From == s.Release.Digest && failed:
+		return // what ran before serves
 	case s.Plan.From == s.Release.Digest:
-		return // only settings were changed, of what ran before
+		leave(errSettings)
+		return
 	case s.Plan.From == "":
 		leave(fmt.Errorf("%w: nothing of Waybill's ran there before", deploy.ErrNotFound))
 		return
@@ -220,6 +236,9 @@ func (r *Rollout) settled(ctx context.Context, s *Step) (*deploy.Status, error) 
 		}
 	}
 }
+
+// errSettings: a platform's revisions can be given the traffic back, what was set before is not known any more.
+var errSettings = errors.New("the artifact is the one that ran before, but its settings stay as they were deployed now")
 
 // settleTime is waited for a change that goes on, where the release names no time.
 const settleTime = 5 * time.Minute

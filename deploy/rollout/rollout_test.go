@@ -30,6 +30,7 @@ type place struct {
 	lost     error // after the switch
 	backErr  error
 	seeErr   error
+	tuned    bool   // by hand
 	meddle   func() // called after Apply
 	calls    *[]string
 	ctxErrs  []error
@@ -46,6 +47,9 @@ func (p *place) Status(ctx context.Context) (*deploy.Status, error) {
 	if p.runs != "" {
 		s.Shares = []deploy.Share{{Digest: p.runs, Weight: 100}}
 	}
+	if p.before != "" {
+		s.Kept = []deploy.Share{{Digest: p.before}}
+	}
 	return s, nil
 }
 
@@ -53,6 +57,9 @@ func (p *place) Plan(_ context.Context, r deploy.Release) (*deploy.Plan, error) 
 	pl := &deploy.Plan{Release: r, From: p.runs}
 	if p.runs != r.Digest {
 		pl.Changes = []deploy.Change{{Field: "traffic", Old: string(p.runs), New: string(r.Digest)}}
+	}
+	if p.tuned {
+		pl.Changes = append(pl.Changes, deploy.Change{Field: "memory", Old: "128", New: "512"})
 	}
 	return pl, p.planErr
 }
@@ -111,8 +118,13 @@ func (b *book) Record(_ context.Context, d evidence.Deployment) error {
 	return nil
 }
 
-func (b *book) Recorded(_ context.Context, env, target string, d artifact.Digest) (bool, error) {
-	return slices.ContainsFunc(b.said, func(x evidence.Deployment) bool { return x.Env == env && x.Target == target && x.Digest == d }), nil
+func (b *book) Recorded(_ context.Context, env, target string, d artifact.Digest, others []artifact.Digest) (bool, error) {
+	for _, x := range slices.Backward(b.said) {
+		if x.Env == env && x.Target == target && (x.Digest == d || slices.Contains(others, x.Digest)) {
+			return x.Digest == d, nil
+		}
+	}
+	return false, nil
 }
 
 func (b *book) text() string {
@@ -364,5 +376,38 @@ func TestChangeThatGoesOn(t *testing.T) {
 		if ends := reads < 10; ends != (r.Steps[0].Undo == nil) || !ends && !errors.Is(r.Steps[0].Undo, deploy.ErrBusy) || ends != (rec.text() == "rollback a 1") {
 			t.Errorf("%d reads: %v, recorded %q", reads, r.Steps[0].Undo, rec.text())
 		}
+	}
+}
+
+// What was recorded long ago is not what happened since: back at the first release, without a statement, the next run makes one.
+func TestRecordsTheWayBack(t *testing.T) {
+	p := &place{runs: two, before: one}
+	ps, _ := places(p)
+	b := &book{t: t}
+	for _, d := range []artifact.Digest{two, one} {
+		b.said = append(b.said, evidence.Deployment{Target: "a", Env: "prod", Action: "apply", Digest: d})
+	}
+	for i, want := range []string{"apply a 2, apply a 1, apply a 2", "apply a 2, apply a 1, apply a 2"} {
+		r, err := Plan(t.Context(), "prod", ps, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Apply(t.Context(), b); err != nil || b.text() != want {
+			t.Errorf("run %d: %v; evidence %q", i, err, b.text())
+		}
+	}
+}
+
+// Settings that were set right stay so when another target fails, and the rollout says it.
+func TestSettingsStay(t *testing.T) {
+	first, last := &place{runs: two, tuned: true}, &place{runs: one, applyErr: errBroken}
+	ps, calls := places(first, last)
+	r, err := Plan(t.Context(), "prod", ps, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Apply(t.Context(), &book{t: t})
+	if !errors.Is(err, errSettings) || !errors.Is(err, errBroken) || states(r) != "left, failed" || first.runs != two || slices.Contains(*calls, "a rollback") {
+		t.Errorf("%v; %s; %v", err, states(r), *calls)
 	}
 }

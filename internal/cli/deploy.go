@@ -102,8 +102,8 @@ type changeJSON struct {
 }
 
 func runDeploy(ctx context.Context, c *Call) error {
-	if w := c.Int("weight"); w < 0 || w > 100 {
-		return diag.New(diag.Usage, "--weight %d is no percentage", w)
+	if w := c.Int("weight"); c.IsSet("weight") && (w < 1 || w > 100) {
+		return diag.New(diag.Usage, "--weight %d is not between 1 and 100", w).Hint("to see what would be done, and do nothing: --dry-run")
 	}
 	x, err := c.site(false)
 	if err != nil {
@@ -145,10 +145,7 @@ func runDeploy(ctx context.Context, c *Call) error {
 	if dir := c.String("emit"); dir != "" {
 		return x.emit(c, dir, s, releases)
 	}
-	places, err := x.open(ctx, c)
-	if err != nil {
-		return err
-	}
+	places := x.open(ctx, c)
 	for i := range places {
 		places[i].Release = releases[i]
 	}
@@ -402,6 +399,11 @@ func (x *site) showResult(c *Call, run *rollout.Rollout) {
 
 func (x *site) result(c *Call, out deployJSON, run *rollout.Rollout, s *subject) error {
 	if !c.UI.JSON {
+		for _, st := range run.Steps {
+			if st.State == rollout.Failed {
+				return nil // a digest on standard output says that it runs
+			}
+		}
 		c.UI.Data("%s", s.Pinned())
 		return nil
 	}
@@ -435,14 +437,17 @@ func textOf(err error) string {
 
 // deployError tells what became of the targets. RolledBack means that each of them runs what it ran before.
 func (x *site) deployError(run *rollout.Rollout, err error) error {
-	undone, failed := true, false
+	undone, failed, overtaken := true, false, false
 	for _, s := range run.Steps {
 		undone = undone && s.Undo == nil && s.State != rollout.Left
 		failed = failed || s.State == rollout.Failed
+		overtaken = overtaken || s.State == rollout.Failed && errors.Is(s.Err, deploy.ErrConflict)
 	}
 	switch {
 	case !failed:
 		return x.failed(err, diag.Failure, "attest the deployment to %s", x.name)
+	case undone && overtaken: // who knows what runs there now
+		return x.failed(err, diag.Failure, "deploy to %s: what this run changed was taken back", x.name)
 	case undone:
 		return x.failed(err, diag.RolledBack, "deploy to %s: every target runs what it ran before", x.name)
 	}

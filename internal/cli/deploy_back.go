@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -102,6 +103,11 @@ func runRollback(ctx context.Context, c *Call) error {
 	if c.Bool("dry-run") {
 		return m.look(ctx, c, "rollback/v1")
 	}
+	if to == "" {
+		if err := m.mayMove(ctx, c); err != nil {
+			return err
+		}
+	}
 	what := "what served before"
 	if to != "" {
 		what = to.Short()
@@ -133,18 +139,18 @@ func runPromote(ctx context.Context, c *Call) error {
 	for _, p := range m.places {
 		st, err := p.Target.Status(ctx)
 		if err != nil {
-			return m.site.failed(err, diag.Failure, "read target %s", p.Name)
+			continue // it fails by itself
 		}
-		if len(st.Shares) < 2 {
+		s := st.Canary()
+		if s == nil {
 			continue
 		}
+		if s.Digest == "" {
+			return diag.New(diag.Denied, "target %s: the canary %s was not put there by waybill", p.Name, s.ID).Hint("waybill status --env %s", m.site.name)
+		}
 		canaries++
-		for _, s := range st.Shares { // which of them is the canary is the target's to know: each must be let in
-			if s.Digest != "" {
-				if err := m.admit(ctx, c, s.Digest, false); err != nil {
-					return err
-				}
-			}
+		if err := m.admit(ctx, c, s.Digest, false); err != nil {
+			return err
 		}
 	}
 	if c.Bool("dry-run") {
@@ -180,10 +186,7 @@ func (c *Call) move(ctx context.Context) (*move, error) {
 	if m.rec.ref, m.rec.place, err = c.repository(ctx, c.Args[0]); err != nil {
 		return nil, err
 	}
-	if m.places, err = x.open(ctx, c); err != nil {
-		m.rec.place.Close()
-		return nil, err
-	}
+	m.places = x.open(ctx, c)
 	for i := range m.places {
 		if c.IsSet("wait") {
 			m.places[i].Release.Wait = c.Duration("wait")
@@ -204,13 +207,49 @@ func (m *move) admit(ctx context.Context, c *Call, d artifact.Digest, late bool)
 	return m.site.mayRecord(c, m.rec.key, s)
 }
 
-// look is the dry run: what has the traffic, and what is kept.
-func (m *move) look(ctx context.Context, c *Call, schema string) error {
-	out := moveJSON{Schema: schemaBase + schema, Environment: m.site.name, DryRun: true, Targets: []moveTargetJSON{}}
+// mayMove asks, before anything moves, whether the key may attest it: of the first artifact that the targets and the repository both
+// have. A repository that has none of them is the wrong one; one that does not answer keeps nobody from going back.
+func (m *move) mayMove(ctx context.Context, c *Call) error {
+	var missing error
 	for _, p := range m.places {
 		st, err := p.Target.Status(ctx)
 		if err != nil {
-			return m.site.failed(err, diag.Failure, "read target %s", p.Name)
+			continue // it fails by itself
+		}
+		for _, share := range slices.Concat(st.Shares, st.Kept) {
+			if share.Digest == "" {
+				continue
+			}
+			s := &subject{Ref: m.rec.ref.WithDigest(share.Digest), Place: m.rec.place}
+			switch err := s.read(ctx); {
+			case err == nil:
+				return m.site.mayRecord(c, m.rec.key, s)
+			case diag.CodeOf(err) == diag.NotFound:
+				missing = err
+			default:
+				c.UI.Warn("the move may not be attested: %v", err)
+				return nil
+			}
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return diag.Wrap(diag.NotFound, missing, "none of the artifacts that %s runs is in %s", m.site.name, m.rec.ref).
+		Hint("name the repository that they were deployed from: waybill rollback REPO --env %s", m.site.name)
+}
+
+// look is the dry run: what has the traffic, and what is kept.
+func (m *move) look(ctx context.Context, c *Call, schema string) error {
+	out := moveJSON{Schema: schemaBase + schema, Environment: m.site.name, DryRun: true, Targets: []moveTargetJSON{}}
+	var failed error
+	for _, p := range m.places {
+		st, err := p.Target.Status(ctx)
+		if err != nil {
+			failed = cmp.Or(failed, m.site.failed(err, diag.Failure, "read target %s", p.Name))
+			out.Targets = append(out.Targets, moveTargetJSON{Name: p.Name, Kind: m.site.kind(p.Name), State: "failed", Error: err.Error()})
+			c.UI.Field(p.Name, "%s", c.UI.Err.Red("failed"))
+			continue
 		}
 		j := moveTargetJSON{Name: p.Name, Kind: m.site.kind(p.Name), State: string(rollout.Planned), Digest: st.Running(), Kept: []artifact.Digest{}}
 		for _, s := range slices.Concat(st.Shares, st.Kept) {
@@ -226,9 +265,11 @@ func (m *move) look(ctx context.Context, c *Call, schema string) error {
 	}
 	c.UI.Say("dry run: nothing was changed")
 	if c.UI.JSON {
-		return c.UI.PrintJSON(out)
+		if err := c.UI.PrintJSON(out); err != nil {
+			return err
+		}
 	}
-	return nil
+	return failed
 }
 
 func (m *move) report(c *Call, schema string, bs []*rollout.Back, err error, format string) error {
@@ -245,6 +286,8 @@ func (m *move) report(c *Call, schema string, bs []*rollout.Back, err error, for
 		case b.Err != nil:
 			j.State, j.Error = "failed", b.Err.Error()
 			c.UI.Field(b.Name, "%s", c.UI.Err.Red(j.State))
+		case j.State == "moved" && j.Previous == j.Digest:
+			c.UI.Field(b.Name, "%s has all of the traffic again", c.UI.Err.Green(j.Digest.Short()))
 		case j.State == "moved":
 			c.UI.Field(b.Name, "%s -> %s", shortOr(j.Previous, "something that is not Waybill's"), c.UI.Err.Green(j.Digest.Short()))
 		default:

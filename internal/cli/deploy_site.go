@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -90,8 +89,9 @@ func (c *Call) site(none bool) (*site, error) {
 	return x, nil
 }
 
-// open makes the client of each target. It finds credentials and contacts nobody, or next to nobody.
-func (x *site) open(ctx context.Context, c *Call) ([]rollout.Place, error) {
+// open makes the client of each target. It finds credentials and contacts nobody, or next to nobody. A client that cannot be made fails
+// at each call.
+func (x *site) open(ctx context.Context, c *Call) []rollout.Place {
 	log := slog.New(slog.DiscardHandler)
 	if c.UI.Verbose {
 		log = slog.New(slog.NewTextHandler(whyWriter{c}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -102,19 +102,25 @@ func (x *site) open(ctx context.Context, c *Call) ([]rollout.Place, error) {
 		}}))
 	}
 	var out []rollout.Place
-	var errs []error
 	for _, e := range x.entries {
 		t, err := e.Settings.Open(ctx, log.With("target", e.Name))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", e.Name, err))
-			continue
+			t = closed{err}
 		}
 		out = append(out, rollout.Place{Name: e.Name, Target: t, Release: deploy.Release{Wait: e.Wait}})
 	}
-	if errs != nil {
-		return nil, x.failed(errors.Join(errs...), diag.Failure, "open the targets of %s", x.name)
-	}
-	return out, nil
+	return out
+}
+
+// closed is a target without a client: it fails by itself, where one goes without the others.
+type closed struct{ err error }
+
+func (t closed) Status(context.Context) (*deploy.Status, error)                  { return nil, t.err }
+func (t closed) Plan(context.Context, deploy.Release) (*deploy.Plan, error)      { return nil, t.err }
+func (t closed) Apply(context.Context, *deploy.Plan) (*deploy.Outcome, error)    { return nil, t.err }
+func (t closed) Promote(context.Context, time.Duration) (*deploy.Outcome, error) { return nil, t.err }
+func (t closed) Rollback(context.Context, artifact.Digest, time.Duration) (*deploy.Outcome, error) {
+	return nil, t.err
 }
 
 // whyWriter shows a target's log with -v.
@@ -226,16 +232,36 @@ func (r *attester) Record(ctx context.Context, d evidence.Deployment) error {
 }
 
 // Recorded implements rollout.Recorder.
-func (r *attester) Recorded(ctx context.Context, env, target string, digest artifact.Digest) (bool, error) {
+func (r *attester) Recorded(ctx context.Context, env, target string, digest artifact.Digest, others []artifact.Digest) (bool, error) {
+	mine, err := r.newest(ctx, target, digest)
+	if err != nil || mine.IsZero() {
+		return false, err
+	}
+	for _, d := range others {
+		at, err := r.newest(ctx, target, d)
+		if err != nil && diag.CodeOf(err) != diag.NotFound { // of another repository, or deleted: it says nothing here
+			return false, err
+		}
+		if at.After(mine) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// newest is when the last statement says that digest was brought to the target; zero: none does.
+func (r *attester) newest(ctx context.Context, target string, digest artifact.Digest) (at time.Time, err error) {
 	s := &subject{Ref: r.ref.WithDigest(digest), Place: r.place}
 	if err := s.read(ctx); err != nil {
-		return false, err
+		return at, err
 	}
 	ds, err := r.site.deployments(ctx, s)
-	if err != nil {
-		return false, err
+	for _, d := range ds {
+		if d.Target == target && d.Digest == digest && d.At.After(at) {
+			at = d.At
+		}
 	}
-	return slices.ContainsFunc(ds, func(d evidence.Deployment) bool { return d.Target == target && d.Digest == digest }), nil
+	return at, err
 }
 
 // deployments are the verified statements about s and this environment.

@@ -105,12 +105,8 @@ func runStatus(ctx context.Context, c *Call) error {
 			return err
 		}
 	}
-	places, err := x.open(ctx, c)
-	if err != nil {
-		return err
-	}
 	var failed error
-	for i, p := range places {
+	for i, p := range x.open(ctx, c) {
 		j := statusTargetJSON{Name: p.Name, Kind: x.entries[i].Kind, Shares: []statusShareJSON{}, Kept: []statusShareJSON{}, Drift: []changeJSON{}}
 		st, err := p.Target.Status(ctx)
 		if err != nil {
@@ -125,11 +121,11 @@ func runStatus(ctx context.Context, c *Call) error {
 			ok := len(st.Shares) == 1 && st.Running() == out.Desired
 			j.AsWanted = &ok
 		}
-		// What a deployment of the very digest that runs would set right was changed by hand.
-		if len(st.Shares) == 1 && st.Running() != "" && st.Shares[0].Image != "" {
-			plan, err := p.Target.Plan(ctx, deploy.Release{Digest: st.Running(), Image: st.Shares[0].Image})
+		if r, ok := again(st); ok {
+			plan, err := p.Target.Plan(ctx, r)
 			if err != nil {
 				j.Error = err.Error()
+				failed = cmp.Or(failed, x.failed(err, diag.Failure, "hold target %s against what was deployed", p.Name))
 			} else {
 				j.Drift = changesOf(plan.Drift)
 			}
@@ -144,6 +140,19 @@ func runStatus(ctx context.Context, c *Call) error {
 		printStatus(c, out)
 	}
 	return failed
+}
+
+// again is the release that runs, or the canary beside it: what deploying it once more would set right was changed by hand. It is not
+// known for what was not put there as an image.
+func again(st *deploy.Status) (deploy.Release, bool) {
+	s := st.Canary()
+	if s == nil && len(st.Shares) == 1 {
+		s = &st.Shares[0]
+	}
+	if s == nil || s.Digest == "" || s.Image == "" {
+		return deploy.Release{}, false
+	}
+	return deploy.Release{Digest: s.Digest, Image: s.Image, Weight: s.Weight}, true
 }
 
 // versionsIn reads the model versions of digests from their artifacts, as far as the repository has them.
