@@ -119,7 +119,7 @@ func TestGitLabComponentDeniesThenReleases(t *testing.T) {
 	}
 	w.validReports(filepath.Join(w.dir, ".waybill-ci/gate.xml"), filepath.Join(w.dir, ".waybill-ci/gate.sarif"))
 	env := w.file(".waybill-ci/waybill.env")
-	m := regexp.MustCompile(`^WAYBILL_DIGEST=(sha256:[0-9a-f]{64})\nWAYBILL_REFERENCE=(\S+)\nWAYBILL_VERDICT=FAILED\n$`).FindStringSubmatch(env)
+	m := regexp.MustCompile(`^WAYBILL_DIGEST=(sha256:[0-9a-f]{64})\nWAYBILL_REFERENCE=(\S+)\nWAYBILL_VERDICT=FAILED\nWAYBILL_DEPLOYED=\n$`).FindStringSubmatch(env)
 	if m == nil {
 		t.Fatalf("dotenv: %q", env)
 	}
@@ -324,8 +324,9 @@ func TestKubeflowComponent(t *testing.T) {
 		return log, code
 	}
 	with := map[string]string{"model": "model", "repository": w.repo, "environment": "staging", "tag": "1.0.0", "source": "", "name": "", "model_version": "", "license": "", "sign": "key", "gate_sign": "key",
-		"trust": "trust.signed", "environments": "environments.signed", "fail_on_denied": "yes"}
-	for _, o := range []string{"digest", "verdict", "junit", "sarif"} {
+		"trust": "trust.signed", "environments": "environments.signed", "fail_on_denied": "yes",
+		"deploy": "no", "targets": "", "deploy_sign": "key", "images": "", "runtime": ""}
+	for _, o := range []string{"digest", "verdict", "junit", "sarif", "deployment"} {
 		with[o] = filepath.Join(w.dir, "out", o, "data")
 	}
 	if log, code := run(with); code != 4 || w.hasTag("1.0.0") || w.file("out/verdict/data") != "FAILED" {
@@ -344,7 +345,7 @@ func TestKubeflowComponent(t *testing.T) {
 		t.Fatalf("an MLflow model: exit code %d\n%s", code, log)
 	}
 	mark := filepath.Join(w.dir, "owned")
-	for _, n := range []string{"model", "source", "repository", "tag", "environment", "name", "model_version", "license", "trust"} {
+	for _, n := range []string{"model", "source", "repository", "tag", "environment", "name", "model_version", "license", "trust", "deploy", "targets", "deploy_sign", "images", "runtime"} {
 		bad := map[string]string{}
 		for k, v := range with {
 			bad[k] = v

@@ -85,11 +85,11 @@ const passphrase = "correct-horse-97%battery"
 // govern makes the keys, the trust document and the environments.
 func (w *world) govern() {
 	w.t.Helper()
-	for _, role := range []string{"root", "publisher", "evaluator", "gate"} {
+	for _, role := range []string{"root", "publisher", "evaluator", "gate", "deployer"} {
 		w.waybill("keys", "generate", "--role", role)
 	}
 	w.waybill("trust", "init", "--root", "root.pub")
-	for _, role := range []string{"publisher", "evaluator", "gate"} {
+	for _, role := range []string{"publisher", "evaluator", "gate", "deployer"} {
 		w.waybill("trust", "add", "trust.yaml", role+".pub", "--role", role)
 	}
 	w.waybill("trust", "add", "trust.yaml", "--policy", strings.TrimSpace(w.waybill("policy", "digest")))

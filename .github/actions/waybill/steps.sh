@@ -1,5 +1,5 @@
 #!/bin/sh
-# The steps from an approved model to a gated release, for any CI: usage: steps.sh STEP, where STEP is one of the functions
+# The steps from an approved model to a gated release and where it runs, for any CI: usage: steps.sh STEP, where STEP is one of the functions
 # below. Every value comes in a WB_* variable and is only ever a quoted word, so nothing that a value holds is run; paths and
 # references are checked before the first step that writes. What one step leaves for the next is in the folder WB_STATE.
 # Exit codes are those of waybill: 4 is a denial, which still leaves digest, verdict and reports behind.
@@ -21,15 +21,19 @@ WB_KEY=${WB_KEY:-${WAYBILL_CI_KEY:-}}
 WB_PASSWORD=${WB_PASSWORD:-${WAYBILL_CI_PASSWORD:-}}
 WB_GATE_KEY=${WB_GATE_KEY:-${WAYBILL_CI_GATE_KEY:-}}
 WB_GATE_PASSWORD=${WB_GATE_PASSWORD:-${WAYBILL_CI_GATE_PASSWORD:-}}
+WB_DEPLOY_KEY=${WB_DEPLOY_KEY:-${WAYBILL_CI_DEPLOY_KEY:-}}
+WB_DEPLOY_PASSWORD=${WB_DEPLOY_PASSWORD:-${WAYBILL_CI_DEPLOY_PASSWORD:-}}
 WB_SIGN=${WB_SIGN:-keyless}
 WB_GATE_SIGN=${WB_GATE_SIGN:-keyless}
+WB_DEPLOY_SIGN=${WB_DEPLOY_SIGN:-keyless}
+WB_DEPLOY=${WB_DEPLOY:-no}
 unset WAYBILL_GATE_KEY WAYBILL_OUTPUT WAYBILL_QUIET WAYBILL_VERBOSE # would change what the steps ask for
 
 # mask tells GitHub's runner which texts to blank out in the log, line by line, since it masks lines.
 mask() {
   [ -n "${GITHUB_ACTIONS:-}" ] || return 0
-  for secret in "$WB_PASSWORD" "$WB_GATE_PASSWORD" "${WB_REGISTRY_PASSWORD:-}"; do masklines "$secret"; done
-  for secret in "$WB_KEY" "$WB_GATE_KEY"; do
+  for secret in "$WB_PASSWORD" "$WB_GATE_PASSWORD" "$WB_DEPLOY_PASSWORD" "${WB_REGISTRY_PASSWORD:-}"; do masklines "$secret"; done
+  for secret in "$WB_KEY" "$WB_GATE_KEY" "$WB_DEPLOY_KEY"; do
     case $secret in *-----BEGIN*) masklines "$secret" ;; esac # a path or the URI of a key is no secret
   done
 }
@@ -48,7 +52,7 @@ begin() {
 }
 
 check() {
-  for value in "${WB_PROJECT:-}" "${WB_FROM:-}" "${WB_TRUST:-}" "${WB_ENVIRONMENTS:-}" "${WB_POLICY:-}" "${WB_SIGNING_CONFIG:-}" "${WB_DIR:-}" "${WB_BINARY:-}"; do
+  for value in "${WB_PROJECT:-}" "${WB_FROM:-}" "${WB_TRUST:-}" "${WB_ENVIRONMENTS:-}" "${WB_POLICY:-}" "${WB_SIGNING_CONFIG:-}" "${WB_DIR:-}" "${WB_BINARY:-}" "${WB_RUNTIME:-}"; do
     case $value in *"$nl"* | *"$cr"*) fail 'a path or a source holds a line break' ;; esac
   done
   plain environment "${WB_ENVIRONMENT:-}" 'A-Za-z0-9._-'
@@ -60,12 +64,15 @@ check() {
   plain license "${WB_LICENSE:-}" 'A-Za-z0-9.+() -'
   plain 'waybill version' "${WB_VERSION:-}" 'A-Za-z0-9._+-'
   plain sha256 "${WB_SHA256:-}" '0-9a-f'
+  plain images "${WB_IMAGES:-}" 'A-Za-z0-9._:/@,= -'
+  plain targets "${WB_TARGETS:-}" 'a-z0-9 -'
   case ${WB_RELEASES:-https://} in https://*) ;; *) fail 'releases must be an https URL' ;; esac
   case $WB_SIGN in key | keyless | none) ;; *) fail 'sign must be key, keyless or none' ;; esac
   case $WB_GATE_SIGN in key | keyless | dry-run) ;; *) fail 'gate-sign must be key, keyless or dry-run' ;; esac
   # Secrets are empty in jobs of forks: going on without a signature would be the wrong answer to that.
   [ "$WB_SIGN" != key ] || [ -n "$WB_KEY" ] || [ -n "${WB_REF:-}" ] || fail 'sign is key, and the key is empty'
   [ -z "${WB_ENVIRONMENT:-}" ] || [ "$WB_GATE_SIGN" != key ] || [ -n "$WB_GATE_KEY" ] || fail 'gate-sign is key, and gate-key is empty'
+  checkdeploy
   if [ -n "${WB_REF:-}" ]; then
     # shellcheck disable=SC2015 # fail never returns
     digestof "${WB_REF##*@}" && [ "$WB_REF" != "${WB_REF##*@}" ] || fail 'reference must name a digest: REPOSITORY@sha256:...'
@@ -77,6 +84,38 @@ check() {
     fi
     [ -n "${WB_IMAGE:-}" ] || fail 'image is empty: the repository to push to, without a tag'
     case ${WB_IMAGE##*/} in *:*) fail 'image holds a tag: name the repository, and the tag as tag' ;; esac
+  fi
+}
+
+# checkdeploy is about what comes after the gate.
+checkdeploy() {
+  case $WB_DEPLOY in no | plan | yes) ;; *) fail 'deploy must be no, plan or yes' ;; esac
+  case $WB_DEPLOY_SIGN in key | keyless) ;; *) fail 'deploy-sign must be key or keyless' ;; esac
+  for word in ${WB_IMAGES:-}; do
+    case $word in plain=?* | plain@?*=?* | lambda=?* | lambda@?*=?* | sagemaker=?* | sagemaker@?*=?* | vertex=?* | vertex@?*=?* | modelcar=?* | modelcar@?*=?*) ;;
+    *) fail 'each of images is CONTRACT=REPOSITORY, or CONTRACT@PLATFORM=REPOSITORY; contracts are plain, lambda, sagemaker, vertex and modelcar' ;;
+    esac
+  done
+  for word in ${WB_TARGETS:-}; do
+    case $word in -*) fail 'a target begins with a dash' ;; esac
+  done
+  if [ -n "${WB_IMAGES:-}" ]; then
+    [ -n "${WB_ENVIRONMENT:-}" ] || fail 'images without an environment: they are made of what its gate let pass'
+    [ "$WB_SIGN" != none ] || fail 'images are signed by a publisher, and sign is none'
+    [ "$WB_SIGN" != key ] || [ -n "$WB_KEY" ] || fail 'sign is key, and the key is empty'
+    [ "$WB_SIGN$WB_GATE_SIGN" != keylesskeyless ] || fail 'sign and gate-sign are both keyless, and a job has one identity: sign images with a key'
+  fi
+  [ "$WB_DEPLOY" != no ] || return 0
+  [ -n "${WB_ENVIRONMENT:-}" ] || fail 'deploy without an environment: its targets stand there'
+  [ "$WB_GATE_SIGN" != dry-run ] || fail 'deploy needs a verdict that is attached, and gate-sign is dry-run'
+  [ "$WB_DEPLOY" = yes ] || return 0
+  if [ "$WB_DEPLOY_SIGN" = key ]; then
+    [ -n "$WB_DEPLOY_KEY" ] || fail 'deploy-sign is key, and deploy-key is empty'
+    return 0
+  fi
+  [ "$WB_GATE_SIGN" != keyless ] || fail 'gate-sign and deploy-sign are both keyless, and a job has one identity: give deploy-sign a key'
+  if [ "$WB_SIGN" = keyless ] && { [ -z "${WB_REF:-}" ] || [ -n "${WB_IMAGES:-}" ]; }; then
+    fail 'sign and deploy-sign are both keyless, and a job has one identity: give deploy-sign a key'
   fi
 }
 
@@ -143,8 +182,8 @@ run() {
     if [ -n "${WB_REGISTRY_USERNAME:-}" ]; then
       export WAYBILL_REGISTRY_USERNAME="$WB_REGISTRY_USERNAME" WAYBILL_REGISTRY_PASSWORD="${WB_REGISTRY_PASSWORD:-}"
     fi
-    unset WB_KEY WB_GATE_KEY WB_PASSWORD WB_GATE_PASSWORD WB_REGISTRY_PASSWORD
-    unset WAYBILL_CI_KEY WAYBILL_CI_GATE_KEY WAYBILL_CI_PASSWORD WAYBILL_CI_GATE_PASSWORD
+    unset WB_KEY WB_GATE_KEY WB_DEPLOY_KEY WB_PASSWORD WB_GATE_PASSWORD WB_DEPLOY_PASSWORD WB_REGISTRY_PASSWORD
+    unset WAYBILL_CI_KEY WAYBILL_CI_GATE_KEY WAYBILL_CI_DEPLOY_KEY WAYBILL_CI_PASSWORD WAYBILL_CI_GATE_PASSWORD WAYBILL_CI_DEPLOY_PASSWORD
     exec "$binary" "$@" 2>&1 >"$answer" </dev/null
   ) || code=$?
   if [ -n "$token" ]; then printf '\n::%s::\n' "$token"; fi
@@ -241,17 +280,73 @@ promote() {
   run "$WB_STATE/promoted" copy -- "$reference" "${reference%@*}:$WB_TAG"
 }
 
+# images makes of the artifact what targets run, one for each of WB_IMAGES: signed by the publisher, and found by deploy through
+# the artifact's digest.
+images() {
+  inside
+  [ -n "${WB_IMAGES:-}" ] || return 0
+  [ "$WB_GATE_SIGN" != dry-run ] || return 0
+  [ "$(cat "$WB_STATE/verdict" 2>/dev/null)" = PASSED ] || fail 'nothing has passed the gate'
+  for word in $WB_IMAGES; do
+    contract=${word%%=*}
+    set -- image "--variant=${contract%%@*}" "--push=${word#*=}"
+    case $contract in *@*) set -- "$@" "--platform=${contract#*@}" ;; esac
+    if [ -n "${WB_RUNTIME:-}" ]; then set -- "$@" "--runtime=$WB_RUNTIME"; fi
+    if [ "$WB_SIGN" = key ]; then set -- "$@" "--key=$(keyfile publisher "$WB_KEY")"; else set -- "$@" --keyless; fi
+    if [ -n "${WB_SIGNING_CONFIG:-}" ] && [ "$WB_SIGN" = keyless ]; then set -- "$@" "--signing-config=$WB_SIGNING_CONFIG"; fi
+    if [ -n "${WB_TRUST:-}" ]; then set -- "$@" "--trust=$WB_TRUST"; fi
+    if [ -n "$WB_PASSWORD" ]; then export WAYBILL_PASSWORD="$WB_PASSWORD"; fi
+    run "$WB_STATE/image" "$@" -- "$(cat "$WB_STATE/reference")"
+  done
+}
+
+# deploy brings what has just passed to the targets of the environment, or says what that would change. The platforms' credentials
+# are those of the job. When a target fails, waybill takes the others back (exit code 8).
+deploy() {
+  inside
+  [ "$WB_DEPLOY" != no ] || return 0
+  [ "$(cat "$WB_STATE/verdict" 2>/dev/null)" = PASSED ] || fail 'nothing has passed the gate'
+  set -- deploy "--env=$WB_ENVIRONMENT" --output=json
+  for word in ${WB_TARGETS:-}; do set -- "$@" "--target=$word"; done
+  if [ "$WB_DEPLOY" = plan ]; then
+    set -- "$@" --dry-run
+  else
+    set -- "$@" --yes
+    if [ "$WB_DEPLOY_SIGN" = key ]; then set -- "$@" "--key=$(keyfile deployer "$WB_DEPLOY_KEY")"; else set -- "$@" --keyless; fi
+    if [ -n "${WB_SIGNING_CONFIG:-}" ] && [ "$WB_DEPLOY_SIGN" = keyless ]; then set -- "$@" "--signing-config=$WB_SIGNING_CONFIG"; fi
+  fi
+  if [ -n "${WB_TRUST:-}" ]; then set -- "$@" "--trust=$WB_TRUST"; fi
+  if [ -n "${WB_ENVIRONMENTS:-}" ]; then set -- "$@" "--environments=$WB_ENVIRONMENTS"; fi
+  if [ -n "$WB_DEPLOY_PASSWORD" ]; then export WAYBILL_PASSWORD="$WB_DEPLOY_PASSWORD"; fi
+  ended=0
+  run "$WB_STATE/reports/deploy.json" "$@" -- "$(cat "$WB_STATE/reference")" >"$WB_STATE/deploy.log" || ended=$?
+  cat "$WB_STATE/deploy.log"
+  case $ended$WB_DEPLOY in
+  0plan) deployed=planned ;;
+  0yes) deployed=deployed ;;
+  8*) deployed='rolled back' ;;
+  *) deployed=failed ;;
+  esac
+  printf '%s\n' "$deployed" >"$WB_STATE/deployed"
+  if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then
+    # Indented, so that no text in it is Markdown.
+    { printf '\n## Deployment to %s: %s\n\n' "$WB_ENVIRONMENT" "$deployed" && sed -e '/^::/d' -e 's/^/    /' "$WB_STATE/deploy.log"; } >>"$GITHUB_STEP_SUMMARY"
+  fi
+  if [ -n "${GITHUB_ACTIONS:-}" ] && [ "$ended" != 0 ]; then printf '::error title=Waybill::deployment to %s: %s\n' "$WB_ENVIRONMENT" "$deployed"; fi
+  return "$ended"
+}
+
 # outputs names what there is, also after a failure.
 outputs() {
   inside
-  for name in digest reference verdict; do
+  for name in digest reference verdict deployed; do
     value=
     if [ -f "$WB_STATE/$name" ]; then value=$(cat "$WB_STATE/$name"); fi
     if [ -n "${GITHUB_OUTPUT:-}" ]; then printf '%s=%s\n' "$name" "$value" >>"$GITHUB_OUTPUT"; fi
     if [ -n "${WB_OUT:-}" ]; then printf 'WAYBILL_%s=%s\n' "$(printf '%s' "$name" | tr '[:lower:]' '[:upper:]')" "$value" >>"$WB_OUT/waybill.env"; fi
   done
   if [ -n "${GITHUB_OUTPUT:-}" ]; then
-    for pair in sarif=gate.sarif junit=gate.xml summary=gate.md decision=decision.json; do
+    for pair in sarif=gate.sarif junit=gate.xml summary=gate.md decision=decision.json deployment=deploy.json; do
       file=$WB_STATE/reports/${pair#*=}
       if [ -s "$file" ]; then printf '%s=%s\n' "${pair%%=*}" "$file" >>"$GITHUB_OUTPUT"; fi
     done
@@ -266,7 +361,7 @@ outputs() {
 # end takes keys and the local copy of the artifact away; the reports stay until the runner clears its own folder.
 end() {
   [ -d "${WB_STATE:-}" ] || return 0
-  rm -rf "${WB_STATE:?}/publisher.key" "$WB_STATE/gate.key" "$WB_STATE/store" "${WB_STATE:?}/bin"
+  rm -rf "${WB_STATE:?}/publisher.key" "$WB_STATE/gate.key" "$WB_STATE/deployer.key" "$WB_STATE/store" "${WB_STATE:?}/bin"
 }
 
 # all goes through every step where a CI has one script for a job. Results and reports go into the folder WB_OUT.
@@ -276,13 +371,13 @@ all() {
     mkdir -p -- "$WB_OUT"
     WB_OUT=$(CDPATH='' cd -- "$WB_OUT" && pwd)
     # What an earlier run, or the repository, has put there is no result of this one.
-    for name in gate.sarif gate.xml gate.md gate.codequality.json decision.json waybill.env; do rm -f "$WB_OUT/$name"; done
+    for name in gate.sarif gate.xml gate.md gate.codequality.json decision.json deploy.json waybill.env; do rm -f "$WB_OUT/$name"; done
     : >"$WB_OUT/waybill.env"
   fi
   export WB_STATE WB_OUT
   steps='fetch pack sign stage'
   if [ -n "${WB_REF:-}" ]; then steps=fetch; fi
-  if [ -n "${WB_ENVIRONMENT:-}" ]; then steps="$steps gate promote"; fi
+  if [ -n "${WB_ENVIRONMENT:-}" ]; then steps="$steps gate promote images deploy"; fi
   failed=0
   for step in $steps; do
     # A shell of its own, in which a failing line ends the step: set -e sleeps on the left of a ||.
@@ -297,6 +392,6 @@ all() {
 }
 
 case ${1:-} in
-begin | fetch | pack | sign | stage | gate | promote | outputs | end | all) "$1" ;;
-*) fail 'usage: steps.sh begin|fetch|pack|sign|stage|gate|promote|outputs|end|all' ;;
+begin | fetch | pack | sign | stage | gate | promote | images | deploy | outputs | end | all) "$1" ;;
+*) fail 'usage: steps.sh begin|fetch|pack|sign|stage|gate|promote|images|deploy|outputs|end|all' ;;
 esac
