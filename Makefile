@@ -7,7 +7,7 @@ LDFLAGS = -s -w -X main.version=$(VERSION)
 # Two thousand calls of fmt.Errorf and errors.New, each copied in by the compiler, are 260 kB of the device's binary.
 SMALL = -gcflags=errors=-l -gcflags=fmt=-l
 
-.PHONY: build test check fmt generate crossbuild release bench nightly new-op
+.PHONY: build test check fmt generate crossbuild release bench coldstart nightly new-op
 
 build: ## the binaries into dist/
 	$(GO) build -trimpath -o dist/waybill ./cmd/waybill
@@ -53,6 +53,9 @@ release: ## stripped, reproducible binaries and their checksums in dist/
 
 new-op: ## the files of a new operator, which fail until they are filled in: make new-op OP=HardTanh
 	$(GO) run ./internal/newop $(OP)
+
+coldstart: ## first answers beside Python and ONNX Runtime; needs root and Python
+	bench/coldstart/run.sh --rounds 20
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 0.5s ./packager/... ./edge-runtime/... ./oci/...
