@@ -22,9 +22,6 @@ import (
 	"github.com/waybill-ml/waybill/internal/redact"
 )
 
-// errAbsent says that the API knows no such script or version.
-var errAbsent = errors.New("there is no such thing")
-
 // maxAnswer bounds an answer of the API.
 const maxAnswer = 8 << 20
 
@@ -74,8 +71,9 @@ type metadata struct {
 }
 
 type apiError struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
+	Code    int        `json:"code"`
+	Message string     `json:"message"`
+	Chain   []apiError `json:"error_chain,omitempty"` // what is behind it
 }
 
 // call does one request of the API, again when it is worth it, and reads its result into out. body is given anew each time.
@@ -131,58 +129,24 @@ func (t *Target) send(req *http.Request) (status int, header http.Header, raw []
 	return res.StatusCode, res.Header, raw, nil
 }
 
-// Codes of the API that tell more than the status.
-const (
-	codeAuthentication = 10000
-	codeNoScript       = 10007
-	codeNoVersion      = 10144
-	codeStartup        = 10021 // it does not start: an exception, or more than a second
-	codeSize           = 10027
-	codeScripts        = 10037 // more Workers than the account may have
-)
-
 // failure turns an answer into one of the errors of package deploy.
 func (t *Target) failure(where string, status int, header http.Header, errs []apiError) error {
-	text := http.StatusText(status)
-	if len(errs) > 0 {
-		text = fmt.Sprintf("%s (code %d)", t.clean(errs[0].Message), errs[0].Code)
-	}
+	text := t.said(status, errs)
 	if ray := header.Get("Cf-Ray"); ray != "" {
 		text += ", ray " + t.clean(ray)
 	}
-	var cause error
-	for _, e := range errs {
-		switch e.Code {
-		case codeAuthentication:
-			cause = deploy.ErrUnauthorized
-		case codeNoScript, codeNoVersion:
-			cause = errAbsent
-		case codeStartup:
-			cause = deploy.ErrUnhealthy
-		case codeSize:
-			cause = deploy.ErrTooLarge
-		case codeScripts:
-			cause = deploy.ErrQuota
-		}
+	m := meant(status, errs)
+	if m.hint != "" {
+		text += ": " + m.hint
 	}
-	switch {
-	case cause != nil:
-	case status == http.StatusUnauthorized:
-		cause = deploy.ErrUnauthorized
-	case status == http.StatusForbidden:
-		cause = deploy.ErrForbidden
-	case status == http.StatusNotFound:
-		cause = errAbsent
-	case status == http.StatusRequestEntityTooLarge:
-		cause = deploy.ErrTooLarge
-	case status == http.StatusTooManyRequests:
-		return retry.Later(diag.Errorf("%s: %d %s: %w", where, status, text, deploy.ErrThrottled), retry.After(header, time.Now()))
-	case status >= 500:
-		return retry.Later(diag.Errorf("%s: %d %s: %w", where, status, text, deploy.ErrUnavailable), retry.After(header, time.Now()))
-	default:
+	if m.is == nil {
 		return diag.Errorf("%s: %d %s", where, status, text)
 	}
-	return diag.Errorf("%s: %d %s: %w", where, status, text, cause)
+	err := diag.Errorf("%s: %d %s: %w", where, status, text, m.is)
+	if errors.Is(m.is, deploy.ErrThrottled) || errors.Is(m.is, deploy.ErrUnavailable) {
+		return retry.Later(err, retry.After(header, time.Now()))
+	}
+	return err
 }
 
 // clean takes the token out of what the platform, or a proxy before it, says.

@@ -364,7 +364,9 @@ func (t *Target) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, er
 	}
 	id, err := t.find(ctx, s, func(id string) bool { return s.fits(id, r, w) })
 	if errors.Is(err, errAbsent) {
-		id, err = t.upload(ctx, http.MethodPost, t.script()+"/versions", b, r, w, move)
+		if id, err = t.upload(ctx, http.MethodPost, t.script()+"/versions", b, r, w, move); errors.Is(err, errAbsent) {
+			err = diag.Errorf("%w: the Worker was deleted in between: %w", deploy.ErrConflict, err)
+		}
 	}
 	if err != nil {
 		return nil, err

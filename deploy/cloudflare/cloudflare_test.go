@@ -119,9 +119,9 @@ func fail(w http.ResponseWriter, _ *http.Request, cause error, message string) {
 	case errors.Is(cause, deploy.ErrThrottled):
 		refuse(w, http.StatusTooManyRequests, 971, message)
 	case errors.Is(cause, deploy.ErrForbidden):
-		refuse(w, http.StatusForbidden, 9109, message)
+		refuse(w, http.StatusForbidden, 10023, message)
 	case errors.Is(cause, deploy.ErrUnauthorized):
-		refuse(w, http.StatusUnauthorized, codeAuthentication, message)
+		refuse(w, http.StatusUnauthorized, 10000, message)
 	default:
 		refuse(w, http.StatusServiceUnavailable, 7009, message)
 	}

@@ -66,7 +66,7 @@ func refuse(w http.ResponseWriter, status, code int, text string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cf-Ray", "8c0ffee")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"success": false, "errors": []apiError{{code, text}}, "messages": []any{}, "result": nil})
+	_ = json.NewEncoder(w).Encode(map[string]any{"success": false, "errors": []apiError{{Code: code, Message: text}}, "messages": []any{}, "result": nil})
 }
 
 // ServeHTTP implements http.Handler.
@@ -78,7 +78,7 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	known := func(h http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if len(p.history) == 0 {
-				refuse(w, http.StatusNotFound, codeNoScript, "This Worker does not exist on your account.")
+				refuse(w, http.StatusNotFound, 10007, "This Worker does not exist on your account.")
 				return
 			}
 			h(w, r)
@@ -109,7 +109,7 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer(w, p.show(u))
 			return
 		}
-		refuse(w, http.StatusNotFound, codeNoVersion, "The version does not exist.")
+		refuse(w, http.StatusNotFound, 100146, "The version does not exist.")
 	}))
 	mux.HandleFunc("GET "+script+"/deployments", known(func(w http.ResponseWriter, _ *http.Request) {
 		h := slices.Clone(p.history)
@@ -148,7 +148,7 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 	})
 	if strings.HasPrefix(r.URL.Path, "/client/") && r.Header.Get("Authorization") != "Bearer "+p.token {
-		refuse(w, http.StatusForbidden, codeAuthentication, "Authentication error")
+		refuse(w, http.StatusForbidden, 10000, "Authentication error")
 		return
 	}
 	if strings.HasPrefix(r.URL.Path, "/preview/") && r.Header.Get("Authorization") != "" {
@@ -220,13 +220,13 @@ func (p *platform) upload(w http.ResponseWriter, r *http.Request) *upload {
 	}
 	switch cause := p.sick[u.runs()]; {
 	case errors.Is(cause, deploy.ErrUnhealthy):
-		refuse(w, http.StatusBadRequest, codeStartup, "Script startup exceeded CPU time limit.")
+		refuse(w, http.StatusBadRequest, 10021, "Script startup exceeded CPU time limit.")
 		return nil
 	case errors.Is(cause, deploy.ErrTooLarge):
-		refuse(w, http.StatusRequestEntityTooLarge, codeSize, "Your Worker exceeded the size limit of 3 MiB.")
+		refuse(w, http.StatusRequestEntityTooLarge, 10027, "Your Worker exceeded the size limit of 64 MiB.")
 		return nil
 	case errors.Is(cause, deploy.ErrQuota):
-		refuse(w, http.StatusForbidden, codeScripts, "You have exceeded the limit of 100 Workers on the free plan.")
+		refuse(w, http.StatusForbidden, 10037, "You have exceeded the limit of 100 Workers on the free plan.")
 		return nil
 	}
 	p.add(u)
