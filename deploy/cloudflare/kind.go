@@ -16,7 +16,6 @@ import (
 type Settings struct {
 	Account  string `json:"account" need:"true"` // id
 	Script   string `json:"script" need:"true"`  // the Worker's name
-	Plan     string `json:"plan"`                // free or paid: the limits that bundles are held against
 	Preview  string `json:"preview"`             // Config.Preview
 	URL      string `json:"url"`                 // where the Worker answers
 	Endpoint string `json:"endpoint"`            // of the API; empty: Cloudflare's
@@ -27,7 +26,6 @@ type Settings struct {
 var (
 	accounts = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	scripts  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	plans    = map[string]func() jsbundle.Limits{"free": jsbundle.FreeLimits, "paid": jsbundle.PaidLimits}
 )
 
 // tokenVariable is where Cloudflare's own tools have the token.
@@ -35,7 +33,7 @@ const tokenVariable = "CLOUDFLARE_API_TOKEN"
 
 // Kind is the row for targets.Parse. getenv tells the API's token.
 func Kind(getenv func(string) string) targets.Kind {
-	return targets.Kind{Name: "cloudflare", Runs: targets.Bundle, Settings: func() targets.Settings { return &Settings{Plan: "free", getenv: getenv} }}
+	return targets.Kind{Name: "cloudflare", Runs: targets.Bundle, Settings: func() targets.Settings { return &Settings{getenv: getenv} }}
 }
 
 // Check implements targets.Settings.
@@ -48,8 +46,6 @@ func (s *Settings) Check() error {
 		return bad("account", "%q is no id of an account, 32 digits and small letters to f", s.Account)
 	case !scripts.MatchString(s.Script):
 		return bad("script", "%q: small letters, digits and hyphens, at most 63", s.Script)
-	case plans[s.Plan] == nil:
-		return bad("plan", "%q: free or paid", s.Plan)
 	case s.Preview != "" && (!strings.HasPrefix(s.Preview, "https://") || !strings.Contains(s.Preview, "{version}")):
 		return bad("preview", "%q: an https address with {version} is expected", s.Preview)
 	case s.URL != "" && !strings.HasPrefix(s.URL, "https://"):
@@ -73,8 +69,8 @@ func (s *Settings) Open(_ context.Context, log *slog.Logger) (deploy.Target, err
 	return New(Config{Account: s.Account, Script: s.Script, Token: token, Endpoint: s.Endpoint, Preview: s.Preview, URL: s.URL, Log: log})
 }
 
-// Bundle writes what a Worker needs of an artifact into dir, held against the plan's limits.
+// Bundle writes what a Worker needs of an artifact into dir, held against the platform's limits.
 func (s *Settings) Bundle(ctx context.Context, dir string, manifest []byte, src jsbundle.Source) error {
-	_, err := jsbundle.Build(ctx, dir, manifest, src, jsbundle.Options{Hosts: []string{jsbundle.Workers}, Limits: plans[s.Plan]()})
+	_, err := jsbundle.Build(ctx, dir, manifest, src, jsbundle.Options{Hosts: []string{jsbundle.Workers}, Limits: jsbundle.CloudflareLimits()})
 	return err
 }

@@ -22,7 +22,7 @@ func TestKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if es[0].Runs != targets.Bundle || es[0].Settings.(*Settings).Plan != "free" {
+	if es[0].Runs != targets.Bundle {
 		t.Errorf("%+v", es[0])
 	}
 	if _, err := es[0].Settings.Open(t.Context(), slog.New(slog.DiscardHandler)); !errors.Is(err, deploy.ErrUnauthorized) {
@@ -33,7 +33,7 @@ func TestKind(t *testing.T) {
 		t.Error(err)
 	}
 	for key, v := range map[string]any{
-		"account": "acme", "script": "Churn!", "plan": "enterprise", "preview": "https://churn.example.workers.dev", "url": "http://x", "endpoint": "http://api.example.com", "image": "reg.example/x",
+		"account": "acme", "script": "Churn!", "preview": "https://churn.example.workers.dev", "url": "http://x", "endpoint": "http://api.example.com", "image": "reg.example/x",
 	} {
 		_, err := targets.Parse([]map[string]any{entry(map[string]any{key: v})}, kinds)
 		var e *targets.Error

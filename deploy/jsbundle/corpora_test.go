@@ -46,7 +46,7 @@ func TestCorporaSameBits(t *testing.T) {
 		if w == nil {
 			continue
 		}
-		b, dir := w.bundle(t, Options{Limits: Limits{"test", 1 << 30, 128 << 20, 1 << 30}})
+		b, dir := w.bundle(t, Options{Limits: Limits{1 << 30, 128 << 20, 1 << 30}})
 		if len(b.WorkerFiles()) == 0 {
 			t.Fatal("no Worker")
 		}

@@ -80,7 +80,7 @@ const (
 // Options of Build.
 type Options struct {
 	Hosts  []string // none: all
-	Limits Limits   // of Workers; zero: FreeLimits
+	Limits Limits   // of Workers; zero: CloudflareLimits
 }
 
 // maxGolden bounds the golden vectors of a bundle: as many of the first ones as fit, at least one.

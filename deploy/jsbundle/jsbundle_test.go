@@ -103,9 +103,9 @@ func TestOpenRefuses(t *testing.T) {
 func TestLimits(t *testing.T) {
 	w := example(t)
 	for name, l := range map[string]Limits{
-		"gzip":    {"tiny", 1 << 10, 128 << 20, 16 << 20},
-		"memory":  {"tiny", 3 << 20, 32 << 20, 16 << 20},
-		"startup": {"tiny", 3 << 20, 128 << 20, 100},
+		"size":    {1 << 10, 128 << 20, 16 << 20},
+		"memory":  {64 << 20, 32 << 20, 16 << 20},
+		"startup": {64 << 20, 128 << 20, 100},
 	} {
 		parent := t.TempDir()
 		dir := filepath.Join(parent, "b")
@@ -124,6 +124,55 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := Build(t.Context(), filepath.Join(t.TempDir(), "b"), w.manifest, w, Options{Hosts: []string{"deno"}}); err == nil {
 		t.Error("an unknown host: no error")
+	}
+}
+
+// A limit is the largest that is taken; a byte less, or for memory a page, is refused and says what would do.
+func TestLimitsAtTheBoundary(t *testing.T) {
+	w := example(t)
+	build := func(l Limits) (*Bundle, error) {
+		return Build(t.Context(), filepath.Join(t.TempDir(), "b"), w.manifest, w, Options{Limits: l, Hosts: []string{Workers}})
+	}
+	b, err := build(CloudflareLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, code int64
+	for _, f := range b.WorkerFiles() {
+		size += f.Size
+		if f.Kind == Wasm {
+			code += f.Size
+		}
+	}
+	if size <= code || code == 0 {
+		t.Fatalf("%d bytes, %d of them code", size, code)
+	}
+	for name, c := range map[string]struct {
+		at   func(l *Limits) *int64
+		need int64
+		step int64
+	}{
+		"size":    {func(l *Limits) *int64 { return &l.Size }, size, 1},
+		"startup": {func(l *Limits) *int64 { return &l.Code }, code, 1},
+		"memory":  {func(l *Limits) *int64 { return &l.Memory }, (int64(w.iface.Memory.Heap)+int64(w.iface.Memory.Arena)+wasmPage-1)/wasmPage*wasmPage + workerHeap, wasmPage},
+	} {
+		l := CloudflareLimits()
+		*c.at(&l) = c.need
+		if _, err := build(l); err != nil {
+			t.Errorf("%s of %d: %v", name, c.need, err)
+		}
+		*c.at(&l) = c.need - c.step
+		var le *LimitError
+		if _, err := build(l); !errors.As(err, &le) || le.Limit != name || le.Max != c.need-c.step || le.Have <= le.Max || le.Have > c.need {
+			t.Errorf("%s of %d, of which %d are needed: %+v", name, c.need-c.step, c.need, le)
+		}
+	}
+}
+
+// The numbers are Cloudflare's.
+func TestCloudflareLimits(t *testing.T) {
+	if l := CloudflareLimits(); l.Size != 67_108_864 || l.Memory != 134_217_728 {
+		t.Errorf("%+v", l)
 	}
 }
 

@@ -1,12 +1,8 @@
 package jsbundle
 
 import (
-	"compress/gzip"
 	"fmt"
-	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/waybill-ml/waybill/deploy"
@@ -15,8 +11,7 @@ import (
 
 // Limits of a Workers platform, in bytes.
 type Limits struct {
-	Plan   string
-	Gzip   int64 // of the uploaded files, compressed
+	Size   int64 // of the uploaded files, as they are
 	Memory int64 // of an isolate: code, heap and linear memory
 	Code   int64 // of WebAssembly that is compiled within the time a Worker has to start, 1 s
 }
@@ -24,22 +19,20 @@ type Limits struct {
 // startCode is how much WebAssembly is taken to compile within the start of a Worker: a quarter of what was measured (docs/web.md).
 const startCode = 16 << 20
 
-// FreeLimits and PaidLimits are those of Cloudflare Workers.
-func FreeLimits() Limits { return Limits{"free", 3 << 20, 128 << 20, startCode} }
-
-// PaidLimits are those of the paid plan.
-func PaidLimits() Limits { return Limits{"paid", 10 << 20, 128 << 20, startCode} }
+// CloudflareLimits are those of Cloudflare Workers, on every plan: since 2026-09-04 the size after compression, in which plans differed, no longer counts
+// (developers.cloudflare.com/changelog/post/2026-09-04-increased-worker-size-limit).
+func CloudflareLimits() Limits { return Limits{64 << 20, 128 << 20, startCode} }
 
 // A Worker needs this much besides weights and linear memory: the engine, the loader, requests and answers.
 const (
 	workerHeap = 32 << 20
 	workerBody = 4 << 20 // largest request of a Worker
+	wasmPage   = 64 << 10
 )
 
 // LimitError is a bundle that Workers would not take or not run. It is a deploy.ErrTooLarge.
 type LimitError struct {
-	Limit string // gzip, memory, startup
-	Plan  string
+	Limit string // size, memory, startup
 	Have  int64
 	Max   int64
 }
@@ -47,11 +40,11 @@ type LimitError struct {
 // Error implements error.
 func (e *LimitError) Error() string {
 	what := map[string]string{
-		"gzip":    "compressed the Worker has %s, the plan %q takes %s",
-		"memory":  "the Worker needs %s of memory at least, an isolate of the plan %q has %s",
-		"startup": "the Worker has %s of WebAssembly, of which the plan %q compiles about %s in the second that a start may take",
+		"size":    "the files of the Worker have %s, the platform takes %s",
+		"memory":  "the Worker needs %s of memory at least, an isolate has %s",
+		"startup": "the Worker has %s of WebAssembly, of which about %s are compiled in the second that a start may take",
 	}[e.Limit]
-	return fmt.Sprintf(what, megabytes(e.Have), e.Plan, megabytes(e.Max))
+	return fmt.Sprintf(what, megabytes(e.Have), megabytes(e.Max))
 }
 
 // Unwrap makes it a deploy.ErrTooLarge.
@@ -65,7 +58,7 @@ var ErrNoVectors = diag.New(diag.Unsupported, "the artifact has no golden vector
 // worker checks the limits and writes worker.mjs and workerd.capnp.
 func (w *writer) worker(l Limits) error {
 	if l == (Limits{}) {
-		l = FreeLimits()
+		l = CloudflareLimits()
 	}
 	if w.facts.Golden == "" {
 		return ErrNoVectors
@@ -75,11 +68,10 @@ func (w *writer) worker(l Limits) error {
 		weights = w.iface.Weights.Size
 	}
 	need := int64(w.iface.Memory.Heap) + int64(min(w.iface.Memory.Arena, math.MaxInt32))
-	linear := l.Memory - workerHeap - weights
+	linear := (l.Memory - workerHeap - weights) / wasmPage * wasmPage
 	if need > linear {
-		return &LimitError{"memory", l.Plan, need + weights + workerHeap, l.Memory}
+		return &LimitError{"memory", need + weights + workerHeap, l.Memory}
 	}
-	linear = linear / (64 << 10) * (64 << 10)
 	w.b.Main = "worker.mjs"
 	if err := w.put(w.b.Main, ESModule, true, w.entry(linear)); err != nil {
 		return err
@@ -87,49 +79,23 @@ func (w *writer) worker(l Limits) error {
 	if err := w.put("workerd.capnp", Other, false, w.capnp()); err != nil {
 		return err
 	}
-	var code int64
-	zipped := &counter{}
-	z := gzip.NewWriter(zipped)
+	var size, code int64
 	for _, f := range w.b.Files {
 		if !f.Worker {
 			continue
 		}
+		size += f.Size
 		if f.Kind == Wasm {
 			code += f.Size
 		}
-		if err := addFile(z, filepath.Join(w.dir, f.Path)); err != nil {
-			return err
-		}
-	}
-	if err := z.Close(); err != nil {
-		return err
 	}
 	switch {
-	case zipped.n > l.Gzip:
-		return &LimitError{"gzip", l.Plan, zipped.n, l.Gzip}
+	case size > l.Size:
+		return &LimitError{"size", size, l.Size}
 	case code > l.Code:
-		return &LimitError{"startup", l.Plan, code, l.Code}
+		return &LimitError{"startup", code, l.Code}
 	}
 	return nil
-}
-
-type counter struct{ n int64 }
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.n += int64(len(p))
-	return len(p), nil
-}
-
-func addFile(to io.Writer, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(to, f)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
 
 // entry is worker.mjs: Workers load by static imports only.

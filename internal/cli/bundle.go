@@ -28,15 +28,14 @@ Cloudflare Workers and workerd, node.mjs as server and library, browser.mjs. Pub
 folder loads is held against the artifact's digest first, and the golden vectors are run; answers are bit for bit the runtime's.
 The same artifact and the same Waybill give the same bytes. The folder appears whole or not at all.
 
-With workers among the hosts, what the plan would not take or not run is refused (exit code 5).`,
+With workers among the hosts, what Cloudflare would not take or not run is refused (exit code 5).`,
 		Examples: []string{
 			"waybill bundle churn:1.0 --out web",
 			"waybill bundle reg.example/ml/churn@sha256:... --for node,browser --out web",
-			"waybill bundle churn:1.0 --for workers --plan paid --out worker",
+			"waybill bundle churn:1.0 --for workers --out worker",
 		},
 		Flags: append(trustFlags(),
 			&ucli.StringSliceFlag{Name: "for", Usage: "`HOST`: workers, node, browser (default: all); may be repeated"},
-			&ucli.StringFlag{Name: "plan", Value: "free", Usage: "limits of Workers: free or paid `PLAN`"},
 			&ucli.StringFlag{Name: "out", Required: true, Usage: "`FOLDER` that is made; it must not exist, or be empty"},
 			dryRunFlag(),
 		),
@@ -59,11 +58,6 @@ type bundleJSON struct {
 }
 
 func runBundle(ctx context.Context, c *Call) error {
-	limits := map[string]jsbundle.Limits{"free": jsbundle.FreeLimits(), "paid": jsbundle.PaidLimits()}
-	plan, ok := limits[c.String("plan")]
-	if !ok {
-		return diag.New(diag.Usage, "--plan %s is neither free nor paid", c.String("plan"))
-	}
 	var hosts []string
 	for _, h := range strings.Split(strings.Join(c.Strings("for"), ","), ",") {
 		switch h {
@@ -112,7 +106,7 @@ func runBundle(ctx context.Context, c *Call) error {
 		defer func() { _ = os.RemoveAll(tmp) }()
 		dir = filepath.Join(tmp, "bundle")
 	}
-	b, err := jsbundle.Build(ctx, dir, manifest, s.Place, jsbundle.Options{Hosts: hosts, Limits: plan})
+	b, err := jsbundle.Build(ctx, dir, manifest, s.Place, jsbundle.Options{Hosts: hosts, Limits: jsbundle.CloudflareLimits()})
 	if err != nil {
 		code := diag.CodeOf(err)
 		var limit *jsbundle.LimitError
