@@ -52,7 +52,7 @@ type Release struct {
 	Ver    string            //
 	Image  string            // repository@sha256:..., for targets that run images; never a tag
 	Bundle string            // folder of files, for targets that upload code
-	Arches []string          // of the image or bundle, as GOARCH names them; empty: not known, the platform decides
+	Arches []string          // of the image or bundle, as GOARCH names them, wasm among them; empty: not known, the platform decides
 	Size   int64             // of the image or bundle in bytes; 0: not known
 	Weight int               // percent of the traffic; 0 or 100: all of it, as where nothing ran before. ErrRelease without a Promoter
 	Wait   time.Duration     // for the new revision to be healthy; 0: the target's default

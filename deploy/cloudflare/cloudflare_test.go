@@ -147,9 +147,7 @@ func TestSuite(t *testing.T) {
 				Forget: p.forget, Meddle: p.meddle, Fail: fail, Secrets: []string{token},
 			}
 		},
-		Without: map[string]string{
-			"refusals/architecture": "a Worker is WebAssembly and JavaScript: the platform has no architectures",
-		},
+		Portable: true,
 	})
 }
 

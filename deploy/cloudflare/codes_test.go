@@ -68,7 +68,7 @@ func TestCodes(t *testing.T) {
 			continue
 		}
 		for _, e := range named() {
-			if errors.Is(err, e) != (e == c.is) { //nolint:errorlint // which one it is
+			if errors.Is(err, e) != (e == c.is) {
 				t.Errorf("%s: %v, want it to be %v", name, err, c.is)
 			}
 		}
@@ -126,7 +126,7 @@ func TestAnswers(t *testing.T) {
 			continue
 		}
 		for _, e := range named() {
-			if errors.Is(err, e) != (e == c.is) { //nolint:errorlint // which one it is
+			if errors.Is(err, e) != (e == c.is) {
 				t.Errorf("%d %s: %v, want it to be %v", c.status, c.body, err, c.is)
 			}
 		}

@@ -148,13 +148,17 @@ func (b *box) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // harness makes boxes with a target that has defects d.
 func boxHarness(d defects) Harness {
-	return Harness{New: func(tb testing.TB, wire *Wire) *Fixture {
+	return Harness{Portable: d.portable || d.claims, New: func(tb testing.TB, wire *Wire) *Fixture {
 		b := &box{sick: map[artifact.Digest]error{}, images: map[string]artifact.Digest{}}
 		srv := httptest.NewServer(wire.Handler(b))
 		tb.Cleanup(srv.Close)
 		release := func(n int) deploy.Release {
 			image := "reg.example/ml/churn@" + string(artifact.DigestOf(fmt.Appendf(nil, "image %d", n)))
-			return deploy.Release{Digest: artifact.DigestOf(fmt.Appendf(nil, "model %d", n)), Model: "churn", Ver: strconv.Itoa(n), Image: image, Arches: []string{"arm64", "amd64"}}
+			arches := []string{"arm64", "amd64"}
+			if d.portable {
+				arches = nil
+			}
+			return deploy.Release{Digest: artifact.DigestOf(fmt.Appendf(nil, "model %d", n)), Model: "churn", Ver: strconv.Itoa(n), Image: image, Arches: arches}
 		}
 		for n := range 6 {
 			b.images[release(n).Image] = release(n).Digest

@@ -24,7 +24,7 @@ import (
 // defects of a target; each must be found by the suite.
 type defects struct {
 	tags, early, noMatch, noRetry, no429, quotes, logs, duplicates, oldest, noDrift, unnamed, gap, planWrites, noIDs,
-	noCanary, wholeCanary, deaf, half, pretends, label, anyArch, blind, again, forgetful, hasty, noImage, lenient, wrongConflict bool
+	noCanary, wholeCanary, deaf, half, pretends, label, anyArch, blind, again, forgetful, hasty, noImage, lenient, wrongConflict, portable, claims bool
 }
 
 // boxTarget is a target for box.
@@ -173,7 +173,11 @@ func (t *boxTarget) Plan(ctx context.Context, r deploy.Release) (*deploy.Plan, e
 	if t.noCanary && r.Weight%100 != 0 && !t.wholeCanary {
 		return nil, fmt.Errorf("%w: the platform has no canaries", deploy.ErrRelease)
 	}
-	if len(r.Arches) > 0 && !slices.Contains(r.Arches, "amd64") && !t.anyArch {
+	arch := "amd64"
+	if t.portable {
+		arch = "wasm"
+	}
+	if len(r.Arches) > 0 && !slices.Contains(r.Arches, arch) && !t.anyArch {
 		return nil, fmt.Errorf("%w: %q", deploy.ErrPlatform, r.Arches)
 	}
 	s, err := t.state(ctx)

@@ -1,6 +1,8 @@
 package targettest
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/waybill-ml/waybill/deploy"
@@ -24,7 +26,7 @@ func refusalParts() []part {
 	return []part{
 		{"refusals", func(c *check) {
 			for _, x := range causes() {
-				if c.h.Without["refusals/"+x.name] != "" {
+				if c.h.Without["refusals/"+x.name] != "" || c.h.Portable && x.is == deploy.ErrPlatform {
 					continue
 				}
 				want, wait := x.is, long
@@ -56,14 +58,34 @@ func refusalParts() []part {
 			}
 		}},
 		{"architecture", func(c *check) {
-			w := c.world("a release for another architecture").deployed(1)
-			before := w.Dump()
-			r := w.release(2)
-			r.Arches = []string{"s390x"}
-			_, err := w.apply(c.tb.Context(), r)
-			w.is("Apply", err, deploy.ErrPlatform)
-			if w.Rest(); w.Dump() != before {
-				w.errorf("the platform is changed by a release that could be refused at once")
+			others := [][]string{{"s390x"}}
+			if c.h.Portable {
+				others = append(others, []string{"amd64"}, []string{"arm64", "amd64"})
+			}
+			for _, arches := range others {
+				w := c.world("a release for %s", strings.Join(arches, " and ")).deployed(1)
+				before := w.Dump()
+				r := w.release(2)
+				r.Arches = arches
+				_, err := w.apply(c.tb.Context(), r)
+				w.is("Apply", err, deploy.ErrPlatform)
+				if w.Rest(); w.Dump() != before {
+					w.errorf("the platform is changed by a release that could be refused at once")
+				}
+			}
+			if c.h.Portable {
+				w := c.world("a release for wasm")
+				for n := 1; n <= 4; n++ {
+					if a := w.Release(n).Arches; len(a) > 0 && !slices.Equal(a, []string{"wasm"}) {
+						w.errorf("release %d is for %s", n, strings.Join(a, " and "))
+					}
+				}
+				r := w.release(1)
+				r.Arches = []string{"wasm"}
+				if _, err := w.apply(c.tb.Context(), r); err != nil {
+					w.fatalf("Apply: %v", err)
+				}
+				w.serves("after the deploy", 1)
 			}
 		}},
 		{"credentials", func(c *check) {

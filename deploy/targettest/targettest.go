@@ -35,6 +35,9 @@ type Harness struct {
 	// Without names parts of the suite, or causes within one ("refusals/quota"), that this platform cannot have, each with the reason.
 	// A name that the suite does not have fails it.
 	Without map[string]string
+	// Portable says that what the platform runs is WebAssembly: it has no architectures, and no words about them. Its releases name none,
+	// or wasm; the part architecture expects that and refusals of all others, of the target itself.
+	Portable bool
 }
 
 // Fixture is one platform. All functions are required, unless it says otherwise. Those that look at or change the platform do so

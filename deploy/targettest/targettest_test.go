@@ -5,9 +5,11 @@ import (
 	"testing"
 )
 
-// The suite passes targets without defects, with canaries and without.
+// The suite passes targets without defects, with canaries and without, with architectures and without.
 func TestBox(t *testing.T)         { Run(t, boxHarness(defects{})) }
 func TestBoxNoCanary(t *testing.T) { Run(t, boxHarness(defects{noCanary: true})) }
+
+func TestBoxPortable(t *testing.T) { Run(t, boxHarness(defects{portable: true})) }
 
 // TestMutants puts a defect into the target, one at a time, and expects the suite to find it, in the part that is about it.
 func TestMutants(t *testing.T) {
@@ -45,6 +47,8 @@ func TestMutants(t *testing.T) {
 		{"says that it rolled back to what is gone", defects{pretends: true}, "deleted", "error <nil>"},
 		{"serves what has the label instead of the code", defects{label: true}, "plan", ""},
 		{"takes any architecture", defects{anyArch: true}, "architecture", ""},
+		{"takes any architecture where there are none", defects{portable: true, anyArch: true}, "architecture", "a release for arm64 and amd64"},
+		{"claims to have no architectures", defects{claims: true}, "architecture", "a release for amd64"},
 	} {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			for _, p := range parts() {
