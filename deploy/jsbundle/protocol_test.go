@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// protocolCases are requests, good and bad; every host gives the runtime's status, and for a good one the runtime's answer.
+// protocolCases are requests, good and bad; every host gives the runtime's status and answer, errors with their text.
 func protocolCases(t *testing.T, w *world) []protocolCase {
 	in, out := w.iface.Inputs[0].Name, w.iface.Outputs[0].Name
 	vals := make([]string, 30)
@@ -80,6 +80,24 @@ func protocolCases(t *testing.T, w *world) []protocolCase {
 		post("number", "01"),
 		post("control character", "{\"id\":\"a\nb\"}"),
 		post("escape", `{"id":"\x"}`),
+		post("null", "null"),
+		post("text", `"a"`),
+		post("null among parameters", req(good, `,"parameters":{"binary_data_output":null,"sequence_id":null}`)),
+		post("a flag that is an object", req(good, `,"parameters":{"binary_data_output":{"a":[1,"b",null,1.5]}}`)),
+		post("a flag of an output", req(good, fmt.Sprintf(`,"outputs":[{"name":%q,"parameters":{"binary_data":"yes"}}]`, out))),
+		post("an input that is none", `{"inputs":[7]}`),
+		post("name of a number", `{"inputs":[{"name":7}]}`),
+		post("a name with quotes", `{"inputs":[{"name":"a\"b","shape":[1],"datatype":"FP32","data":[1]}]}`),
+		post("shape is a text", `{"inputs":[{"name":"`+in+`","shape":"1"}]}`),
+		post("larger than 64 bits", req(tensor("[9223372036854775808,30]", "FP32", `,"data":[`+flat+`]`), "")),
+		post("more than are there", req(tensor("[3000000000,30]", "FP32", `,"data":[`+flat+`]`), "")),
+		post("no rows of many", req(tensor("[0,4503599627370496]", "FP32", `,"data":[]`), "")),
+		post("many dimensions", req(tensor("[1,1,1,1,1,1,1,1,30]", "FP32", `,"data":[`+flat+`]`), "")),
+		post("nested too deep", req(tensor("[1,30]", "FP32", `,"data":[[[1]]]`), "")),
+		post("nested, more rows", req(tensor("[1,30]", "FP32", `,"data":[[`+flat+`],[`+flat+`]]`), "")),
+		post("data is a number", req(tensor("[1,1]", "FP32", `,"data":7`), "")),
+		post("data is null", req(tensor("[1,1]", "FP32", `,"data":null`), "")),
+		post("no data for no rows", req(tensor("[0,30]", "FP32", ""), "")),
 		post("deep", strings.Repeat("[", 100_000)),
 		post("inputs are an object", `{"inputs":{}}`),
 		post("flag", req(good, `,"parameters":{"binary_data_output":1}`)),
@@ -103,6 +121,9 @@ func protocolCases(t *testing.T, w *world) []protocolCase {
 	binary("binary, short", `"binary_data_size":116`, strings.Repeat("\x00\x00\x80\x3f", 29))
 	binary("binary, not there", `"binary_data_size":120`, "")
 	binary("binary, more", `"binary_data_size":120`, strings.Repeat("\x00\x00\x80\x3f", 31))
+	binary("binary, negative", `"binary_data_size":-1`, "")
+	binary("binary, null", `"binary_data_size":null`, "")
+	binary("binary, a fraction", `"binary_data_size":1.5`, "")
 	binary("binary, no size", `"binary_data_size":"120"`, strings.Repeat("\x00\x00\x80\x3f", 30))
 	binary("binary and data", `"binary_data_size":120},"data":[1],"x":{`, strings.Repeat("\x00\x00\x80\x3f", 30))
 	var z bytes.Buffer
@@ -119,6 +140,35 @@ type protocolCase struct {
 	body               []byte
 }
 
+// loosely are the beginnings of errors after which hosts may go on in their own words: what their parser of JSON or their decompressor says.
+func loosely() []string {
+	return []string{"the request is not the JSON object that the protocol wants: ", "the request could not be read: "}
+}
+
+// sameError holds an error of a host (h2, b2) against the runtime's: the same JSON, in shape and text, and the same headers.
+func sameError(t *testing.T, h1, h2 http.Header, b1, b2 []byte, loose ...string) {
+	t.Helper()
+	var e1, e2 map[string]string
+	if err := json.Unmarshal(b1, &e1); err != nil || e1["error"] == "" || len(e1) != 1 {
+		t.Fatalf("%s is no error of the runtime: %v", b1, err)
+	}
+	if err := json.Unmarshal(b2, &e2); err != nil || len(e2) != 1 {
+		t.Fatalf("%s is no error of the protocol: %v", b2, err)
+	}
+	same := e1["error"] == e2["error"]
+	for _, p := range append(loosely(), loose...) {
+		same = same || strings.HasPrefix(e1["error"], p) && strings.HasPrefix(e2["error"], p) && len(e2["error"]) >= len(p)
+	}
+	if !same {
+		t.Errorf("%q, the runtime: %q", e2["error"], e1["error"])
+	}
+	for _, h := range []string{"Content-Type", "Retry-After"} {
+		if h1.Get(h) != h2.Get(h) {
+			t.Errorf("%s %q, the runtime: %q", h, h2.Get(h), h1.Get(h))
+		}
+	}
+}
+
 // sameProtocol holds a host against the runtime's own server.
 func sameProtocol(t *testing.T, w *world, url string, cases []protocolCase) {
 	own := w.server(t)
@@ -130,10 +180,7 @@ func sameProtocol(t *testing.T, w *world, url string, cases []protocolCase) {
 				t.Fatalf("%d %.200s, the runtime: %d %.200s", s2, b2, s1, b1)
 			}
 			if s1 != http.StatusOK {
-				var e struct{ Error string }
-				if err := json.Unmarshal(b2, &e); err != nil || e.Error == "" {
-					t.Errorf("%s is no error of the protocol: %v", b2, err)
-				}
+				sameError(t, h1, h2, b1, b2)
 				if h1.Get("Allow") != h2.Get("Allow") {
 					t.Errorf("Allow %q, the runtime: %q", h2.Get("Allow"), h1.Get("Allow"))
 				}

@@ -129,8 +129,14 @@ func example(t *testing.T) *world {
 // server answers with the runtime itself.
 func (w *world) server(t *testing.T) string {
 	t.Helper()
-	s := serve.New(serve.Config{})
-	s.Swap(w.iface.Name, serve.Model{Digest: artifact.DigestOf(w.manifest), Runner: keep{w.model}})
+	return w.serverWith(t, serve.Config{}, keep{w.model})
+}
+
+// serverWith answers within other bounds, or with another runner.
+func (w *world) serverWith(t *testing.T, c serve.Config, r serve.Runner) string {
+	t.Helper()
+	s := serve.New(c)
+	s.Swap(w.iface.Name, serve.Model{Digest: artifact.DigestOf(w.manifest), Runner: r})
 	h := httptest.NewServer(s.Handler())
 	t.Cleanup(h.Close)
 	return h.URL

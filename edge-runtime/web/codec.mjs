@@ -2,6 +2,7 @@
 // binary tensors. The rules, and mostly the words, are those of edge-runtime/serve.
 
 import { bytesOf, fromBase64 } from './tensors.mjs';
+import { portShape, shapeText } from './waybill.mjs';
 import { formatF32, formatF64, fromBF16, fromF16, parseF32, toBF16, toF16 } from './number.mjs';
 
 /** An answer other than 200. */
@@ -62,11 +63,19 @@ class Raw {
   constructor(text) { this.text = text; }
 }
 
+const misshapen = (m) => fail(`the request is not the JSON object that the protocol wants: ${m}`);
+
+// What JSON calls a value.
+const kindOf = (v) => (Array.isArray(v) ? 'array' : v instanceof Map ? 'object' : typeof v === 'bigint' ? 'number' : typeof v === 'boolean' ? 'bool' : typeof v);
+
+const jsonText = (v) => (v instanceof Map ? `{${Array.from(v, ([k, x]) => `${JSON.stringify(k)}:${jsonText(x)}`).join(',')}}` : Array.isArray(v) ? `[${v.map(jsonText).join(',')}]`
+  : v instanceof Raw ? v.text : typeof v === 'bigint' ? String(v) : JSON.stringify(v));
+
 /** parseJSON reads JSON; numbers become BigInt or Number, data members Raw. */
 export function parseJSON(text) {
   let i = 0;
   const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?/y;
-  const bad = (m) => fail(`the request is not the JSON object that the protocol wants: ${m ?? (i < text.length ? `unexpected ${JSON.stringify(text[i])} at character ${i}` : 'it ends in the middle')}`);
+  const bad = (m) => misshapen(`${m ?? (i < text.length ? `unexpected ${JSON.stringify(text[i])} at character ${i}` : 'it ends in the middle')}`);
   const space = () => {
     for (let c; (c = text.charCodeAt(i)) === 32 || c === 10 || c === 13 || c === 9;) i++;
     return text[i];
@@ -145,9 +154,9 @@ export function parseJSON(text) {
     return /^-?\d+$/.test(m[0]) ? BigInt(m[0].slice(0, 400)) : Number(m[0]);
   };
   if (space() === undefined) throw fail('the request is empty; it must be a JSON object with inputs');
-  const v = value(false, 0);
+  const v = value(false, 0) ?? new Map();
+  if (!(v instanceof Map)) throw misshapen(`it is a JSON ${kindOf(v)}`);
   if (space() !== undefined) throw fail("there is something after the request's JSON object");
-  if (!(v instanceof Map)) throw bad('it is no object');
   return v;
 }
 
@@ -162,22 +171,22 @@ const names = (ports) => ports.map((p) => p.name).join(', ') || 'none';
 const member = (o, key, want, what) => {
   const v = o.get(key);
   if (v === undefined || v === null) return undefined;
-  const is = Array.isArray(v) ? 'array' : v instanceof Map ? 'object' : typeof v;
-  if (is !== want) throw fail(`${what}${key} is not of the kind that the protocol wants (${want})`);
+  if (kindOf(v) !== want) throw misshapen(`${what}${key} cannot be a JSON ${kindOf(v)}`);
   return v;
 };
 
-const flag = (params, name) => {
+const flag = (params, name, where = '') => {
   const v = params?.get(name);
-  if (v === undefined) return false;
-  if (typeof v !== 'boolean') throw fail(`parameter ${name} is neither true nor false`);
+  if (v === undefined || v === null) return false;
+  if (typeof v !== 'boolean') throw fail(`${where}parameter ${name} is ${jsonText(v)}; it is true or false`);
   return v;
 };
 
 const count = (shape) => {
-  const n = shape.reduce((a, b) => a * b, 1);
-  if (!Number.isSafeInteger(n)) throw fail(`shape [${shape}] has too many elements`);
-  return n;
+  let n = 1n;
+  for (const d of shape) if (d < 0) throw fail(`dimension ${d} is negative`);
+  for (const d of shape) if (d > 0 && (n *= BigInt(d)) >= 1n << 63n) throw fail(`shape ${shapeText(shape)} has too many elements`);
+  return shape.some((d) => d == 0) ? 0 : Number(n);
 };
 
 /** tensorPort checks what a request says about a tensor; it gives the tensor without its elements. */
@@ -188,15 +197,15 @@ function tensorPort(p, dt, shape) {
   if (dt !== want) throw fail(`datatype ${JSON.stringify(dt ?? '')}, the model wants ${want}`);
   if (!TYPES[port.dtype]) throw fail(`the protocol has no datatype for ${port.dtype}`);
   if (shape.length > MAX_RANK) throw fail(`rank ${shape.length} is more than ${MAX_RANK}`);
-  return { t: { kind: 'tensor', dtype: port.dtype, shape }, n: count(shape), whole: (t) => (optional ? { kind: 'optional', dtype: t.dtype, elems: [t] } : t) };
+  return { t: { kind: 'tensor', dtype: port.dtype, shape: shape.map(Number) }, n: count(shape), whole: (t) => (optional ? { kind: 'optional', dtype: t.dtype, elems: [t] } : t) };
 }
 
 /** fromJSON reads the elements of a tensor: flat, or nested exactly as the shape says. */
-function fromJSON(p, dt, shape, raw) {
-  const { t, n, whole } = tensorPort(p, dt, shape);
-  if (!(raw instanceof Raw)) throw fail('it has no data');
-  const s = raw.text;
-  if (n > s.length) throw fail(`shape [${shape}] needs ${n} elements, there are fewer in data`);
+function fromJSON(p, dt, told, raw) {
+  const { t, n, whole } = tensorPort(p, dt, told), { shape } = t;
+  const s = raw instanceof Raw ? raw.text : '';
+  if (n > s.length) throw fail(`shape ${shapeText(shape)} needs ${n} elements, there are fewer in data`);
+  if (!s) throw fail('it has no data');
   const [, , Arr, read] = TYPES[t.dtype];
   const out = Arr ? (t.data = new Arr(n)) : (t.strings = new Array(n));
   let i = 0, at = 0;
@@ -230,16 +239,16 @@ function fromJSON(p, dt, shape, raw) {
     i++;
     let k = 0;
     for (; space() !== ']'; k++) {
-      if (s[i] === '[' || s[i] === '{') throw fail(`data is not flat, and not nested as shape [${shape}] says`);
+      if (s[i] === '[' || s[i] === '{') throw fail(`data is not flat, and not nested as shape ${shapeText(shape)} says`);
       if (k < want) put(token());
       else token();
       if (space() === ',') i++;
     }
     i++;
-    if (k !== want) throw fail(d < 0 ? `data has ${k} elements, shape [${shape}] needs ${want}` : `data has ${k} elements in dimension ${d}, shape says ${want}`);
+    if (k !== want) throw fail(d < 0 ? `data has ${k} elements, shape ${shapeText(shape)} needs ${want}` : `data has ${k} elements in dimension ${d}, shape says ${want}`);
   };
   const level = (d) => {
-    if (space() !== '[') throw fail(`data is not nested as shape [${shape}] says: no array at depth ${d + 1}`);
+    if (space() !== '[') throw fail(`data is not nested as shape ${shapeText(shape)} says: no array at depth ${d + 1}`);
     if (d === shape.length - 1) return elements(shape[d], d);
     i++;
     let k = 0;
@@ -288,8 +297,8 @@ function fromBytes(p, dt, shape, raw) {
     return whole(t);
   }
   const [, size, Arr] = TYPES[t.dtype];
-  if (raw.length !== n * size) throw fail(`${t.dtype} of shape [${shape}] needs ${n * size} bytes, there are ${raw.length}`);
-  if (t.dtype === 'bool') raw.forEach((b, k) => { if (b > 1) throw fail(`element ${k}: the byte ${b} is neither true nor false`); });
+  if (raw.length !== n * size) throw fail(`${t.dtype} of shape ${shapeText(shape)} needs ${n * size} bytes, there are ${raw.length}`);
+  if (t.dtype === 'bool') raw.forEach((b, k) => { if (b > 1) throw fail(`element ${k}: the byte 0x${b.toString(16).padStart(2, '0')} is neither true nor false`); });
   t.data = new Arr(raw.slice().buffer); // aligned
   return whole(t);
 }
@@ -304,7 +313,7 @@ export function firstState(iface) {
     const t = { kind: 'tensor', dtype: p.dtype, shape, data: new Arr(count(shape)) };
     if (s.init) {
       const b = fromBase64(s.init);
-      if (b.length !== t.data.length * size) throw new Error(`state of input ${s.input}: ${b.length} bytes for shape [${shape}]`);
+      if (b.length !== t.data.length * size) throw new Error(`state of input ${s.input}: ${b.length} bytes for shape ${shapeText(shape)}`);
       bytesOf(t).set(b);
     }
     m.set(s.input, t);
@@ -330,26 +339,28 @@ export function decode(text, blob, iface, first) {
   const params = member(req, 'parameters', 'object', '');
   for (const name of ['sequence_id', 'sequence_start', 'sequence_end']) {
     const v = params?.get(name);
-    if (v !== undefined && v !== false && v !== 0n && v !== '') throw fail(`${name}: this server carries no sessions; send the state's outputs as its inputs of the next request`);
+    if (v !== undefined && v !== null && v !== false && v !== 0n && v !== '') throw fail(`${name}: this server carries no sessions; send the state's outputs as its inputs of the next request`);
   }
   const given = new Map();
   for (const t of member(req, 'inputs', 'array', '') ?? []) {
-    if (!(t instanceof Map)) throw fail('an input is no object');
-    const name = member(t, 'name', 'string', 'an input: ') ?? '';
+    if (!(t instanceof Map)) throw misshapen(`inputs cannot be a JSON ${kindOf(t)}`);
+    const name = member(t, 'name', 'string', 'inputs.') ?? '';
     const p = iface.inputs.find((q) => q.name === name);
-    if (!p) throw fail(`the model has no input "${name}"; it has ${names(iface.inputs)}`);
+    if (!p) throw fail(`the model has no input ${JSON.stringify(name)}; it has ${names(iface.inputs)}`);
     if (given.has(name)) throw fail(`input "${name}" stands twice in the request`);
+    const shape = member(t, 'shape', 'array', 'inputs.')?.map((n) => {
+      if (n === null) return 0n;
+      if (typeof n !== 'bigint' || n !== BigInt.asIntN(64, n)) throw misshapen(`inputs.shape cannot be a JSON ${kindOf(n)}`);
+      return n;
+    });
+    if (!shape) throw fail(`input "${name}" has no shape`);
+    const dt = member(t, 'datatype', 'string', 'inputs.');
+    let size = member(t, 'parameters', 'object', 'inputs.')?.get('binary_data_size');
+    if (size === null) size = 0n;
     try {
-      const shape = member(t, 'shape', 'array', '')?.map((n) => {
-        if (typeof n !== 'bigint' || n < 0n || n > 0x7fffffffn) throw fail('its shape has an element that is no size');
-        return Number(n);
-      });
-      if (!shape) throw fail('it has no shape');
-      const dt = member(t, 'datatype', 'string', '');
-      const size = member(t, 'parameters', 'object', '')?.get('binary_data_size');
       if (size === undefined) given.set(name, fromJSON(p, dt, shape, t.get('data')));
       else {
-        if (typeof size !== 'bigint' || size < 0n) throw fail('parameter binary_data_size is no length');
+        if (typeof size !== 'bigint' || size < 0n) throw fail(`parameter binary_data_size is ${jsonText(size)}, which is no length`);
         if (t.has('data')) throw fail('it has both data and binary_data_size');
         if (size > BigInt(blob.length)) throw fail(`binary_data_size is ${size}, the body has only ${blob.length} bytes left`);
         given.set(name, fromBytes(p, dt, shape, blob.subarray(0, Number(size))));
@@ -363,11 +374,12 @@ export function decode(text, blob, iface, first) {
   const inputs = complete(iface, given, first);
   const all = flag(params, 'binary_data_output');
   let outputs = (member(req, 'outputs', 'array', '') ?? []).map((o) => {
-    if (!(o instanceof Map)) throw fail('an output is no object');
-    const name = member(o, 'name', 'string', 'an output: ') ?? '', op = member(o, 'parameters', 'object', '');
+    if (!(o instanceof Map)) throw misshapen(`outputs cannot be a JSON ${kindOf(o)}`);
+    const name = member(o, 'name', 'string', 'outputs.') ?? '', op = member(o, 'parameters', 'object', 'outputs.');
+    const binary = op?.has('binary_data') ? flag(op, 'binary_data', `output ${JSON.stringify(name)}: `) : all;
     const port = iface.outputs.find((q) => q.name === name);
-    if (!port) throw fail(`the model has no output "${name}"; it has ${names(iface.outputs)}`);
-    return { port, binary: op?.has('binary_data') ? flag(op, 'binary_data') : all };
+    if (!port) throw fail(`the model has no output ${JSON.stringify(name)}; it has ${names(iface.outputs)}`);
+    return { port, binary };
   });
   if (outputs.length === 0) outputs = iface.outputs.map((port) => ({ port, binary: all }));
   return { id, inputs, outputs };
@@ -377,7 +389,7 @@ export function decode(text, blob, iface, first) {
 export function decodeRaw(raw, iface, first) {
   const needed = iface.inputs.filter((p) => !first.has(p.name) && p.kind !== 'optional');
   if (needed.length === 0) throw fail('the model needs no input: send JSON');
-  if (needed.length > 1) throw fail(`a body of one raw tensor is for models with one input; this one has ${names(iface.inputs)}`);
+  if (needed.length > 1) throw fail(`a body of one raw tensor (Inference-Header-Content-Length: 0) is for models with one input; this one has ${names(iface.inputs)}`);
   const p = needed[0];
   if (!p.ranked) throw fail(`input "${p.name}" has no fixed rank: its shape must be told in JSON`);
   const dims = p.shape ?? []; // a scalar's is null
@@ -391,7 +403,7 @@ export function decodeRaw(raw, iface, first) {
     b.set(raw, 4);
     raw = b;
   } else if (open.length === 1) {
-    if (!size || !known || raw.length % (known * size) !== 0) throw fail(`input "${p.name}": ${raw.length} bytes are no whole number of its elements`);
+    if (!size || !known || raw.length % (known * size) !== 0) throw fail(`input "${p.name}": ${raw.length} bytes are no whole number of elements of shape ${portShape(p)}`);
     shape[open[0]] = raw.length / (known * size);
   }
   const given = new Map([[p.name, fromBytes(p, datatype(p), shape, raw)]]);

@@ -77,7 +77,7 @@ export function handler({ name, version, digest, waybill, open, maxBody = 32 << 
     const { model, iface, first } = await ready();
     const req = told !== null && length === 0 ? decodeRaw(raw, iface, first)
       : decode(new TextDecoder('utf-8', { ignoreBOM: true }).decode(raw.subarray(0, length)), raw.subarray(length), iface, first);
-    if (waiting >= maxQueue) throw new HTTPError(429, 'there is no room to wait', { 'retry-after': '1' });
+    if (waiting >= maxQueue) throw new HTTPError(429, 'too many requests are waiting; try again in 1s', { 'retry-after': '1' });
     waiting++;
     let out;
     try {

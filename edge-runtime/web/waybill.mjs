@@ -36,11 +36,30 @@ const DTYPES = {
 };
 const NAMES = Object.fromEntries(Object.entries(DTYPES).map(([n, [id]]) => [id, n]));
 
-const ERRORS = { 1: 'host and module disagree about the call', 2: 'an input has an element type that the model does not accept',
-  3: 'an input has a rank that the model does not accept', 4: 'a dimension has a size that the model does not accept',
-  5: 'shapes do not fit together', 6: 'an index is out of range', 7: 'more memory needed than the module can address',
-  8: 'the size of a tensor overflows', 9: 'a value is outside of what the operator accepts',
-  10: 'a string is not valid UTF-8', 11: 'called in the wrong state' };
+/** shapeText and portShape write shapes as the runtime does: [1 30], [batch ? 30]. */
+export const shapeText = (shape) => `[${Array.from(shape).join(' ')}]`;
+export const portShape = (p) => (p.ranked ? shapeText((p.shape ?? []).map((d) => (d.size >= 0 ? d.size : d.sym || '?'))) : 'any shape');
+
+// What an error record of a module says, in the words of the runtime.
+const errorText = (code, a, b, inputs) => {
+  const input = () => (inputs[Number(a)] ? `input "${inputs[Number(a)].name}"` : `input ${a}`);
+  switch (code) {
+    case 1: return `host and module disagree about the call (${a}, ${b})`;
+    case 2: return `${input()} has element type ${NAMES[Number(b)] ?? `dtype(${b})`}, which the model does not accept`;
+    case 3: return `${input()} has rank ${b}, which the model does not accept`;
+    case 4: return `dimension ${a} is ${b}, which the model does not accept`;
+    case 5: return `shapes do not fit together: ${a} against ${b}`;
+    case 6: return `index ${a} is out of range (${b})`;
+    case 7: return `${a} bytes or elements needed, more than the module can address`;
+    case 8: return 'the size of a tensor overflows';
+    case 9: return `a value is outside of what the operator accepts (${a}, ${b})`;
+    case 10: return `${input()} holds a string that is not valid UTF-8`;
+    case 11: return `called in the wrong state (${a})`;
+    case 12: return a === 1n ? 'the inputs ask for a random draw (training mode), which modules never make: switch training mode off, or set its ratio to 0'
+      : `the inputs ask for what the module does not do (${a})`;
+  }
+  return `${code >= ERR_USER ? 'step' : 'unknown'} error ${code} (${a}, ${b})`;
+};
 
 // Of these the caller's values are the cause; from ERR_USER on they are a step's own.
 const INPUT_FAULTS = [2, 3, 4, 5, 6, 8, 9, 10, 12], ERR_USER = 64;
@@ -139,13 +158,13 @@ function checkInputs(iface, values) {
     const want = p.kind || 'tensor', have = t?.kind ?? 'tensor';
     if (!t || have !== want) throw bad(`it is ${t ? 'a ' + have : 'nothing'}, the model has a ${want}`);
     if (have !== 'tensor') continue;
-    if (t.dtype !== p.dtype) throw bad(`it has the element type ${t.dtype}, the model wants ${p.dtype}`);
+    if (t.dtype !== p.dtype) throw bad(`its element type is ${t.dtype}, the model has ${p.dtype}`);
     if (!p.ranked) continue;
     const shape = Array.from(t.shape ?? [], Number), dims = p.shape ?? []; // a scalar's is null
-    if (shape.length !== dims.length) throw bad(`it has rank ${shape.length}, the model wants ${dims.length}`);
+    if (shape.length !== dims.length) throw bad(`it has rank ${shape.length}, the model wants ${portShape(p)}`);
     dims.forEach((d, j) => {
       const n = shape[j];
-      if (d.size >= 0 && n !== d.size) throw bad(`its shape is [${shape}], the model wants ${d.size} in dimension ${j}`);
+      if (d.size >= 0 && n !== d.size) throw bad(`its shape is ${shapeText(shape)}, the model wants ${portShape(p)}`);
       if (d.size >= 0) return;
       if (d.max > 0 && n > d.max) throw bad(`dimension ${j} (${d.sym ?? ''}) is ${n}, the model takes at most ${d.max}`);
       if (j === 0 && iface.limits?.maxBatch > 0 && n > iface.limits.maxBatch) throw bad(`a batch of ${n}, the model takes at most ${iface.limits.maxBatch}`);
@@ -195,11 +214,11 @@ class Guest {
     if (size <= have) return;
     let limit = this.ours && this.iface.memory.max ? up(this.iface.memory.max, PAGE) : 0xffff0000;
     if (this.maxMemory) limit = Math.min(limit, this.maxMemory);
-    if (size > limit) throw new WaybillError(`${this.step.name}: the call needs ${size} bytes of memory, ${limit} are allowed`, { kind: 'memory' });
+    if (size > limit) throw new WaybillError(`${this.step.name}: the call needs ${size} bytes of memory: memory limit reached (${limit} bytes)`, { kind: 'memory' });
     try {
       x.memory.grow(Math.ceil((size - have) / PAGE));
     } catch (e) {
-      throw new WaybillError(`${this.step.name}: the host has no ${size} bytes of memory`, { kind: 'memory', cause: e });
+      throw new WaybillError(`${this.step.name}: the system has no ${size} bytes of memory left: memory limit reached`, { kind: 'memory', cause: e });
     }
   }
 
@@ -259,7 +278,7 @@ class Guest {
     const failure = () => {
       const code = get(CTX.errCode), a = h().getBigInt64(CTX.errA, true), b = h().getBigInt64(CTX.errB, true);
       const node = this.ours ? this.iface.nodes?.[get(CTX.errNode)] : undefined;
-      return new WaybillError(`${this.step.name}${node ? ': ' + node : ''}: ${ERRORS[code] ?? 'step error ' + code} (${a}, ${b})`,
+      return new WaybillError(`${this.step.name}${node ? ': ' + node : ''}: ${errorText(code, a, b, this.step.inputs)}`,
         { kind: INPUT_FAULTS.includes(code) || code >= ERR_USER ? 'input' : undefined, code, a, b, node });
     };
     let s = x.waybill_bind(ctx) >>> 0;
@@ -315,11 +334,11 @@ function prepare(t, name, depth) {
   const d = DTYPES[t.dtype];
   if (!d) throw bad(`unknown element type ${t.dtype}`);
   const shape = t.shape.map(Number);
-  if (shape.length > MAX_RANK || shape.some((n) => !Number.isSafeInteger(n) || n < 0)) throw bad(`bad shape [${shape}]`);
+  if (shape.length > MAX_RANK || shape.some((n) => !Number.isSafeInteger(n) || n < 0)) throw bad(`bad shape ${shapeText(shape)}`);
   const count = shape.reduce((a, b) => a * b, 1);
   const r = { kind, dtype: d[0], shape, count };
   if (t.dtype === 'string') {
-    if (t.strings.length !== count) throw bad(`shape [${shape}] needs ${count} strings, there are ${t.strings.length}`);
+    if (t.strings.length !== count) throw bad(`shape ${shapeText(shape)} needs ${count} strings, there are ${t.strings.length}`);
     const enc = new TextEncoder(), parts = t.strings.map((s) => (typeof s === 'string' ? enc.encode(s) : s));
     const text = parts.reduce((n, p) => n + p.length, 0);
     r.bytes = new Uint8Array(4 * (count + 1) + text);
@@ -336,7 +355,7 @@ function prepare(t, name, depth) {
   }
   const want = Math.ceil(count * d[1] / 8);
   r.bytes = new Uint8Array(t.data.buffer, t.data.byteOffset, t.data.byteLength);
-  if (r.bytes.length !== want) throw bad(`${t.dtype} of shape [${shape}] needs ${want} bytes, there are ${r.bytes.length}`);
+  if (r.bytes.length !== want) throw bad(`${t.dtype} of shape ${shapeText(shape)} needs ${want} bytes, there are ${r.bytes.length}`);
   return r;
 }
 
@@ -402,6 +421,6 @@ function read(memory, at, depth) {
     return { kind: 'tensor', dtype, shape, strings };
   }
   const [, bits, Arr] = DTYPES[dtype];
-  if (n !== Math.ceil(count * bits / 8)) throw bad(`${dtype} of shape [${shape}] with ${n} bytes`);
+  if (n !== Math.ceil(count * bits / 8)) throw bad(`${dtype} of shape ${shapeText(shape)} with ${n} bytes`);
   return { kind: 'tensor', dtype, shape, data: new Arr(memory.buffer.slice(data, data + n)) };
 }
