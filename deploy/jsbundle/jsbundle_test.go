@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
@@ -194,6 +195,41 @@ func TestBlobs(t *testing.T) {
 		w.blobs[d] = b
 		if left, _ := os.ReadDir(parent); len(left) > 0 {
 			t.Errorf("left behind %v", left)
+		}
+	}
+}
+
+// An artifact without golden vectors gets no Worker, which nothing could prove; the other hosts, which see the module's bytes, get theirs.
+func TestNoVectors(t *testing.T) {
+	e := example(t)
+	w := &world{blobs: e.blobs, iface: e.iface}
+	m, err := artifact.ParseModel(e.manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ls []artifact.Layer
+	for _, role := range []artifact.Role{artifact.RoleModule, artifact.RoleInterface} {
+		ls = append(ls, m.ByRole(role)...)
+	}
+	if w.manifest, _, err = artifact.BuildModel(artifact.Config{Descriptor: artifact.ModelDescriptor{Name: "churn", Version: "1.0.0"}}, ls, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, hosts := range [][]string{nil, {Workers}, {Workers, Node}} {
+		parent := t.TempDir()
+		if _, err := Build(t.Context(), filepath.Join(parent, "b"), w.manifest, w, Options{Hosts: hosts}); !errors.Is(err, ErrNoVectors) || diag.CodeOf(err) != diag.Unsupported {
+			t.Errorf("for %q: %v", hosts, err)
+		}
+		if left, _ := os.ReadDir(parent); len(left) > 0 {
+			t.Errorf("for %q: left behind %v", hosts, left)
+		}
+	}
+	b, err := Build(t.Context(), filepath.Join(t.TempDir(), "b"), w.manifest, w, Options{Hosts: []string{Node, Browser}})
+	if err != nil || b.Main != "" {
+		t.Fatalf("for the others: %v %+v", err, b)
+	}
+	for _, f := range b.Files {
+		if f.Path == "golden.json" || f.Path == "worker.mjs" || f.Worker && f.Kind == Other {
+			t.Errorf("%s is among the files", f.Path)
 		}
 	}
 }
