@@ -45,6 +45,7 @@ type apiVersion struct {
 	Number   int64  `json:"number"`
 	Metadata struct {
 		CreatedOn time.Time `json:"created_on"`
+		Source    string    `json:"source"` // api, dash, quick_editor, wrangler ...
 	} `json:"metadata"`
 	Resources struct {
 		Bindings      []apiBinding `json:"bindings"`

@@ -91,6 +91,16 @@ func label(v *apiVersion, name string) string {
 	return ""
 }
 
+// ours tells whether a version came by the API, as Waybill's do. One that was made of such a version in the dashboard, by its editor or with wrangler
+// keeps the variables, whatever its code has become.
+func ours(v *apiVersion) bool {
+	switch v.Metadata.Source {
+	case "", "api", "unknown":
+		return true
+	}
+	return false
+}
+
 // state is what serves.
 type state struct {
 	history  []apiDeployment // newest first; none: there is no Worker
@@ -214,6 +224,9 @@ type wanted struct {
 
 // settings gives what of a version is not as this target makes it.
 func (w wanted) settings(v *apiVersion) (out []deploy.Change) {
+	if !ours(v) {
+		out = append(out, deploy.Change{Field: "source", Old: v.Metadata.Source, New: "api", Why: "another than Waybill made this version of one of Waybill's: its code may be other code"})
+	}
 	r := v.Resources.ScriptRuntime
 	if r.CompatibilityDate != jsbundle.CompatibilityDate {
 		out = append(out, deploy.Change{Field: "compatibility_date", Old: r.CompatibilityDate, New: jsbundle.CompatibilityDate})
@@ -305,6 +318,11 @@ func weightOf(r deploy.Release, cur []apiShare) int {
 		return 100
 	}
 	return r.Weight
+}
+
+// made tells whether Waybill made a version of d.
+func (s *state) made(id string, d artifact.Digest) bool {
+	return s.versions[id] != nil && ours(s.versions[id]) && s.digest(id) == d
 }
 
 // fits tells whether a version is the release as this target would make it.
@@ -511,13 +529,13 @@ func (t *Target) Rollback(ctx context.Context, to artifact.Digest, wait time.Dur
 		return nil, diag.Errorf("nothing was ever deployed: %w", deploy.ErrNotFound)
 	}
 	running := s.digest(cur[0].VersionID)
-	if to != "" && to == running && len(cur) == 1 {
+	if to != "" && len(cur) == 1 && s.made(cur[0].VersionID, to) {
 		return t.outcome(s, "", to, running, false), nil
 	}
 	var id string
 	switch {
 	case to != "":
-		id, err = t.find(ctx, s, func(id string) bool { return s.digest(id) == to })
+		id, err = t.find(ctx, s, func(id string) bool { return s.made(id, to) })
 		if errors.Is(err, errAbsent) {
 			return nil, diag.Errorf("%s: %w", to, deploy.ErrNotFound)
 		}
@@ -552,9 +570,18 @@ func (t *Target) previous(ctx context.Context, s *state) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if s.digest(sh[0].VersionID) != s.digest(now) {
+		d := s.digest(sh[0].VersionID)
+		if d == s.digest(now) {
+			continue
+		}
+		if d == "" || s.made(sh[0].VersionID, d) {
 			return sh[0].VersionID, nil
 		}
+		id, err := t.find(ctx, s, func(id string) bool { return s.made(id, d) }) // what it was made of
+		if errors.Is(err, errAbsent) {
+			return "", diag.Errorf("version %s, which served before, is not as Waybill made it, and the one that was is gone: %w", sh[0].VersionID, deploy.ErrGone)
+		}
+		return id, err
 	}
 	return "", diag.Errorf("nothing else served before: %w", deploy.ErrNotFound)
 }

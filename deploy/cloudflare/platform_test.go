@@ -1,6 +1,7 @@
 package cloudflare
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type upload struct {
 	files   map[string]string // content by name
 	kinds   map[string]string
 	deleted bool
+	source  string // empty: api
 }
 
 // runs is the artifact that the uploaded code is of: the digest of its manifest, which the Worker's own chain of checks begins with.
@@ -235,11 +237,11 @@ func (p *platform) upload(w http.ResponseWriter, r *http.Request) *upload {
 
 func (p *platform) show(u *upload) any {
 	return map[string]any{
-		"id": u.id, "number": u.number, "metadata": map[string]any{"created_on": "2026-01-01T00:00:00Z", "source": "api"}, "annotations": u.meta.Annotations,
+		"id": u.id, "number": u.number, "metadata": map[string]any{"created_on": "2026-01-01T00:00:00Z", "source": cmp.Or(u.source, "api")}, "annotations": u.meta.Annotations,
 		"resources": map[string]any{
 			"bindings":       u.meta.Bindings,
 			"script":         map[string]any{"etag": u.id, "handlers": []string{"fetch"}},
-			"script_runtime": map[string]any{"compatibility_date": u.meta.CompatibilityDate, "usage_model": "standard"},
+			"script_runtime": map[string]any{"compatibility_date": u.meta.CompatibilityDate, "compatibility_flags": u.meta.CompatibilityFlags, "usage_model": "standard"},
 		}, "startup_time_ms": 3,
 	}
 }
@@ -291,4 +293,23 @@ func (p *platform) meddle() {
 	u.meta.CompatibilityDate = fmt.Sprintf("2024-01-%02d", len(p.history)%28+1)
 	p.add(&u)
 	p.push(apiDeployment{Strategy: "percentage", Versions: []apiShare{{u.id, 100}}, Annotations: map[string]string{"workers/triggered_by": "version_upload"}})
+}
+
+// edit changes the code of what serves in the dashboard's editor, which keeps the variables. It gives the id of the new version.
+func (p *platform) edit(file, from, to string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u := *p.find(p.history[len(p.history)-1].Versions[0].VersionID)
+	u.source, u.files = "quick_editor", maps.Clone(u.files)
+	u.files[file] = strings.ReplaceAll(u.files[file], from, to)
+	p.add(&u)
+	p.push(apiDeployment{Strategy: "percentage", Versions: []apiShare{{u.id, 100}}})
+	return u.id
+}
+
+// code is a file of the version that has most of the traffic.
+func (p *platform) code(file string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.find(p.history[len(p.history)-1].Versions[0].VersionID).files[file]
 }
