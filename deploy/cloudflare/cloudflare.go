@@ -154,6 +154,11 @@ func (t *Target) read(ctx context.Context) (*state, error) {
 	return s, nil
 }
 
+// unread tells whether the API knew no deployment, or not the versions of the one that serves.
+func (s *state) unread() bool {
+	return len(s.history) == 0 || slices.ContainsFunc(s.current(), func(x apiShare) bool { return s.versions[x.VersionID] == nil })
+}
+
 // know reads a version into s.
 func (t *Target) know(ctx context.Context, s *state, id string) error {
 	if s.versions[id] != nil {
@@ -405,6 +410,14 @@ func (t *Target) create(ctx context.Context, b *jsbundle.Bundle, r deploy.Releas
 		return nil, err
 	}
 	s, err := t.read(ctx)
+	for i := 0; err == nil && s.unread() && i < 10; i++ { // the API may not know at once what was made a moment ago
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(t.cfg.Poll):
+		}
+		s, err = t.read(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -185,6 +185,27 @@ func TestUploadsOnce(t *testing.T) {
 	}
 }
 
+// A version that the API does not know right after it was made is no other's.
+func TestCreatedVersionIsReadLate(t *testing.T) {
+	rs := releases(t)
+	for _, late := range []int{1, 5} {
+		p, to := drifts(t, nil)
+		p.late = late
+		if o := apply(t, to, rs[0]); o.Digest != rs[0].Digest || !o.Changed || o.IDs["version"] == "" || p.late != 0 {
+			t.Errorf("known after %d reads: %+v", late, o)
+		}
+	}
+	p, to := drifts(t, nil)
+	p.late = 1000
+	plan, err := to.Plan(t.Context(), rs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Apply(t.Context(), plan); !errors.Is(err, deploy.ErrConflict) || p.late < 900 {
+		t.Errorf("never known: %v", err)
+	}
+}
+
 // A folder that was altered, or is of another artifact, is never uploaded.
 func TestAlteredBundle(t *testing.T) {
 	rs := releases(t)

@@ -41,7 +41,7 @@ func TestEditedCode(t *testing.T) {
 	rs := releases(t)
 	p, to := drifts(t, rs, 0)
 	good := p.code("v2.mjs")
-	edited := p.edit("v2.mjs", "export", "/* edited */ export")
+	p.edit("v2.mjs", "export", "/* edited */ export")
 	if p.code("v2.mjs") == good {
 		t.Fatal("nothing was edited")
 	}
@@ -65,7 +65,7 @@ func TestEditedCode(t *testing.T) {
 	// By a rollback to its digest, and to what served before.
 	for _, named := range []bool{true, false} {
 		p, to = drifts(t, rs, 0)
-		edited = p.edit("v2.mjs", "export", "/* edited */ export")
+		edited := p.edit("v2.mjs", "export", "/* edited */ export")
 		digest := rs[0].Digest
 		if !named {
 			digest = ""
@@ -79,7 +79,7 @@ func TestEditedCode(t *testing.T) {
 
 	// What it was made of is gone.
 	p, to = drifts(t, rs, 0)
-	edited = p.edit("v2.mjs", "export", "/* edited */ export")
+	edited := p.edit("v2.mjs", "export", "/* edited */ export")
 	apply(t, to, rs[1])
 	for _, u := range p.versions {
 		u.deleted = u.deleted || u.id != edited && u.runs() == rs[0].Digest

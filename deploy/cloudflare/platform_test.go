@@ -27,6 +27,7 @@ type platform struct {
 	versions []*upload // oldest first
 	history  []apiDeployment
 	sick     map[artifact.Digest]error
+	late     int // so many reads of a version find it absent
 }
 
 // upload is a version with its files.
@@ -107,10 +108,11 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"items": items})
 	}))
 	mux.HandleFunc("GET "+script+"/versions/{id}", known(func(w http.ResponseWriter, r *http.Request) {
-		if u := p.find(r.PathValue("id")); u != nil {
+		if u := p.find(r.PathValue("id")); u != nil && p.late <= 0 {
 			answer(w, p.show(u))
 			return
 		}
+		p.late--
 		refuse(w, http.StatusNotFound, 100146, "The version does not exist.")
 	}))
 	mux.HandleFunc("GET "+script+"/deployments", known(func(w http.ResponseWriter, _ *http.Request) {
