@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -52,14 +53,80 @@ func NewKnative(c Config, least, most int) (*Knative, error) {
 
 func (k *Knative) services() string { return k.t.path(knativeAPI, "services") }
 func (k *Knative) service() string  { return k.services() + "/" + k.t.c.Name }
-func (k *Knative) revisions() string {
-	return k.t.path(knativeAPI, "revisions") + "?labelSelector=serving.knative.dev%2Fservice%3D" + k.t.c.Name
-}
 
 // knState is what was read.
 type knState struct {
-	svc  object // nil: absent
-	revs []object
+	svc object // nil: absent
+	revisions
+}
+
+// revisions are those of a Service, newest first.
+type revisions []object
+
+// readRevisions lists those that a label selects.
+func (t *Target) readRevisions(ctx context.Context, label, value string) (revisions, error) {
+	list, err := t.get(ctx, t.path(knativeAPI, "revisions")+"?labelSelector="+url.QueryEscape(label+"="+value))
+	if err != nil {
+		return nil, err
+	}
+	var out revisions
+	for _, x := range list.list("items") {
+		out = append(out, x)
+	}
+	slices.SortStableFunc(out, func(a, b object) int {
+		return cmp.Or(strings.Compare(b.text("metadata", "creationTimestamp"), a.text("metadata", "creationTimestamp")), strings.Compare(b.text("metadata", "name"), a.text("metadata", "name")))
+	})
+	return out, nil
+}
+
+func (rs revisions) rev(name string) object {
+	for _, r := range rs {
+		if r.text("metadata", "name") == name && name != "" {
+			return r
+		}
+	}
+	return nil
+}
+
+func (rs revisions) digest(name string) artifact.Digest { return digestOf(rs.rev(name)) }
+
+// ready is the state of a revision's condition of that name: True, False or Unknown; empty: there is none.
+func (rs revisions) ready(name string) string {
+	return conditionOf(rs.rev(name), "Ready").text("status")
+}
+
+// ofDigest are the names of the ready revisions of an artifact, those in first before the others.
+func (rs revisions) ofDigest(d artifact.Digest, first ...string) (out []string) {
+	for _, r := range rs {
+		first = append(first, r.text("metadata", "name"))
+	}
+	for _, name := range first {
+		if rs.digest(name) == d && rs.ready(name) == "True" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// serving gives the shares of a traffic, in percent by revision, and the ready revisions of other artifacts.
+func (rs revisions) serving(given map[string]int, canary string) (shares, kept []deploy.Share) {
+	running := map[artifact.Digest]bool{}
+	for name, n := range given {
+		x := knShare(rs.rev(name), name)
+		x.Weight, x.Canary = n, name == canary
+		shares = append(shares, x)
+		running[x.Digest] = true
+	}
+	slices.SortFunc(shares, func(a, b deploy.Share) int {
+		return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.ID, b.ID))
+	})
+	for _, r := range rs {
+		if d, name := digestOf(r), r.text("metadata", "name"); d != "" && !running[d] && rs.ready(name) == "True" {
+			running[d] = true
+			kept = append(kept, knShare(r, name))
+		}
+	}
+	return shares, kept
 }
 
 func (k *Knative) read(ctx context.Context) (*knState, error) {
@@ -71,29 +138,9 @@ func (k *Knative) read(ctx context.Context) (*knState, error) {
 		}
 		return nil, err
 	}
-	list, err := k.t.get(ctx, k.revisions())
-	if err != nil {
-		return nil, err
-	}
-	for _, x := range list.list("items") {
-		s.revs = append(s.revs, x)
-	}
-	slices.SortStableFunc(s.revs, func(a, b object) int { // newest first
-		return cmp.Or(strings.Compare(b.text("metadata", "creationTimestamp"), a.text("metadata", "creationTimestamp")), strings.Compare(b.text("metadata", "name"), a.text("metadata", "name")))
-	})
-	return s, nil
+	s.revisions, err = k.t.readRevisions(ctx, "serving.knative.dev/service", k.t.c.Name)
+	return s, err
 }
-
-func (s *knState) rev(name string) object {
-	for _, r := range s.revs {
-		if r.text("metadata", "name") == name && name != "" {
-			return r
-		}
-	}
-	return nil
-}
-
-func (s *knState) digest(name string) artifact.Digest { return digestOf(s.rev(name)) }
 
 // asked is the traffic that the spec asks for, in percent by revision.
 func (s *knState) asked() map[string]int {
@@ -154,7 +201,7 @@ func (s *knState) revision() string {
 	return hex.EncodeToString(sum[:12])
 }
 
-func (s *knState) condition(o object, typ string) object {
+func conditionOf(o object, typ string) object {
 	for _, x := range o.list("status", "conditions") {
 		if object(x).text("type") == typ {
 			return x
@@ -169,11 +216,9 @@ func (s *knState) observed() bool {
 
 // settled tells whether the controllers have come to the end of what the spec asks for, well or not.
 func (s *knState) settled() bool {
-	ready := s.condition(s.svc, "Ready").text("status")
+	ready := conditionOf(s.svc, "Ready").text("status")
 	return s.observed() && (ready == "False" || ready == "True" && maps.Equal(s.asked(), s.given()))
 }
-
-func (s *knState) ready(name string) string { return s.condition(s.rev(name), "Ready").text("status") }
 
 // Status implements deploy.Target.
 func (k *Knative) Status(ctx context.Context) (*deploy.Status, error) {
@@ -185,33 +230,20 @@ func (k *Knative) Status(ctx context.Context) (*deploy.Status, error) {
 		return &deploy.Status{Revision: s.revision(), State: "absent", Settled: true}, nil
 	}
 	out := &deploy.Status{Exists: true, Revision: s.revision(), Settled: s.settled(), Healthy: true, URL: s.svc.text("status", "url")}
-	out.State = map[string]string{"True": "Ready", "False": "Failed"}[s.condition(s.svc, "Ready").text("status")]
+	out.State = map[string]string{"True": "Ready", "False": "Failed"}[conditionOf(s.svc, "Ready").text("status")]
 	if out.State == "" {
 		out.State = "Deploying"
 	}
-	if c := s.condition(s.svc, "Ready"); c.text("status") == "False" {
+	if c := conditionOf(s.svc, "Ready"); c.text("status") == "False" {
 		out.Reason = strings.TrimSpace(c.text("reason") + " " + c.text("message"))
 	}
-	running := map[artifact.Digest]bool{}
-	for name, n := range s.given() {
-		x := knShare(s.rev(name), name)
-		x.Weight, x.Canary = n, name == s.canary()
-		out.Shares = append(out.Shares, x)
-		running[x.Digest] = true
-		if s.ready(name) != "True" {
-			out.Healthy, out.Reason = false, "revision "+name+" is not ready"
+	out.Shares, out.Kept = s.serving(s.given(), s.canary())
+	for _, x := range out.Shares {
+		if s.ready(x.ID) != "True" {
+			out.Healthy, out.Reason = false, "revision "+x.ID+" is not ready"
 		}
 	}
-	slices.SortFunc(out.Shares, func(a, b deploy.Share) int {
-		return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.ID, b.ID))
-	})
 	out.Healthy = out.Healthy && len(out.Shares) > 0
-	for _, r := range s.revs {
-		if d := digestOf(r); d != "" && !running[d] && s.ready(r.text("metadata", "name")) == "True" {
-			running[d] = true
-			out.Kept = append(out.Kept, knShare(r, r.text("metadata", "name")))
-		}
-	}
 	return out, nil
 }
 
@@ -226,11 +258,6 @@ func knShare(r object, name string) deploy.Share {
 
 // bare is what of a revision's template follows from the settings alone.
 func (k *Knative) bare() object {
-	probe := func(path string, failures int) map[string]any {
-		return map[string]any{"httpGet": map[string]any{"path": path, "port": servePort, "scheme": "HTTP"}, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": failures}
-	}
-	readiness := probe("/v2/health/ready", 3)
-	readiness["successThreshold"] = 1
 	notes := map[string]any{}
 	for name, n := range map[string]int{"min-scale": k.min, "max-scale": k.max} {
 		if n > 0 {
@@ -241,18 +268,28 @@ func (k *Knative) bare() object {
 		"metadata": map[string]any{"annotations": notes, "labels": map[string]any{labelApp: k.t.c.Name}},
 		"spec": map[string]any{
 			"enableServiceLinks": false, // Knative's default, but for new revisions of a Service that is there
-			"containers": []any{map[string]any{
-				"name":           container,
-				"image":          "",
-				"ports":          []any{map[string]any{"name": "http1", "containerPort": servePort, "protocol": "TCP"}}, // Knative sets PORT to it
-				"resources":      map[string]any{"requests": map[string]any{"cpu": k.t.c.CPU, "memory": k.t.c.Memory}, "limits": map[string]any{"memory": k.t.c.Memory}},
-				"readinessProbe": readiness,
-				"livenessProbe":  probe("/v2/health/live", 6),
-				"securityContext": map[string]any{
-					"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
-					"capabilities": map[string]any{"drop": []any{"ALL"}}, "seccompProfile": map[string]any{"type": "RuntimeDefault"},
-				},
-			}},
+			"containers":         []any{map[string]any(k.t.knContainer(container))},
+		},
+	}
+}
+
+// knContainer is the container of a revision, but for its image.
+func (t *Target) knContainer(name string) object {
+	probe := func(path string, failures int) map[string]any {
+		return map[string]any{"httpGet": map[string]any{"path": path, "port": servePort, "scheme": "HTTP"}, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": failures}
+	}
+	readiness := probe("/v2/health/ready", 3)
+	readiness["successThreshold"] = 1
+	return object{
+		"name":           name,
+		"image":          "",
+		"ports":          []any{map[string]any{"name": "http1", "containerPort": servePort, "protocol": "TCP"}}, // Knative sets PORT to it
+		"resources":      map[string]any{"requests": map[string]any{"cpu": t.c.CPU, "memory": t.c.Memory}, "limits": map[string]any{"memory": t.c.Memory}},
+		"readinessProbe": readiness,
+		"livenessProbe":  probe("/v2/health/live", 6),
+		"securityContext": map[string]any{
+			"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+			"capabilities": map[string]any{"drop": []any{"ALL"}}, "seccompProfile": map[string]any{"type": "RuntimeDefault"},
 		},
 	}
 }
@@ -314,19 +351,19 @@ func (s *knState) weight(r deploy.Release, name string) int {
 	return r.Weight
 }
 
-func (k *Knative) check(r deploy.Release) error {
+func (t *Target) checkImage(r deploy.Release) error {
 	if err := r.Check(true, false); err != nil {
 		return err
 	}
-	if len(r.Arches) > 0 && !slices.Contains(r.Arches, k.t.c.Arch) {
-		return fmt.Errorf("%w: the image is for %s, the nodes are %s", deploy.ErrPlatform, strings.Join(r.Arches, ", "), k.t.c.Arch)
+	if len(r.Arches) > 0 && !slices.Contains(r.Arches, t.c.Arch) {
+		return fmt.Errorf("%w: the image is for %s, the nodes are %s", deploy.ErrPlatform, strings.Join(r.Arches, ", "), t.c.Arch)
 	}
 	return nil
 }
 
 // Plan implements deploy.Target.
 func (k *Knative) Plan(ctx context.Context, r deploy.Release) (*deploy.Plan, error) {
-	if err := k.check(r); err != nil {
+	if err := k.t.checkImage(r); err != nil {
 		return nil, err
 	}
 	s, err := k.read(ctx)
@@ -374,7 +411,7 @@ func sharesOf(m map[string]int) string {
 
 // Apply implements deploy.Target.
 func (k *Knative) Apply(ctx context.Context, p *deploy.Plan) (*deploy.Outcome, error) {
-	if err := k.check(p.Release); err != nil {
+	if err := k.t.checkImage(p.Release); err != nil {
 		return nil, err
 	}
 	s, err := k.read(ctx)
@@ -411,15 +448,8 @@ func (k *Knative) Rollback(ctx context.Context, to artifact.Digest, wait time.Du
 		}
 		cause = deploy.ErrGone
 	}
-	// What has traffic comes first, then the newest.
-	names := []string{s.stable(), s.canary()}
-	for _, r := range s.revs {
-		names = append(names, r.text("metadata", "name"))
-	}
-	for _, name := range names {
-		if s.digest(name) == to && s.ready(name) == "True" {
-			return k.all(ctx, s, name, wait)
-		}
+	if names := s.ofDigest(to, s.stable(), s.canary()); len(names) > 0 {
+		return k.all(ctx, s, names[0], wait)
 	}
 	return nil, fmt.Errorf("%w: no ready revision of %s is kept", cause, to)
 }

@@ -187,7 +187,7 @@ func (k *Knative) wait(ctx context.Context, end time.Time, attempt string, done 
 			}
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%w: %s: %s", deploy.ErrUnhealthy, k.t.c.Name, cmp.Or(s.condition(s.svc, "Ready").text("message"), "the controllers say nothing"))
+			return fmt.Errorf("%w: %s: %s", deploy.ErrUnhealthy, k.t.c.Name, cmp.Or(conditionOf(s.svc, "Ready").text("message"), "the controllers say nothing"))
 		}
 		timer := time.NewTimer(k.t.c.Poll)
 		select {
@@ -202,14 +202,14 @@ func (k *Knative) wait(ctx context.Context, end time.Time, attempt string, done 
 // cameUp tells whether the revision of the template is ready; an error is one that no waiting cures.
 func (s *knState) cameUp(name string) (bool, error) {
 	if s.rev(name) == nil {
-		return false, unwell(s.condition(s.svc, "ConfigurationsReady"))
+		return false, unwell(conditionOf(s.svc, "ConfigurationsReady"))
 	}
-	return s.ready(name) == "True", unwell(s.condition(s.rev(name), "Ready"))
+	return s.ready(name) == "True", unwell(conditionOf(s.rev(name), "Ready"))
 }
 
 // routed tells whether the routes give what the spec asks for.
 func (s *knState) routed() (bool, error) {
-	c := s.condition(s.svc, "RoutesReady")
+	c := conditionOf(s.svc, "RoutesReady")
 	return c.text("status") == "True" && maps.Equal(s.asked(), s.given()), unwell(c)
 }
 

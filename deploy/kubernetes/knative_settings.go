@@ -89,7 +89,7 @@ func (s *KnativeSettings) Manifests(r deploy.Release) ([]targets.Manifest, error
 		return nil, err
 	}
 	k := &Knative{t: &Target{c: Config{Namespace: s.Namespace, Name: s.Service, Arch: s.Arch, Memory: memory, CPU: cpu}}, min: s.Min, max: s.Max}
-	if err := k.check(r); err != nil {
+	if err := k.t.checkImage(r); err != nil {
 		return nil, err
 	}
 	o := k.skeleton()

@@ -254,16 +254,10 @@ func (t *Target) Plan(ctx context.Context, r deploy.Release) (*deploy.Plan, erro
 }
 
 func (t *Target) check(r deploy.Release) error {
-	if err := r.Check(true, false); err != nil {
-		return err
-	}
 	if r.Weight%100 != 0 {
 		return fmt.Errorf("%w: a Deployment has no weights", deploy.ErrRelease)
 	}
-	if len(r.Arches) > 0 && !slices.Contains(r.Arches, t.c.Arch) {
-		return fmt.Errorf("%w: the image is for %s, the nodes are %s", deploy.ErrPlatform, strings.Join(r.Arches, ", "), t.c.Arch)
-	}
-	return nil
+	return t.checkImage(r)
 }
 
 // Apply implements deploy.Target.
