@@ -156,15 +156,7 @@ func (s *knState) asked() map[string]int {
 }
 
 // given is the traffic that the routes give.
-func (s *knState) given() map[string]int {
-	out := map[string]int{}
-	for _, x := range s.svc.list("status", "traffic") {
-		if n := object(x).number("percent"); n > 0 {
-			out[object(x).text("revisionName")] += n
-		}
-	}
-	return out
-}
+func (s *knState) given() map[string]int { return givenBy(s.svc.list("status", "traffic")) }
 
 // pinned tells whether all traffic goes to revisions by name.
 func (s *knState) pinned() bool {
@@ -184,15 +176,7 @@ func (s *knState) canary() string {
 }
 
 // stable is the revision that serves and is no canary: the largest where several do.
-func (s *knState) stable() string {
-	best, most, canary := "", 0, s.canary()
-	for name, n := range s.asked() {
-		if name != canary && (n > most || n == most && name < best) {
-			best, most = name, n
-		}
-	}
-	return best
-}
+func (s *knState) stable() string { return largest(s.asked(), s.canary()) }
 
 // revision names the state that a plan is made of. The status is left out: controllers write it all the time.
 func (s *knState) revision() string {

@@ -189,12 +189,8 @@ func (k *Knative) wait(ctx context.Context, end time.Time, attempt string, done 
 		if time.Now().After(end) {
 			return fmt.Errorf("%w: %s: %s", deploy.ErrUnhealthy, k.t.c.Name, cmp.Or(conditionOf(s.svc, "Ready").text("message"), "the controllers say nothing"))
 		}
-		timer := time.NewTimer(k.t.c.Poll)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if err := k.t.pause(ctx); err != nil {
+			return err
 		}
 	}
 }

@@ -33,13 +33,16 @@ func KnativeKind(getenv func(string) string) targets.Kind {
 }
 
 // Check implements targets.Settings.
-func (s *KnativeSettings) Check() error {
+func (s *KnativeSettings) Check() error { return s.check(maxKnativeName) }
+
+// check is that of every target that has revisions; their names leave longest for the service's.
+func (s *KnativeSettings) check(longest int) error {
 	bad := func(key, format string, args ...any) error {
 		return &targets.Error{Path: key, Err: fmt.Errorf(format, args...)}
 	}
 	switch {
-	case !nameRE.MatchString(s.Service) || len(s.Service) > maxKnativeName:
-		return bad("service", "%q: small letters, digits and hyphens, a letter first, at most %d, since revisions are named after it", s.Service, maxKnativeName)
+	case !nameRE.MatchString(s.Service) || len(s.Service) > longest:
+		return bad("service", "%q: small letters, digits and hyphens, a letter first, at most %d, since revisions are named after it", s.Service, longest)
 	case !nameRE.MatchString(s.Namespace):
 		return bad("namespace", "%q: small letters, digits and hyphens, a letter first, at most 63", s.Namespace)
 	case s.Arch != "amd64" && s.Arch != "arm64":

@@ -19,7 +19,7 @@ func targetKinds() []targets.Kind {
 	return slices.Concat(
 		awslambda.Kinds(),
 		sagemaker.Kinds(),
-		[]targets.Kind{kubernetes.Kind(os.Getenv), kubernetes.KnativeKind(os.Getenv)},
+		[]targets.Kind{kubernetes.Kind(os.Getenv), kubernetes.KnativeKind(os.Getenv), kubernetes.KServeKind(os.Getenv)},
 		[]targets.Kind{cloudrun.Kind(), vertex.Kind()},
 		[]targets.Kind{azureml.Kind(), cloudflare.Kind(os.Getenv)},
 	)
