@@ -280,12 +280,7 @@ func until(wait time.Duration) time.Time {
 
 // create makes the endpoint, without traffic, and waits for it.
 func (t *Target) create(ctx context.Context, end time.Time) (*state, error) {
-	identity := map[string]any{"type": "SystemAssigned"}
-	if t.s.Identity != "" {
-		identity = map[string]any{"type": "UserAssigned", "userAssignedIdentities": map[string]any{t.s.Identity: map[string]any{}}}
-	}
-	body := map[string]any{"location": t.s.Location, "identity": identity, "tags": map[string]string{tagMoves: "1"}, "properties": map[string]any{"authMode": authModes[t.s.Auth]}}
-	a, err := t.c.call(ctx, "create the endpoint", "PUT", at(t.id()), body)
+	a, err := t.c.call(ctx, "create the endpoint", "PUT", at(t.id()), t.endpointBody())
 	if err != nil && !errors.Is(err, errBusy) {
 		return nil, err
 	}
@@ -311,6 +306,15 @@ func (t *Target) create(ctx context.Context, end time.Time) (*state, error) {
 	return st, nil
 }
 
+// endpointBody is an endpoint without deployments.
+func (t *Target) endpointBody() map[string]any {
+	identity := map[string]any{"type": "SystemAssigned"}
+	if t.s.Identity != "" {
+		identity = map[string]any{"type": "UserAssigned", "userAssignedIdentities": map[string]any{t.s.Identity: map[string]any{}}}
+	}
+	return map[string]any{"location": t.s.Location, "identity": identity, "tags": map[string]string{tagMoves: "1"}, "properties": map[string]any{"authMode": authModes[t.s.Auth]}}
+}
+
 // rest waits until no change of the endpoint is under way.
 func (t *Target) rest(ctx context.Context, st *state, base string, end time.Time) (*state, error) {
 	for {
@@ -334,11 +338,7 @@ func (t *Target) rest(ctx context.Context, st *state, base string, end time.Time
 
 // deploy makes the environment and the deployment.
 func (t *Target) deploy(ctx context.Context, d *deployment, r deploy.Release, end time.Time) error {
-	props := map[string]any{
-		"image": r.Image, "osType": "Linux", "inferenceConfig": t.routes(r), "description": "made by Waybill",
-		"tags": map[string]string{tagDigest: string(r.Digest)},
-	}
-	a, err := t.c.call(ctx, "write the environment", "PUT", at(t.envID(t.version(r))), map[string]any{"properties": props})
+	a, err := t.c.call(ctx, "write the environment", "PUT", at(t.envID(t.version(r))), t.environmentBody(r))
 	if errors.Is(err, errBusy) { // a version that is there is never written again
 		a, err = t.c.call(ctx, "read the environment", "GET", at(t.envID(t.version(r))), nil)
 	}
@@ -363,6 +363,14 @@ func (t *Target) deploy(ctx context.Context, d *deployment, r deploy.Release, en
 		return err
 	}
 	return nil
+}
+
+// environmentBody is the version of the environment that r runs in.
+func (t *Target) environmentBody(r deploy.Release) map[string]any {
+	return map[string]any{"properties": map[string]any{
+		"image": r.Image, "osType": "Linux", "inferenceConfig": t.routes(r), "description": "made by Waybill",
+		"tags": map[string]string{tagDigest: string(r.Digest)},
+	}}
 }
 
 // comesUp waits until a deployment can serve.

@@ -1,5 +1,5 @@
 // Package emit writes down what a deployment would bring about, as files for the tools of GitOps: YAML for kubectl, Argo CD and Flux,
-// templates for SAM, modules for Terraform. Targets say what (targets.Emitter); this package knows the tools' syntax, and writes all
+// templates for SAM and CloudFormation, modules for Terraform. Targets say what (targets.Emitter); this package knows the tools' syntax, and writes all
 // files or none.
 package emit
 
@@ -48,7 +48,14 @@ func Render(env string, places []Place) ([]File, error) {
 	for _, p := range places {
 		fail := func(err error) { errs = append(errs, fmt.Errorf("%s: %w", p.Entry.Name, err)) }
 		e, ok := p.Entry.Settings.(targets.Emitter)
-		if !ok || p.Entry.Runs != targets.Image {
+		switch why, silent := p.Entry.Settings.(targets.Silent); {
+		case p.Entry.Runs != targets.Image:
+			fail(fmt.Errorf("kind %s: %w: it takes an upload of files, which no manifest holds; deploy it without --emit", p.Entry.Kind, ErrKind))
+			continue
+		case silent:
+			fail(fmt.Errorf("kind %s: %w: %s; deploy it without --emit", p.Entry.Kind, ErrKind, why.Unwritten()))
+			continue
+		case !ok:
 			fail(fmt.Errorf("kind %s: %w", p.Entry.Kind, ErrKind))
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,10 +20,14 @@ import (
 
 	"github.com/waybill-ml/waybill/deploy"
 	"github.com/waybill-ml/waybill/deploy/awslambda"
+	"github.com/waybill-ml/waybill/deploy/azureml"
+	"github.com/waybill-ml/waybill/deploy/cloudflare"
 	"github.com/waybill-ml/waybill/deploy/cloudrun"
 	"github.com/waybill-ml/waybill/deploy/emit"
 	"github.com/waybill-ml/waybill/deploy/kubernetes"
+	"github.com/waybill-ml/waybill/deploy/sagemaker"
 	"github.com/waybill-ml/waybill/deploy/targets"
+	"github.com/waybill-ml/waybill/deploy/vertex"
 	"github.com/waybill-ml/waybill/internal/fsx"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -37,8 +42,10 @@ var (
 
 func place(t testing.TB, m map[string]any) emit.Place {
 	t.Helper()
-	kinds := append(awslambda.Kinds(), kubernetes.Kind(func(string) string { return "" }),
-		targets.Kind{Name: "cloudrun", Settings: func() targets.Settings { return &cloudrun.Settings{} }})
+	none := func(string) string { return "" }
+	kinds := slices.Concat(awslambda.Kinds(), sagemaker.Kinds(), []targets.Kind{
+		kubernetes.Kind(none), kubernetes.KnativeKind(none), kubernetes.KServeKind(none), cloudrun.Kind(), azureml.Kind(), vertex.Kind(), cloudflare.Kind(none),
+	})
 	es, err := targets.Parse([]map[string]any{m}, kinds)
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +59,21 @@ func lambda(env map[string]any) map[string]any {
 
 func run(env map[string]any) map[string]any {
 	return map[string]any{"name": "run", "kind": "cloudrun", "image": "reg.example/ml/churn", "project": "acme-ml", "region": "europe-west4", "service": "churn", "env": env}
+}
+
+func endpoint(env map[string]any) map[string]any {
+	return map[string]any{"name": "ep", "kind": "sagemaker", "image": "reg.example/ml/churn", "endpoint": "churn", "region": "eu-west-1", "role": "arn:aws:iam::123456789012:role/churn",
+		"instance": "ml.c5.large", "count": 2, "traffic": "linear", "step": 20, "alarms": []any{"churn-5xx"}, "autoscaled": true, "env": env}
+}
+
+func functions(env map[string]any) map[string]any {
+	return map[string]any{"name": "less", "kind": "sagemaker-serverless", "image": "reg.example/ml/churn", "endpoint": "churn-less", "region": "eu-west-1", "role": "arn:aws:iam::123456789012:role/churn",
+		"memory": 3072, "concurrency": 5, "provisioned": 2, "env": env}
+}
+
+func azure(env map[string]any) map[string]any {
+	return map[string]any{"name": "az", "kind": "azureml", "image": "reg.example/ml/churn", "subscription": "00000000-1111-2222-3333-444444444444", "resource-group": "acme-rg", "workspace": "acme-ml",
+		"location": "westeurope", "endpoint": "churn", "env": env}
 }
 
 var kube = map[string]any{"name": "eu", "kind": "kubernetes", "image": "reg.example/ml/churn", "deployment": "churn", "namespace": "ml", "replicas": 3}
@@ -122,7 +144,7 @@ func at(v any, path ...any) any {
 
 func TestRender(t *testing.T) {
 	env := map[string]any{"LOG": "debug"}
-	places := []emit.Place{place(t, lambda(env)), place(t, kube), place(t, run(env))}
+	places := []emit.Place{place(t, lambda(env)), place(t, kube), place(t, run(env)), place(t, endpoint(env)), place(t, functions(env)), place(t, azure(env))}
 	files, err := emit.Render("prod", places)
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +168,7 @@ func TestRender(t *testing.T) {
 			t.Errorf("%s has a tag", f.Path)
 		}
 	}
-	if want := []string{"kubernetes/eu.yaml", "sam/fn.yaml", "terraform/fn/main.tf.json", "terraform/run/main.tf.json"}; !reflect.DeepEqual(names, want) {
+	if want := []string{"cloudformation/ep.yaml", "cloudformation/less.yaml", "kubernetes/eu.yaml", "sam/fn.yaml", "terraform/az/main.tf.json", "terraform/fn/main.tf.json", "terraform/run/main.tf.json"}; !reflect.DeepEqual(names, want) {
 		t.Fatalf("%q, not %q", names, want)
 	}
 	for _, c := range []struct {
@@ -164,6 +186,10 @@ func TestRender(t *testing.T) {
 		{"sam/fn.yaml", 0, []any{"Resources", "Function", "Properties", "AutoPublishAlias"}, "live"},
 		{"terraform/fn/main.tf.json", 0, []any{"resource", "aws_lambda_alias", "alias", "function_version"}, "${aws_lambda_function.function.version}"},
 		{"terraform/fn/main.tf.json", 0, []any{"resource", "aws_lambda_function", "function", "publish"}, true},
+		{"cloudformation/ep.yaml", 0, []any{"Resources", "Model", "Properties", "PrimaryContainer", "Environment", "WAYBILL_DIGEST"}, string(digest)},
+		{"cloudformation/ep.yaml", 0, []any{"Resources", "Endpoint", "Properties", "RetainAllVariantProperties"}, true},
+		{"cloudformation/less.yaml", 0, []any{"Resources", "EndpointConfig", "Properties", "ProductionVariants", 0, "ServerlessConfig", "MemorySizeInMB"}, 3072.0},
+		{"terraform/az/main.tf.json", 0, []any{"resource", "azapi_resource", "deployment", "parent_id"}, "${azapi_resource.endpoint.id}"},
 		{"terraform/run/main.tf.json", 0, []any{"resource", "google_cloud_run_v2_service", "service", "traffic", "percent"}, 100.0},
 	} {
 		if got := at(plain(t, docs[c.file][c.doc]), c.path...); !reflect.DeepEqual(got, c.want) {
@@ -181,7 +207,7 @@ func TestRender(t *testing.T) {
 func TestTextsAreLiteral(t *testing.T) {
 	for _, s := range nasty {
 		env := map[string]any{"VALUE": s}
-		files, err := emit.Render("prod", []emit.Place{place(t, lambda(env)), place(t, run(env))})
+		files, err := emit.Render("prod", []emit.Place{place(t, lambda(env)), place(t, run(env)), place(t, functions(env)), place(t, azure(env))})
 		if err != nil {
 			t.Fatalf("%q: %v", s, err)
 		}
@@ -192,6 +218,14 @@ func TestTextsAreLiteral(t *testing.T) {
 			case "sam/fn.yaml":
 				if got := at(doc, "Resources", "Function", "Properties", "Environment", "Variables", "VALUE"); got != s {
 					t.Errorf("SAM: %q became %q", s, got)
+				}
+			case "cloudformation/less.yaml":
+				if got := at(doc, "Resources", "Model", "Properties", "PrimaryContainer", "Environment", "VALUE"); got != s {
+					t.Errorf("CloudFormation: %q became %q", s, got)
+				}
+			case "terraform/az/main.tf.json":
+				if got := at(doc, "resource", "azapi_resource", "deployment", "body", "properties", "environmentVariables", "VALUE"); got != escaped {
+					t.Errorf("Terraform: %q became %q", s, got)
 				}
 			case "terraform/fn/main.tf.json":
 				if got := at(doc, "resource", "aws_lambda_function", "function", "environment", "variables", "VALUE"); got != escaped {
@@ -229,6 +263,8 @@ func TestRefused(t *testing.T) {
 		"too large":         {with(place(t, lambda(nil)), func(r *deploy.Release) { r.Size = 11 << 30 }), deploy.ErrTooLarge, ""},
 		"no role":           {place(t, noRole), nil, "role"},
 		"zip":               {place(t, zip), emit.ErrKind, "lambda-zip"},
+		"vertex":            {place(t, map[string]any{"name": "v", "kind": "vertex", "image": "reg.example/ml/churn", "project": "acme-ml", "region": "europe-west4", "endpoint": "1234567890"}), emit.ErrKind, "no resource"},
+		"workers":           {place(t, map[string]any{"name": "w", "kind": "cloudflare", "account": "0123456789abcdef0123456789abcdef", "script": "churn"}), emit.ErrKind, "upload"},
 		"dynamic reference": {place(t, lambda(map[string]any{"A1": "x{{resolve:ssm:p}}"})), nil, "resolve"},
 	} {
 		files, err := emit.Render("prod", []emit.Place{place(t, kube), c.p})
@@ -328,23 +364,37 @@ func TestCfnLint(t *testing.T) {
 		}
 		t.Skip("cfn-lint is not installed")
 	}
-	files, err := emit.Render("prod", []emit.Place{place(t, lambda(map[string]any{"LOG": "debug"}))})
+	env := map[string]any{"LOG": "debug"}
+	files, err := emit.Render("prod", []emit.Place{place(t, lambda(env)), place(t, endpoint(env)), place(t, functions(env))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := filepath.Join(t.TempDir(), "template.yaml")
-	if err := os.WriteFile(f, files[0].Data, 0o600); err != nil {
-		t.Fatal(err)
+	checked := 0
+	for _, x := range files {
+		worse := map[string][2]string{
+			"sam/fn.yaml": {"MemorySize: 1024", "MemorySize: 11"}, "cloudformation/ep.yaml": {"Type: LINEAR", "Type: SIDEWAYS"}, "cloudformation/less.yaml": {"MemorySizeInMB: 3072", "MemoryInMB: 3072"},
+		}[x.Path]
+		if worse[0] == "" {
+			continue
+		}
+		checked++
+		if err := os.WriteFile(f, x.Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), lint, f).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s\n%s", x.Path, err, out, x.Data)
+		}
+		bad := bytes.Replace(x.Data, []byte(worse[0]), []byte(worse[1]), 1)
+		if err := os.WriteFile(f, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.CommandContext(t.Context(), lint, f).Run(); err == nil {
+			t.Errorf("%s: it lets %s pass", x.Path, worse[1])
+		}
 	}
-	if out, err := exec.CommandContext(t.Context(), lint, f).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	bad := bytes.Replace(files[0].Data, []byte("MemorySize: 1024"), []byte("MemorySize: 11"), 1)
-	if err := os.WriteFile(f, bad, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := exec.CommandContext(t.Context(), lint, f).Run(); err == nil {
-		t.Error("it lets a memory of 11 MB pass")
+	if checked != 3 {
+		t.Errorf("%d templates were checked", checked)
 	}
 }
 

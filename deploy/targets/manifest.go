@@ -14,14 +14,20 @@ type Emitter interface {
 	Manifests(r deploy.Release) ([]Manifest, error)
 }
 
+// Silent is Settings of a target whose state no tool's files can hold.
+type Silent interface {
+	Unwritten() string // why
+}
+
 // Tool applies manifests.
 type Tool string
 
 // Tools.
 const (
-	Kubectl   Tool = "kubernetes" // kubectl apply, Argo CD, Flux: YAML documents
-	SAM       Tool = "sam"        // sam deploy, CloudFormation: a template
-	Terraform Tool = "terraform"  // terraform, tofu: a module in the JSON syntax
+	Kubectl        Tool = "kubernetes"     // kubectl apply, Argo CD, Flux: YAML documents
+	SAM            Tool = "sam"            // sam deploy, CloudFormation: a template
+	CloudFormation Tool = "cloudformation" // aws cloudformation deploy: a template without a transform
+	Terraform      Tool = "terraform"      // terraform, tofu: a module in the JSON syntax
 )
 
 // Manifest is one file of a tool: objects of maps, slices, texts, numbers, booleans and, for Terraform, Expr.

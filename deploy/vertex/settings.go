@@ -139,3 +139,10 @@ func (s *Settings) Open(ctx context.Context, log *slog.Logger) (deploy.Target, e
 func Kind() targets.Kind {
 	return targets.Kind{Name: "vertex", Variant: "vertex", Runs: targets.Image, Settings: func() targets.Settings { return &Settings{} }}
 }
+
+// Unwritten implements targets.Silent.
+func (s *Settings) Unwritten() string {
+	return "Terraform's provider for Google Cloud has endpoints, but no resource that gives an uploaded model to one"
+}
+
+var _ targets.Silent = (*Settings)(nil)

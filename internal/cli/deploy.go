@@ -43,7 +43,7 @@ statement and attached to the artifact.
 Targets that run images find the artifact's image by its own tag in their repository: waybill image --push puts it there, and it
 counts only when publishers signed it. The image is named by digest from then on.
 
-With --emit DIR nothing is contacted but registries: what would run is written as Kubernetes YAML, SAM templates and Terraform
+With --emit DIR nothing is contacted but registries: what would run is written as Kubernetes YAML, templates of SAM and CloudFormation, and Terraform
 modules, for those whose clusters and accounts are moved by a repository.`,
 		Examples: []string{
 			"waybill deploy reg.example/ml/churn@sha256:... --env prod --key deployer.key",
@@ -54,7 +54,7 @@ modules, for those whose clusters and accounts are moved by a repository.`,
 		Flags: siteFlags(append(signerFlags("deployer"),
 			&ucli.IntFlag{Name: "weight", Usage: "`PERCENT` of the traffic for the new release (default: what the target says, else all)"},
 			&ucli.DurationFlag{Name: "wait", Usage: "how `LONG` a new revision may take to become healthy (default: what the target says)"},
-			&ucli.StringFlag{Name: "emit", Usage: "write files for kubectl, SAM and Terraform into `DIR` instead"},
+			&ucli.StringFlag{Name: "emit", Usage: "write files for kubectl, SAM, CloudFormation and Terraform into `DIR` instead"},
 			yesFlag(),
 			&ucli.BoolFlag{Name: "dry-run", Usage: "plan, ask the platforms, and change nothing"},
 		)...),
