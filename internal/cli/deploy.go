@@ -43,8 +43,8 @@ statement and attached to the artifact.
 Targets that run images find the artifact's image by its own tag in their repository: waybill image --push puts it there, and it
 counts only when publishers signed it. The image is named by digest from then on.
 
-With --emit DIR nothing is contacted but registries: what would run is written as Kubernetes YAML, templates of SAM and CloudFormation, and Terraform
-modules, for those whose clusters and accounts are moved by a repository.`,
+With --emit DIR nothing is contacted but registries: what would run is written as Kubernetes YAML, templates of SAM and
+CloudFormation, and modules of Terraform, for those whose clusters and accounts are moved by a repository.`,
 		Examples: []string{
 			"waybill deploy reg.example/ml/churn@sha256:... --env prod --key deployer.key",
 			"waybill deploy reg.example/ml/churn:2.0 --env prod --dry-run     # the plan, and what somebody changed by hand",
