@@ -21,6 +21,15 @@ const (
 	maxUnzipped = 250 << 20
 )
 
+// Zip is the file that Lambda is sent for a folder: what Apply uploads of a release with a bundle. It has limits, deploy.ErrTooLarge.
+func Zip(dir string) ([]byte, error) {
+	c, err := zipped(dir)
+	if err != nil {
+		return nil, err
+	}
+	return c.zip, nil
+}
+
 // zipped packs a folder with an executable bootstrap in its root, for the runtime provided.al2023: sorted, at one time, with modes
 // 0755 and 0644, so that the same files have the same CodeSha256 on every machine.
 func zipped(dir string) (*code, error) {

@@ -1,6 +1,7 @@
 package awslambda
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -52,6 +53,9 @@ func (e *entry) settings() (Settings, error) {
 	}
 	return s, nil
 }
+
+// Machine is the architecture that a bundle for the function is made for, as GOARCH names it.
+func (e *entry) Machine() string { return cmp.Or(e.Arch, defaultArch) }
 
 // Check implements targets.Settings.
 func (e *entry) Check() error {

@@ -31,6 +31,9 @@ import (
 // DigestVariable is the environment variable with the artifact's digest: the label of a version, and what waybill-serve demands.
 const DigestVariable = "WAYBILL_DIGEST"
 
+// defaultArch is Lambda's own default, x86_64.
+const defaultArch = "amd64"
+
 // Settings of one function behind one alias.
 type Settings struct {
 	Function  string            // name
@@ -79,7 +82,7 @@ func New(cfg aws.Config, s Settings) (*Target, error) {
 		s.Alias = "live"
 	}
 	if s.Arch == "" {
-		s.Arch = "amd64"
+		s.Arch = defaultArch
 	}
 	if s.Poll <= 0 {
 		s.Poll = time.Second

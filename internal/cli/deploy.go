@@ -41,7 +41,8 @@ one fails, those that were changed go back to what they ran (exit code 8). Each 
 statement and attached to the artifact.
 
 Targets that run images find the artifact's image by its own tag in their repository: waybill image --push puts it there, and it
-counts only when publishers signed it. The image is named by digest from then on.
+counts only when publishers signed it. The image is named by digest from then on. What Workers and functions from a zip run is
+made on the spot, of the artifact that the verdict is about; waybill-serve is found as waybill image finds it.
 
 With --emit DIR nothing is contacted but registries: what would run is written as Kubernetes YAML, templates of SAM and
 CloudFormation, and modules of Terraform, for those whose clusters and accounts are moved by a repository.`,
@@ -55,6 +56,7 @@ CloudFormation, and modules of Terraform, for those whose clusters and accounts 
 			&ucli.IntFlag{Name: "weight", Usage: "`PERCENT` of the traffic for the new release (default: what the target says, else all)"},
 			&ucli.DurationFlag{Name: "wait", Usage: "how `LONG` a new revision may take to become healthy (default: what the target says)"},
 			&ucli.StringFlag{Name: "emit", Usage: "write files for kubectl, SAM, CloudFormation and Terraform into `DIR` instead"},
+			&ucli.StringFlag{Name: "runtime", Usage: "waybill-serve `FILE`, or the folder of a release, for functions that run from a zip", EnvVars: []string{"WAYBILL_SERVE"}},
 			yesFlag(),
 			&ucli.BoolFlag{Name: "dry-run", Usage: "plan, ask the platforms, and change nothing"},
 		)...),
@@ -205,6 +207,35 @@ func (x *site) bundle(ctx context.Context, s *subject, e targets.Entry, b bundle
 	return nil
 }
 
+// machine are settings whose target runs a folder with a program, which is made here.
+type machine interface {
+	Machine() string // as GOARCH names it
+}
+
+// folder makes it, of the artifact with its evidence and the runtime that --runtime names or that is found as waybill image finds it.
+func (x *site) folder(ctx context.Context, c *Call, s *subject, e targets.Entry, arch, dir string, r *deploy.Release) error {
+	doc, raw, err := c.trustFile()
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return diag.Wrap(diag.Failure, err, "make a place to work in")
+	}
+	st, err := image.Stage(ctx, s.Place, filepath.Join(dir, "models"), image.Content{
+		Digest: s.Desc.Digest, Model: s.Name, Version: s.Version, Trust: raw, Doc: doc, Now: c.Env.Now(),
+	})
+	if err != nil {
+		return err
+	}
+	rs, err := c.runtimes(ctx, []image.Platform{{OS: "linux", Arch: arch}}, dir)
+	if err != nil {
+		return err
+	}
+	r.Bundle, r.Arches = filepath.Join(dir, "function"), []string{arch}
+	c.UI.Why("%s: waybill-serve %s", e.Name, rs[0].How)
+	return image.Folder(st, rs[0], r.Bundle)
+}
+
 // releases finds what each target shall run; bundles are made in work.
 func (x *site) releases(ctx context.Context, c *Call, s *subject, work string) ([]deploy.Release, error) {
 	var out []deploy.Release
@@ -218,6 +249,13 @@ func (x *site) releases(ctx context.Context, c *Call, s *subject, work string) (
 		}
 		if b, ok := e.Settings.(bundler); ok && c.String("emit") == "" {
 			if err := x.bundle(ctx, s, e, b, filepath.Join(work, e.Name), &r); err != nil {
+				return nil, err
+			}
+			out = append(out, r)
+			continue
+		}
+		if b, ok := e.Settings.(machine); ok && e.Runs == targets.Bundle && c.String("emit") == "" {
+			if err := x.folder(ctx, c, s, e, b.Machine(), filepath.Join(work, e.Name), &r); err != nil {
 				return nil, err
 			}
 			out = append(out, r)

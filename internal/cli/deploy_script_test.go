@@ -50,6 +50,10 @@ func (f *faultyLambda) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case mode == "lost" && change:
 		f.Server.ServeHTTP(httptest.NewRecorder(), r) // it acts, and the connection ends
 		panic(http.ErrAbortHandler)
+	case mode == "meanwhile" && change: // somebody else is faster, once
+		f.set("")
+		f.Touch("live")
+		f.Server.ServeHTTP(w, r)
 	case mode == "gone":
 		panic(http.ErrAbortHandler)
 	default:
@@ -80,9 +84,10 @@ var serveProgram = sync.OnceValues(func() (string, error) {
 
 // deployCommands:
 //
-//	serveprogram NAME    set NAME to a waybill-serve for this machine's processor
+//	serveprogram NAME    set NAME to a waybill-serve for this machine's processor, NAME_ARCH to what that is, NAME_OTHER to another
 //	lambda NAME          start an account of AWS Lambda, set NAME to its URL, and the credentials
-//	lambdais URL MODE    well, expired, forbidden, quota, toolarge, lost (the answer of one change), gone
+//	lambdais URL MODE    well, expired, forbidden, quota, toolarge, lost (the answer of one change), meanwhile (somebody else's change comes before it), gone
+//	cleanup URL          somebody deletes the versions that have no traffic
 //	byhand URL           somebody changes the function's memory
 //	fillvars FILE...         replace $NAME by the script's variables
 func deployScriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -94,6 +99,12 @@ func deployScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 			name, err := serveProgram()
 			ts.Check(err)
 			ts.Setenv(args[0], name)
+			ts.Setenv(args[0]+"_ARCH", runtime.GOARCH)
+			other := "arm64"
+			if runtime.GOARCH == other {
+				other = "amd64"
+			}
+			ts.Setenv(args[0]+"_OTHER", other)
 		},
 		"lambda": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 1 {
@@ -120,6 +131,11 @@ func deployScriptCommands() map[string]func(*testscript.TestScript, bool, []stri
 			lambdas.Lock()
 			defer lambdas.Unlock()
 			lambdas.m[args[0]].set(strings.TrimPrefix(args[1], "well"))
+		},
+		"cleanup": func(ts *testscript.TestScript, neg bool, args []string) {
+			lambdas.Lock()
+			defer lambdas.Unlock()
+			lambdas.m[args[0]].Delete("")
 		},
 		"byhand": func(ts *testscript.TestScript, neg bool, args []string) {
 			lambdas.Lock()

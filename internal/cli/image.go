@@ -14,6 +14,8 @@ import (
 
 	ucli "github.com/urfave/cli/v2"
 
+	"github.com/waybill-ml/waybill/deploy"
+	"github.com/waybill-ml/waybill/deploy/awslambda"
 	"github.com/waybill-ml/waybill/deploy/image"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/fsx"
@@ -38,19 +40,21 @@ and runtime give the same bytes anywhere.
 a folder of the release, else from beside this program, else built with go from the source tree around this folder.
 
 --push sends it to a registry, with its bill of materials (CycloneDX) attached; --out writes an archive that podman load and
-docker load take and that is an OCI layout (FILE.tar), or an OCI layout in a folder. With --key a publisher signs image, index and
+docker load take and that is an OCI layout (FILE.tar), or an OCI layout in a folder; with --variant lambda also what a function
+runs without an image (FILE.zip, for the runtime provided.al2023). With --key a publisher signs image, index and
 bill of materials; waybill deploy takes signed images only, and finds them by a tag of their own (waybill-DIGEST-VARIANT).`,
 		Examples: []string{
 			"waybill image churn:1.0 --push reg.example/images/churn:1.0",
 			"waybill image reg.example/ml/churn@sha256:... --variant lambda --platform linux/arm64 --push reg.example/images/churn:1.0-lambda",
 			"waybill image churn:1.0 --platform linux/amd64,linux/arm64 --out churn.tar --key publisher.key",
+			"waybill image churn:1.0 --variant lambda --platform linux/arm64 --out function.zip",
 			"waybill image churn:1.0 --runtime dist --out ./layout --output json",
 		},
 		Flags: append(trustFlags(), append(signerFlags("publisher"),
 			&ucli.StringFlag{Name: "variant", Value: string(image.Plain), Usage: "`CONTRACT` to follow: plain, lambda, sagemaker, vertex, modelcar"},
 			&ucli.StringSliceFlag{Name: "platform", Usage: "`OS/ARCH`: linux/amd64 (the default) or linux/arm64; may be repeated"},
 			&ucli.StringFlag{Name: "runtime", Usage: "waybill-serve `FILE`, or the folder of a release", EnvVars: []string{"WAYBILL_SERVE"}},
-			&ucli.StringFlag{Name: "out", Usage: "write archive `FILE.tar`, or an OCI layout into a folder"},
+			&ucli.StringFlag{Name: "out", Usage: "write archive `FILE.tar`, FILE.zip of a Lambda function, or an OCI layout into a folder"},
 			&ucli.StringFlag{Name: "push", Usage: "send it to `HOST/REPO[:TAG]`"},
 			&ucli.StringFlag{Name: "name", Usage: "`NAME:TAG` in an archive or a layout (default: the model's name and version)"},
 			&ucli.StringSliceFlag{Name: "evidence", Usage: "a statement of `TYPE` must be there too, now and at each start; may be repeated"},
@@ -99,6 +103,7 @@ type imageJob struct {
 	evidence  []string
 	push      *registry.Ref
 	file, dir string // --out
+	zip       bool   // file is one
 	name      string
 }
 
@@ -148,6 +153,9 @@ func runImage(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
+	if job.zip {
+		return c.functionZip(st, runtimes[0], job, s, filepath.Join(work, "function"))
+	}
 	set, err := image.Build(st, runtimes, job.options)
 	if err != nil {
 		return err
@@ -180,6 +188,33 @@ func runImage(ctx context.Context, c *Call) error {
 		}
 	}
 	return c.printImage(out, k)
+}
+
+// functionZip writes what a function of AWS Lambda runs from a zip: what waybill deploy uploads for the kind lambda-zip.
+func (c *Call) functionZip(st *image.Staged, r image.Runtime, job *imageJob, s *subject, dir string) error {
+	if err := image.Folder(st, r, dir); err != nil {
+		return err
+	}
+	raw, err := awslambda.Zip(dir)
+	if errors.Is(err, deploy.ErrTooLarge) {
+		return diag.Wrap(diag.Unsupported, err, "image").Hint("waybill image %s --variant lambda --push HOST/REPO --key publisher.key   (images may have 10 GB)", c.Args[0])
+	}
+	if err != nil {
+		return diag.Wrap(diag.Failure, err, "image")
+	}
+	d := artifact.DigestOf(raw)
+	out := imageJSON{
+		Schema: schemaBase + "image/v1", Ref: c.String("out"), DryRun: c.Bool("dry-run"), Digest: d, MediaType: "application/zip", Artifact: s.Desc.Digest, Model: s.Name, Version: s.Version,
+		Variant: job.variant, Trust: st.TrustDigest, AsOf: st.AsOf, Images: []imagePlatformJSON{{r.Platform.String(), d, int64(len(raw)), r.Size, st.Size, r.How}},
+	}
+	if out.DryRun {
+		if err := checkNew(job.file, c.String("out"), c.Bool("force")); err != nil {
+			return err
+		}
+	} else if err := fsx.WriteFileAtomic(fsx.OS{}, job.file, raw, 0o644); err != nil {
+		return diag.Wrap(diag.Failure, err, "write %s", c.String("out"))
+	}
+	return c.printImage(out, nil)
 }
 
 func (c *Call) printImage(out imageJSON, k author) error {
@@ -226,8 +261,10 @@ func (c *Call) imageJob() (*imageJob, error) {
 	switch out := c.String("out"); {
 	case out == "" && c.String("push") == "":
 		return nil, diag.New(diag.Usage, "image: say where it goes: --push HOST/REPO, or --out FILE.tar").Hint("waybill image %s --out image.tar", c.Args[0])
-	case strings.HasSuffix(out, ".tar"):
-		j.file = c.Abs(out)
+	case strings.HasSuffix(out, ".zip") && (j.variant != image.Lambda || c.String("push") != "" || c.String("key") != "" || c.Bool("keyless")):
+		return nil, diag.New(diag.Usage, "image: a zip is for AWS Lambda alone, and nothing is pushed or signed with it").Hint("waybill image %s --variant lambda --out function.zip", c.Args[0])
+	case strings.HasSuffix(out, ".tar"), strings.HasSuffix(out, ".zip"):
+		j.file, j.zip = c.Abs(out), strings.HasSuffix(out, ".zip")
 		if !c.Bool("dry-run") {
 			if err := checkNew(j.file, out, c.Bool("force")); err != nil {
 				return nil, err

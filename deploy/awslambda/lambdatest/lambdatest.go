@@ -156,7 +156,7 @@ func (s *Server) Dump() string {
 	return b.String()
 }
 
-// Delete removes the versions with this CodeSha256 that no alias names.
+// Delete removes the versions with this CodeSha256, empty for any, that no alias names.
 func (s *Server) Delete(sha string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,8 +166,17 @@ func (s *Server) Delete(sha string) {
 				return false
 			}
 		}
-		return f.Sha == sha
+		return sha == "" || f.Sha == sha
 	})
+}
+
+// Touch is somebody's update of an alias to what it is.
+func (s *Server) Touch(alias string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.aliases[alias]; a != nil {
+		a.Revision = s.revision()
+	}
 }
 
 // Edit changes $LATEST by hand.
