@@ -56,7 +56,7 @@ CloudFormation, and modules of Terraform, for those whose clusters and accounts 
 			&ucli.IntFlag{Name: "weight", Usage: "`PERCENT` of the traffic for the new release (default: what the target says, else all)"},
 			&ucli.DurationFlag{Name: "wait", Usage: "how `LONG` a new revision may take to become healthy (default: what the target says)"},
 			&ucli.StringFlag{Name: "emit", Usage: "write files for kubectl, SAM, CloudFormation and Terraform into `DIR` instead"},
-			&ucli.StringFlag{Name: "runtime", Usage: "waybill-serve `FILE`, or the folder of a release, for functions that run from a zip", EnvVars: []string{"WAYBILL_SERVE"}},
+			&ucli.StringFlag{Name: "runtime", Usage: "waybill-serve `FILE`, or a release's folder, for functions from a zip", EnvVars: []string{"WAYBILL_SERVE"}},
 			yesFlag(),
 			&ucli.BoolFlag{Name: "dry-run", Usage: "plan, ask the platforms, and change nothing"},
 		)...),
