@@ -68,9 +68,10 @@ type weightsImage struct {
 	base, size uint64
 	file       *os.File // nil when bytes is set
 	bytes      []byte
+	want       *artifact.Weights // what its bytes are hashed against; nil when they need not be
 }
 
-// openWeights opens and checks the image against the interface document: size, alignment and chunk digests.
+// openWeights opens the image and checks its size and place against the interface document. Nothing may run on it before check.
 func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, error) {
 	if want == nil {
 		if !src.empty() {
@@ -88,12 +89,11 @@ func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, erro
 		return nil, diag.Errorf("weights of %d bytes at address %d do not fit into 4 GiB", want.Size, want.Base)
 	}
 	w := &weightsImage{base: uint64(want.Base), size: uint64(want.Size)}
-	var r io.ReaderAt
 	if src.Bytes != nil {
 		if int64(len(src.Bytes)) != want.Size {
 			return nil, diag.Errorf("weights have %d bytes, the interface document says %d", len(src.Bytes), want.Size)
 		}
-		w.bytes, r = src.Bytes, byteReaderAt(src.Bytes)
+		w.bytes = src.Bytes
 	} else {
 		f, err := os.Open(src.Path)
 		if err != nil {
@@ -110,7 +110,7 @@ func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, erro
 			_ = f.Close()
 			return nil, err
 		}
-		w.file, r = f, f
+		w.file = f
 	}
 	if src.Copy && w.file != nil {
 		b := make([]byte, want.Size)
@@ -120,15 +120,23 @@ func openWeights(src WeightsSource, want *artifact.Weights) (*weightsImage, erro
 		if err != nil {
 			return nil, diag.Errorf("read the weights: %w", err)
 		}
-		w.bytes, r = b, byteReaderAt(b)
+		w.bytes = b
 	}
 	if !src.Trusted {
-		if err := checkChunks(r, want); err != nil {
-			w.close()
-			return nil, err
-		}
+		w.want = want
 	}
 	return w, nil
+}
+
+// check hashes the image.
+func (w *weightsImage) check() error {
+	if w == nil || w.want == nil {
+		return nil
+	}
+	if w.file != nil {
+		return checkChunks(w.file, w.want)
+	}
+	return checkChunks(byteReaderAt(w.bytes), w.want)
 }
 
 // close gives up the file; mappings of it stay valid.

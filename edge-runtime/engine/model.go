@@ -81,6 +81,7 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 			g.inputs = append(g.inputs, p.Name)
 		}
 		b := code[st.File.Path]
+		var image *weightsImage
 		if l.isModel {
 			b = module
 			g.want, g.nodes = iface.Memory, iface.Nodes
@@ -90,7 +91,7 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 			if d := artifact.DigestOf(b); d != iface.Module.Digest {
 				return nil, diag.Errorf("%w: the module has digest %s, the interface document says %s", ErrIntegrity, d, iface.Module.Digest)
 			}
-			if g.weights, err = openWeights(weights, iface.Weights); err != nil {
+			if image, err = openWeights(weights, iface.Weights); err != nil {
 				return nil, err
 			}
 		} else if b == nil {
@@ -98,9 +99,21 @@ func (e *Engine) Load(ctx context.Context, module []byte, weights WeightsSource,
 		} else if d := artifact.DigestOf(b); d != st.File.Digest {
 			return nil, diag.Errorf("%w: step %s has digest %s, the interface document says %s", ErrIntegrity, st.Name, d, st.File.Digest)
 		}
-		if err := e.compileGuest(ctx, g, b); err != nil {
+		// The code does not depend on the weights, so both are worked on at once. The guest gets them when they are proven.
+		hashed := make(chan error, 1)
+		go func() { hashed <- image.check() }()
+		err := e.compileGuest(ctx, g, b)
+		if bad := <-hashed; bad != nil {
+			if err == nil {
+				g.closeRuntime(ctx)
+			}
+			err = bad
+		}
+		if err != nil {
+			image.close()
 			return nil, l.loadError(st.Name, err)
 		}
+		g.weights = image
 		l.guest = g
 		m.chain = append(m.chain, l)
 		inst, err := g.acquire(ctx)
