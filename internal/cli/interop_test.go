@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +20,13 @@ import (
 
 // interop is one thing that another program does with what we made, or we with what it made. Words are split at spaces, lines of waybill at "; ".
 // REF is the artifact in a registry, REPO its repository, NEW a reference of this row's own, FILE what save wrote, LAY the same unpacked,
-// FOLDER the pulled files, OUT a new path, RUN a folder with a short name.
+// IMAGE a container image of it that a publisher signed, FOLDER the pulled files, OUT a new path, RUN a folder with a short name.
 type interop struct {
 	tool, what string
 	before     string // lines of waybill that come first; "" for none. Where then is given too, its last line must fail after them: not proven yet
 	line       string
 	then       string // lines of waybill that must succeed afterwards; "" for none
+	says       string // what the program must say, a regular expression; "" for anything
 	limit      string // what the program says instead, where it cannot; a regular expression
 	why        string // of the limit, for the table
 }
@@ -68,6 +70,21 @@ func onFile() []interop {
 			why: "version 2 reads only its legacy signatures from a layout; from a registry it reads ours"},
 		{tool: "podman", what: "pull oci-archive:", line: "--root RUN/r --runroot RUN/s --tmpdir RUN/t --cgroup-manager cgroupfs --events-backend none --storage-driver vfs pull oci-archive:FILE:1.0.0",
 			limit: "unsupported image-specific operation on artifact", why: "podman 4 takes container images only"},
+	}
+}
+
+// onImage is tried with a container image.
+func onImage() []interop {
+	return []interop{
+		{tool: "oras", what: "discover bill of materials and signatures of the container image", line: "discover --plain-http --platform linux/ARCH IMAGE", says: `(?s)vnd\.cyclonedx\+json.*vnd\.dev\.sigstore\.bundle|vnd\.dev\.sigstore\.bundle.*vnd\.cyclonedx\+json`},
+		{tool: "crane", what: "validate the container image", line: "validate --remote IMAGE", limit: "gzip: invalid header", why: "it takes every layer for a compressed one; ours are plain tars, as their media type says"},
+		{tool: "skopeo", what: "read the container image's labels", line: "inspect --tls-verify=false docker://IMAGE", says: "dev.waybill.artifact.digest"},
+		{tool: "skopeo", what: "copy the container image, its digest the same", line: "copy --preserve-digests --src-tls-verify=false --dest-tls-verify=false docker://IMAGE docker://REPO-copied:1"},
+		{tool: "cosign", what: "verify the container image", line: "verify --new-bundle-format --allow-insecure-registry" + cosignFlags + "IMAGE"},
+		{tool: "cosign-v3", what: "verify the container image", line: "verify --allow-insecure-registry" + cosignFlags + "IMAGE"},
+		{tool: "cosign-v3", what: "verify the container image by a key that did not sign", line: "verify --allow-insecure-registry" + strings.Replace(cosignFlags, "publisher.pub", "root.pub", 1) + "IMAGE",
+			limit: "(?i)invalid signature|could not verify|no matching", why: "as it must be"},
+		{tool: "podman", what: "pull the container image", line: "--root RUN/r --runroot RUN/s --tmpdir RUN/t --cgroup-manager cgroupfs --events-backend none --storage-driver vfs pull --tls-verify=false IMAGE"},
 	}
 }
 
@@ -119,10 +136,10 @@ func TestInterop(t *testing.T) {
 		defer os.RemoveAll(short)
 		fill := func(s string) []string {
 			s = strings.ReplaceAll(s, "NEW", fmt.Sprintf("REPO-%d:1", len(rows)))
-			for _, k := range []string{"REF", "REPO", "FILE", "LAY", "FOLDER"} {
+			for _, k := range []string{"REF", "REPO", "IMAGE", "FILE", "LAY", "FOLDER"} {
 				s = strings.ReplaceAll(s, k, vars[k])
 			}
-			return strings.Fields(strings.ReplaceAll(strings.ReplaceAll(s, "RUN", short), "OUT", out))
+			return strings.Fields(strings.NewReplacer("RUN", short, "OUT", out, "ARCH", runtime.GOARCH).Replace(s))
 		}
 		lines := func(s string) [][]string {
 			var all [][]string
@@ -152,6 +169,8 @@ func TestInterop(t *testing.T) {
 			result = "no: " + c.why
 		case err != nil:
 			t.Errorf("%v\n%s", err, text)
+		case !regexp.MustCompile(c.says).MatchString(text):
+			t.Errorf("it does not say %s\n%s", c.says, text)
 		default:
 			for _, l := range lines(c.then) {
 				x.must(l...)
@@ -175,6 +194,16 @@ func TestInterop(t *testing.T) {
 			}
 		})
 	}
+	t.Run("image", func(t *testing.T) {
+		s := servertest.Start(t, servertest.Options{Kind: servertest.Kinds()[0]})
+		repo := s.Host + "/images/breast-cancer"
+		x.must("image", "breast-cancer:1.0.0", "--platform", "linux/"+runtime.GOARCH, "--runtime", serveProgram(t), "--push", repo+":1.0.0", "--key", "publisher.key")
+		for _, c := range onImage() {
+			t.Run(c.tool+" "+c.what, func(t *testing.T) {
+				try(t, string(servertest.Kinds()[0]), c, map[string]string{"IMAGE": repo + ":1.0.0", "REPO": repo})
+			})
+		}
+	})
 	t.Run("file", func(t *testing.T) {
 		for _, c := range onFile() {
 			t.Run(c.tool+" "+c.what, func(t *testing.T) {
@@ -188,7 +217,7 @@ func TestInterop(t *testing.T) {
 			t.Run(c.tool+" "+c.what, func(t *testing.T) { try(t, "pulled files", c, map[string]string{"FOLDER": folder}) })
 		}
 	})
-	if t.Failed() || missing > 0 || len(rows) != len(servertest.Kinds())*len(all)+len(onFile())+len(onFolder()) {
+	if t.Failed() || missing > 0 || len(rows) != len(servertest.Kinds())*len(all)+len(onImage())+len(onFile())+len(onFolder()) {
 		return // no whole table
 	}
 	checkInterop(t, rows)
