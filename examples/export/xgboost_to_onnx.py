@@ -4,7 +4,7 @@
 
 MODEL is models:/name/version, runs:/id/path, a folder with MLmodel, a file of XGBoost's own, or one written by joblib. To load
 the last runs the code in it: do this where the model was trained, with files that you made.
-Needs: pip install xgboost onnxmltools skl2onnx onnx, and mlflow for what MLflow keeps.
+Needs: pip install xgboost onnxmltools skl2onnx onnx packaging, and mlflow for what MLflow keeps.
 """
 import source
 

@@ -49,45 +49,72 @@ func TestRealGitLFS(t *testing.T) {
 	}
 }
 
-// The pickle of a scikit-learn model is refused; the script of examples/export turns it into an ONNX model, and that one answers as
-// scikit-learn did. WAYBILL_EXPORT_PYTHON names a Python with scikit-learn, skl2onnx and onnx.
-func TestExportScikitLearn(t *testing.T) {
+// exporter gives a world with a function that runs scripts by WAYBILL_EXPORT_PYTHON, a Python with the frameworks and their converters,
+// and one that writes a project's file.
+func exporter(t *testing.T) (w *world, run func(script string, args ...string), project func(model, golden string)) {
+	t.Helper()
 	python := os.Getenv("WAYBILL_EXPORT_PYTHON")
 	if python == "" {
 		if os.Getenv("WAYBILL_REQUIRE_TOOLS") != "" {
-			t.Fatal("WAYBILL_EXPORT_PYTHON names no Python with scikit-learn")
+			t.Fatal("WAYBILL_EXPORT_PYTHON names no Python with scikit-learn, XGBoost and LightGBM")
 		}
-		t.Skip("WAYBILL_EXPORT_PYTHON names no Python with scikit-learn")
+		t.Skip("WAYBILL_EXPORT_PYTHON names no Python with scikit-learn, XGBoost and LightGBM")
 	}
-	w := newWorld(t)
-	abs := func(name string) string {
+	w = newWorld(t)
+	run = func(script string, args ...string) {
 		t.Helper()
-		p, err := filepath.Abs(name)
+		p, err := filepath.Abs(script)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return p
-	}
-	run := func(script string, args ...string) {
-		t.Helper()
-		if _, log, code := w.exec(nil, python, append([]string{"-B", abs(script)}, args...)...); code != 0 {
+		if _, log, code := w.exec(nil, python, append([]string{"-B", p}, args...)...); code != 0 {
 			t.Fatalf("%s: exit code %d\n%s", script, code, log)
 		}
 	}
-	run("testdata/train.py")
-	write := func(model string) {
+	project = func(model, golden string) {
 		t.Helper()
-		text := "name: trained\nversion: 1.0.0\nlicense: Apache-2.0\nmodel: " + model + "\ngolden: golden.json\n"
+		text := "name: trained\nversion: 1.0.0\nlicense: Apache-2.0\nmodel: " + model + "\ngolden: " + golden + "\n"
 		if err := os.WriteFile(filepath.Join(w.dir, "waybill.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write("model.joblib")
+	return w, run, project
+}
+
+// The models of XGBoost and LightGBM that the scripts of examples/export make, of what joblib keeps and of the libraries' own files,
+// answer as the libraries did.
+func TestExportBoosted(t *testing.T) {
+	w, run, project := exporter(t)
+	run("testdata/train_boosted.py")
+	for script, models := range map[string][]string{"xgboost": {"xgboost.joblib", "xgboost.json"}, "lightgbm": {"lightgbm.joblib", "lightgbm.txt"}} {
+		for _, model := range models {
+			run("../../examples/export/"+script+"_to_onnx.py", model, "model.onnx")
+			project("model.onnx", script+"-golden.json")
+			out, log, code := w.exec(nil, "waybill", "pack")
+			if code != 0 || !strings.Contains(out, "@sha256:") || !strings.Contains(log, "label: equal to the framework's own") {
+				t.Errorf("%s: exit code %d\n%s", model, code, log)
+			}
+		}
+	}
+	// The answers of the other library are not its own.
+	project("model.onnx", "xgboost-golden.json")
+	run("../../examples/export/lightgbm_to_onnx.py", "lightgbm.txt", "model.onnx")
+	if out, log, code := w.exec(nil, "waybill", "pack"); code == 0 || out != "" {
+		t.Errorf("XGBoost's answers are taken for LightGBM's\n%s", log)
+	}
+}
+
+// The pickle of a scikit-learn model is refused; the script of examples/export turns it into an ONNX model, and that one answers as
+// scikit-learn did.
+func TestExportScikitLearn(t *testing.T) {
+	w, run, project := exporter(t)
+	run("testdata/train.py")
+	project("model.joblib", "golden.json")
 	if out, log, code := w.exec(nil, "waybill", "pack"); code != 2 || out != "" || !strings.Contains(log, "is a Python pickle") {
 		t.Errorf("the pickle: exit code %d\n%s", code, log)
 	}
 	run("../../examples/export/sklearn_to_onnx.py", "model.joblib", "model.onnx")
-	write("model.onnx")
+	project("model.onnx", "golden.json")
 	out, log, code := w.exec(nil, "waybill", "pack")
 	if code != 0 || !strings.Contains(out, "@sha256:") || !strings.Contains(log, "label: equal to the framework's own") {
 		t.Errorf("exit code %d\n%s", code, log)
