@@ -83,12 +83,15 @@ class Bench:
         self.waybill("trust", "add", "trust.yaml", "publisher.pub", "--role", "publisher")
         self.waybill("trust", "sign", "trust.yaml", "--key", "root.key")
 
-    def image(self, name, project):
-        """Packs, signs, builds, unpacks; gives the root and the image's configuration and size."""
+    def release(self, project):
         ref = self.waybill("pack", project)
         self.waybill("sign", ref, "--key", "publisher.key")
+        return ref
+
+    def image(self, name, ref, *flags):
+        """Builds and unpacks; gives the root and the image's configuration and size."""
         layout = self.work / f"{name}.image"
-        self.waybill("image", ref, "--runtime", self.args.serve, "--platform", "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()], "--out", layout)
+        self.waybill("image", ref, "--runtime", self.args.serve, "--platform", "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()], "--out", layout, *flags)
         blob = lambda d: layout / "blobs" / d.replace(":", "/")
         todo, manifest = json.loads((layout / "index.json").read_text())["manifests"], None
         while manifest is None or manifest["config"]["mediaType"] != "application/vnd.oci.image.config.v1+json":
@@ -245,7 +248,9 @@ def run(bench, args, work):
 
     table, figures = [], {"rounds": args.rounds, "machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "onnxruntime": onnxruntime.__version__, "models": {}}
     for name, model in ("breast-cancer", small), ("perceptron", big):
-        root, config, image = bench.image(name, model)
+        ref = bench.release(model)
+        root, config, image = bench.image(name, ref)
+        ready_root, ready_config, ready_image = bench.image(f"{name}-compiled", ref, "--compile-cache")
         session = onnxruntime.InferenceSession(str(model / "model.onnx"), providers=["CPUExecutionProvider"])
         inputs = []
         for i in session.get_inputs():
@@ -259,6 +264,7 @@ def run(bench, args, work):
         path = f"/v2/models/{name}/infer"
         ways = {
             "Waybill": (bench.ours(root, config, False), image),
+            "Waybill, compiled code in the image": (bench.ours(ready_root, ready_config, False), ready_image),
             "Waybill, compile cache warm": (bench.ours(root, config, True), image),
             "ONNX Runtime, http.server": (bench.peer("http", model / "model.onnx"), None),
             "ONNX Runtime, FastAPI": (bench.peer("fastapi", model / "model.onnx"), None),

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/waybill-ml/waybill/edge-runtime/edge"
+	"github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/internal/version"
 )
@@ -58,6 +59,8 @@ func dispatch(ctx context.Context, args []string, getenv func(string) string, st
 			args = []string{"--help"}
 		case "serve": // SageMaker gives this word to every image
 			args = args[1:]
+		case "bake": // waybill image calls it
+			return bake(ctx, args[1:], getenv, stdout, stderr, open)
 		}
 	}
 	o, err := parse(args, getenv, stdout)
@@ -82,6 +85,7 @@ type options struct {
 	variant     variant
 	listen      string
 	cache       string
+	code        engine.Baked
 	log         string
 	grace       time.Duration
 	timeout     time.Duration
@@ -143,6 +147,8 @@ func settings(getenv func(string) string) []setting {
 			return err
 		}},
 		{"cache", "WAYBILL_CACHE", "", "`DIR`, of this process alone, to keep compiled code in between starts on one machine", text(func(o *options) *string { return &o.cache })},
+		{"code", "WAYBILL_CODE", "", "`DIR` of compiled code that came along with this program", text(func(o *options) *string { return &o.code.Dir })},
+		{"code-digest", "WAYBILL_CODE_DIGEST", "", "`DIGEST` that the index of this code must have", text(func(o *options) *string { return &o.code.Digest })},
 		{"log", "WAYBILL_LOG", "json", "`FORMAT` of the log: json (Elastic Common Schema) or text", func(o *options, v string) error {
 			if o.log = v; v != "json" && v != "text" {
 				return errors.New("it is neither json nor text")

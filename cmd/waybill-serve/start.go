@@ -107,7 +107,7 @@ func open(ctx context.Context, o *options, log *slog.Logger) (*edge.Opened, erro
 // engineConfig keeps compiled code where there is a place for it. Without one, as on a read-only root, the model is compiled at
 // each start.
 func engineConfig(o *options, log *slog.Logger) engine.Config {
-	ec := engine.Config{Log: func(step, line string) { log.Info("model", "step", step, "line", line) }}
+	ec := engine.Config{Baked: o.code, Log: func(step, line string) { log.Info("model", "step", step, "line", line) }}
 	if o.cache == "" {
 		return ec
 	}

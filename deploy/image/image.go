@@ -37,7 +37,9 @@ const (
 	LabelVariant  = "dev.waybill.variant"
 	LabelRuntime  = "dev.waybill.runtime.version"
 	LabelTrust    = "dev.waybill.trust.digest"
+	LabelCode     = "dev.waybill.code.digest" // of the index of compiled code; without it there is none
 	defaultUser   = "65532:65532"
+	codeDir       = "code"
 	artifactDir   = "models" // where KServe wants it, and as good a place as any for the others
 	trustName     = "trust.jsonl"
 	server        = "/waybill-serve"
@@ -156,17 +158,42 @@ func (set *Set) add(s *Staged, r Runtime, art blob, o Options) error {
 	if err != nil {
 		return diag.Wrap(diag.Failure, err, "write the layer of the runtime")
 	}
+	o.Labels = maps.Clone(o.Labels)
+	layers, env := []blob{run, art}, environment(s, o.Variant)
+	if r.code.Dir != "" {
+		code, err := codeLayer(r.code.Dir)
+		if err != nil {
+			return diag.Wrap(diag.Failure, err, "write the layer of the compiled code")
+		}
+		layers = append(layers, code)
+		set.blobs = append(set.blobs, code)
+		env = append(env, "WAYBILL_CODE=/"+codeDir, "WAYBILL_CODE_DIGEST="+r.code.Digest)
+		slices.Sort(env)
+		if o.Labels == nil {
+			o.Labels = map[string]string{}
+		}
+		o.Labels[LabelCode] = r.code.Digest
+	}
 	created := o.Created.UTC().Format(time.RFC3339)
+	var diffIDs []artifact.Digest
+	var descs []artifact.Descriptor
+	var size int64
+	for _, l := range layers {
+		diffIDs, descs, size = append(diffIDs, l.desc.Digest), append(descs, l.desc), size+l.desc.Size
+	}
 	cfg := configJSON{
 		Created: created, Architecture: r.Platform.Arch, OS: r.Platform.OS,
 		Config: runConfig{
-			User: o.User, Env: environment(s, o.Variant), Entrypoint: []string{server}, WorkingDir: "/", Labels: labels(s, o), StopSignal: "SIGTERM",
+			User: o.User, Env: env, Entrypoint: []string{server}, WorkingDir: "/", Labels: labels(s, o), StopSignal: "SIGTERM",
 		},
-		RootFS: rootFS{Type: "layers", DiffIDs: []artifact.Digest{run.desc.Digest, art.desc.Digest}},
+		RootFS: rootFS{Type: "layers", DiffIDs: diffIDs},
 		History: []history{
 			{Created: created, CreatedBy: "waybill image", Comment: "waybill-serve " + version.Number},
 			{Created: created, CreatedBy: "waybill image", Comment: s.Model + " " + s.Version + " " + string(s.Digest)},
 		},
+	}
+	if r.code.Dir != "" {
+		cfg.History = append(cfg.History, history{Created: created, CreatedBy: "waybill image", Comment: "compiled code " + r.code.Digest})
 	}
 	if o.Variant != Lambda {
 		cfg.Config.ExposedPorts = map[string]struct{}{"8080/tcp": {}}
@@ -176,7 +203,7 @@ func (set *Set) add(s *Staged, r Runtime, art blob, o Options) error {
 		return err
 	}
 	m := manifestJSON{
-		SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, Config: conf, Layers: []artifact.Descriptor{run.desc, art.desc}, Annotations: labels(s, o),
+		SchemaVersion: 2, MediaType: artifact.MediaTypeManifest, Config: conf, Layers: descs, Annotations: labels(s, o),
 	}
 	d, err := set.put(m, artifact.MediaTypeManifest)
 	if err != nil {
@@ -184,7 +211,7 @@ func (set *Set) add(s *Staged, r Runtime, art blob, o Options) error {
 	}
 	set.blobs = append(set.blobs, run)
 	set.Images = append(set.Images, Image{
-		Platform: r.Platform, Descriptor: d, Runtime: r.Size, Artifact: s.Size, Size: run.desc.Size + art.desc.Size + conf.Size + d.Size,
+		Platform: r.Platform, Descriptor: d, Runtime: r.Size, Artifact: s.Size, Size: size + conf.Size + d.Size,
 		config: conf, layers: m.Layers,
 	})
 	bom, err := sbom(s, r, d.Digest, o)

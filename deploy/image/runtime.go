@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	edgeengine "github.com/waybill-ml/waybill/edge-runtime/engine"
 	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
@@ -35,6 +36,7 @@ type Runtime struct {
 	Size     int64
 	How      string // it was found, for people
 	info     *debug.BuildInfo
+	code     edgeengine.Baked // of one artifact, made by Bake
 }
 
 // OpenRuntime checks that a file is a waybill-serve for the platform that an image without a single library can run.

@@ -53,6 +53,7 @@ type cacheEntry struct {
 	cache wazero.CompilationCache
 
 	secret []byte
+	baked  bool // read only: nothing is kept in it
 }
 
 // cacheCheck verifies a directory; a parameter, so that a test can show what happens without the check.

@@ -65,6 +65,8 @@ type Config struct {
 	// with CacheSecret, which is then required (at least 16 bytes, secret to this device).
 	CacheDir    string
 	CacheSecret []byte
+	// Baked is code that is tried before the cache.
+	Baked Baked
 	// CacheLimit bounds the cache in bytes; what was not used for longest goes first. 0 means 256 MiB.
 	CacheLimit int64
 	// MemoryLimit bounds the linear memory of one instance in bytes. 0 means 1 GiB.

@@ -76,7 +76,10 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 		bounded = code // wazero, or the check of its imports, says what is wrong with it
 	}
 	var entry *cacheEntry
-	if e.cfg.CacheDir != "" && e.mode == Compiler {
+	if e.cfg.Baked.Dir != "" && e.mode == Compiler {
+		entry = e.openBaked(bounded, !g.watched)
+	}
+	if entry == nil && e.cfg.CacheDir != "" && e.mode == Compiler {
 		if entry, err = e.openCache(bounded, !g.watched); err != nil {
 			return diag.Errorf("compile cache: %w", err)
 		}
@@ -109,7 +112,11 @@ func (e *Engine) compileGuest(ctx context.Context, g *guest, code []byte) (err e
 		entry.discard()
 		return diag.Errorf("%s: the module starts with %d bytes of memory: %w (%d bytes)", g.name, g.info.minMemory, ErrMemoryLimit, g.limit)
 	}
-	if entry != nil {
+	switch {
+	case entry == nil:
+	case entry.baked:
+		e.cfg.Log("compile cache", fmt.Sprintf("%s: the code that came along is used", g.name))
+	default:
 		if err := entry.seal(); err != nil {
 			e.cfg.Log("compile cache", fmt.Sprintf("entry not kept: %v", err))
 		}

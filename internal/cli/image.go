@@ -39,6 +39,9 @@ and runtime give the same bytes anywhere.
 --platform become an index; AWS Lambda takes images of one platform only. waybill-serve is taken from --runtime, a file or
 a folder of the release, else from beside this program, else built with go from the source tree around this folder.
 
+--compile-cache runs waybill-serve here, natively or in qemu-user, and adds the code that it compiles for this model, which starts
+use on a CPU with the same features and compile themselves elsewhere.
+
 --push sends it to a registry, with its bill of materials (CycloneDX) attached; --out writes an archive that podman load and
 docker load take and that is an OCI layout (FILE.tar), or an OCI layout in a folder; with --variant lambda also what a function
 runs without an image (FILE.zip, for the runtime provided.al2023). With --key a publisher signs image, index and
@@ -60,6 +63,7 @@ bill of materials; waybill deploy takes signed images only, and finds them by a 
 			&ucli.StringSliceFlag{Name: "evidence", Usage: "a statement of `TYPE` must be there too, now and at each start; may be repeated"},
 			&ucli.StringFlag{Name: "env", Usage: "`ENVIRONMENT` that such statements are about"},
 			&ucli.StringFlag{Name: "channel", Usage: "`CHANNEL` that such statements are about"},
+			&ucli.BoolFlag{Name: "compile-cache", Usage: "run the runtime now, and put the code that it compiles into the image"},
 			&ucli.StringFlag{Name: "user", Usage: "`UID:GID` that it runs as (default 65532:65532)"},
 			&ucli.StringSliceFlag{Name: "label", Usage: "add `NAME=VALUE`; may be repeated"},
 			&ucli.BoolFlag{Name: "force", Usage: "overwrite an existing archive"},
@@ -155,6 +159,13 @@ func runImage(ctx context.Context, c *Call) error {
 	}
 	if job.zip {
 		return c.functionZip(st, runtimes[0], job, s, filepath.Join(work, "function"))
+	}
+	if c.Bool("compile-cache") {
+		for i := range runtimes {
+			if runtimes[i], err = image.Bake(ctx, st, runtimes[i], work); err != nil {
+				return err
+			}
+		}
 	}
 	set, err := image.Build(st, runtimes, job.options)
 	if err != nil {
