@@ -1,6 +1,7 @@
 // Package image puts a runtime and an artifact into an OCI image, without a container engine. The artifact's evidence is verified
 // before, by what the runtime itself verifies at each start. Equal inputs give equal bytes on every machine: layers are plain tars
-// with constant owners and times, and nothing in them is a compressor's or a clock's.
+// with constant owners and times, and nothing in them is a compressor's or a clock's. Compiled code alone, where it is asked for, hangs
+// on the features of the CPU that Bake ran on.
 package image
 
 import (
