@@ -43,12 +43,13 @@ crossbuild: ## every platform of the design; android and the small CPUs run the 
 
 release: ## stripped, reproducible binaries and their checksums in dist/
 	rm -rf dist && mkdir -p dist
-	for t in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do o=$${t%/*}; a=$${t#*/}; e=; [ $$o = windows ] && e=.exe; \
-	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/waybill-$$o-$$a$$e ./cmd/waybill || exit 1; done
-	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 android/arm64 darwin/arm64 windows/amd64; do o=$${t%/*}; a=$${t#*/}; e=; [ $$o = windows ] && e=.exe; \
-	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-edge-$$o-$$a$$e ./cmd/waybill-edge || exit 1; done
 	for a in amd64 arm64; do \
 	  GOOS=linux GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-serve-linux-$$a ./cmd/waybill-serve || exit 1; done
+	pins=; for a in amd64 arm64; do s=$$(sha256sum <dist/waybill-serve-linux-$$a) || exit 1; pins=$$pins,linux/$$a=$${s%% *}; done; \
+	for t in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do o=$${t%/*}; a=$${t#*/}; e=; [ $$o = windows ] && e=.exe; \
+	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS) -X github.com/waybill-ml/waybill/deploy/image.pins=$${pins#,}" -o dist/waybill-$$o-$$a$$e ./cmd/waybill || exit 1; done
+	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 android/arm64 darwin/arm64 windows/amd64; do o=$${t%/*}; a=$${t#*/}; e=; [ $$o = windows ] && e=.exe; \
+	  GOOS=$$o GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o dist/waybill-edge-$$o-$$a$$e ./cmd/waybill-edge || exit 1; done
 	cd dist && sha256sum waybill* > SHA256SUMS
 
 new-op: ## the files of a new operator, which fail until they are filled in: make new-op OP=HardTanh

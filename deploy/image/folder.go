@@ -3,12 +3,12 @@ package image
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/waybill-ml/waybill/internal/diag"
+	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
 // bootstrapName is what AWS Lambda starts in the folder that a zip was unpacked to.
@@ -20,7 +20,7 @@ const bootstrapName = "bootstrap"
 func Folder(s *Staged, r Runtime, dir string) (err error) {
 	defer func() {
 		if err != nil {
-			err = diag.Wrap(diag.Failure, err, "write the folder of the function")
+			err = diag.Wrap(diag.CodeOf(err), err, "write the folder of the function")
 		}
 	}()
 	models := filepath.Join(dir, artifactDir)
@@ -46,7 +46,14 @@ func Folder(s *Staged, r Runtime, dir string) (err error) {
 		if from == r.Path {
 			mode = 0o755
 		}
-		if err := copyFile(to, from, mode); err != nil {
+		var want artifact.Digest
+		switch {
+		case from == r.Path:
+			want = r.Digest
+		case filepath.Base(filepath.Dir(from)) == "sha256":
+			want = artifact.Digest("sha256:" + filepath.Base(from))
+		}
+		if err := copyFile(to, from, mode, want); err != nil {
 			return err
 		}
 	}
@@ -75,7 +82,7 @@ func bootstrap(s *Staged) string {
 // quoted is s as one word of the shell.
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-func copyFile(to, from string, mode os.FileMode) error {
+func copyFile(to, from string, mode os.FileMode, want artifact.Digest) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -85,6 +92,5 @@ func copyFile(to, from string, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return errors.Join(copyChecked(out, in, from, want), out.Close())
 }

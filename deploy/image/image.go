@@ -127,7 +127,7 @@ func Build(s *Staged, runtimes []Runtime, o Options) (*Set, error) {
 	set := &Set{}
 	art, err := s.layer()
 	if err != nil {
-		return nil, diag.Wrap(diag.Failure, err, "write the layer of the artifact")
+		return nil, diag.Wrap(diag.CodeOf(err), err, "write the layer of the artifact")
 	}
 	set.blobs = append(set.blobs, art)
 	seen := map[Platform]bool{}
@@ -157,7 +157,7 @@ func Build(s *Staged, runtimes []Runtime, o Options) (*Set, error) {
 func (set *Set) add(s *Staged, r Runtime, art blob, o Options) error {
 	run, err := r.layer(o.Variant)
 	if err != nil {
-		return diag.Wrap(diag.Failure, err, "write the layer of the runtime")
+		return diag.Wrap(diag.CodeOf(err), err, "write the layer of the runtime")
 	}
 	o.Labels = maps.Clone(o.Labels)
 	layers, env := []blob{run, art}, environment(s, o.Variant)
@@ -415,7 +415,7 @@ func (s *Staged) layer() (blob, error) {
 	}
 	es := []entry{{name: artifactDir + "/"}, {name: artifactDir + "/blobs/"}, {name: artifactDir + "/blobs/sha256/"}}
 	for _, f := range files { // sorted by name
-		es = append(es, entry{name: artifactDir + "/blobs/sha256/" + f.Name(), file: filepath.Join(s.Dir, "blobs", "sha256", f.Name()), mode: 0o444})
+		es = append(es, entry{name: artifactDir + "/blobs/sha256/" + f.Name(), file: filepath.Join(s.Dir, "blobs", "sha256", f.Name()), sum: artifact.Digest("sha256:" + f.Name()), mode: 0o444})
 	}
 	for _, n := range []string{"index.json", "oci-layout", trustName} {
 		es = append(es, entry{name: artifactDir + "/" + n, file: filepath.Join(s.Dir, n), mode: 0o444})

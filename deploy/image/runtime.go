@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	edgeengine "github.com/waybill-ml/waybill/edge-runtime/engine"
@@ -91,6 +92,50 @@ type Find struct {
 	Beside string // folder of this program, where a release or an installation may lie
 	Source string // folder in or below which the source tree may lie around
 	Work   string // folder for what is built
+	// Digests are those that a runtime may have, from wherever it comes. nil: what is said to be of the release has the digest that this
+	// program knows, when it is one of a release itself, and else the one in the list of checksums beside it.
+	Digests []artifact.Digest
+}
+
+// pins are the digests of the runtimes that were released together with this program: PLATFORM=HEX, joined by commas. `make release` has
+// the linker set it, so that who has checked waybill has checked them; it is empty in what others build.
+var pins string
+
+// pinned gives what a runtime must have that is said to be of the release; none where this program is no release.
+func (x Find) pinned(p Platform) []artifact.Digest {
+	if x.Digests != nil {
+		return x.Digests
+	}
+	if pins == "" {
+		return nil
+	}
+	out := []artifact.Digest{} // a release without one for p takes none
+	for pin := range strings.SplitSeq(pins, ",") {
+		if name, sum, ok := strings.Cut(pin, "="); ok && name == p.String() {
+			out = append(out, artifact.Digest("sha256:"+sum))
+		}
+	}
+	return out
+}
+
+// hold refuses a runtime that has none of the digests; nil ones hold nothing.
+func hold(r Runtime, may []artifact.Digest) (Runtime, error) {
+	if may == nil || slices.Contains(may, r.Digest) {
+		return r, nil
+	}
+	want := "this waybill was released without one"
+	if len(may) > 0 {
+		want = "pinned is " + strings.Join(texts(may), " or ")
+	}
+	return Runtime{}, diag.New(diag.Verification, "%s has digest %s; %s", r.Path, r.Digest, want).
+		Hint("waybill image REF --runtime %s --runtime-digest DIGEST, of a program that you trust", r.Path)
+}
+
+func texts(ds []artifact.Digest) (out []string) {
+	for _, d := range ds {
+		out = append(out, string(d))
+	}
+	return out
 }
 
 // Runtime finds waybill-serve for a platform: the given file or release, one beside this program, or built from the source tree.
@@ -98,22 +143,22 @@ func (x Find) Runtime(ctx context.Context, p Platform) (Runtime, error) {
 	if x.Given != "" {
 		st, err := os.Stat(x.Given)
 		if err == nil && st.IsDir() {
-			r, err := fromRelease(x.Given, p)
+			r, err := fromRelease(x.Given, p, x.pinned(p))
 			if errors.Is(err, fs.ErrNotExist) {
 				err = diag.Wrap(diag.NotFound, err, "there is no %s for %s in %s", program, p, x.Given).Hint("make release")
 			}
 			return r, err
 		}
-		return how(x.Given, p, "given")
+		return held(x.Digests)(how(x.Given, p, "given"))
 	}
 	if x.Beside != "" {
-		r, err := fromRelease(x.Beside, p)
+		r, err := fromRelease(x.Beside, p, x.pinned(p))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return r, err
 		}
 		if path := filepath.Join(x.Beside, program); isFile(path) {
 			if r, err := how(path, p, "found beside waybill"); err == nil { // one for another platform is none
-				return r, nil
+				return hold(r, x.pinned(p))
 			}
 		}
 	}
@@ -123,7 +168,17 @@ func (x Find) Runtime(ctx context.Context, p Platform) (Runtime, error) {
 			Line("looked for %s-%s-%s and %s beside this program; Go and Waybill's source tree, to build it from, are not both here", program, p.OS, p.Arch, program).
 			Hint("waybill image REF --runtime %s-%s-%s, from the release", program, p.OS, p.Arch)
 	}
-	return build(ctx, root, x.Work, p)
+	return held(x.Digests)(build(ctx, root, x.Work, p))
+}
+
+// held is hold of what was found.
+func held(may []artifact.Digest) func(Runtime, error) (Runtime, error) {
+	return func(r Runtime, err error) (Runtime, error) {
+		if err != nil {
+			return r, err
+		}
+		return hold(r, may)
+	}
 }
 
 func how(path string, p Platform, word string) (Runtime, error) {
@@ -137,8 +192,9 @@ func isFile(path string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// fromRelease takes a file of `make release` and holds it against the checksums beside it.
-func fromRelease(dir string, p Platform) (Runtime, error) {
+// fromRelease takes a file of `make release` and holds it against the digests that are pinned, without any against the checksums beside
+// it, which tell of a broken download only: whoever could write the file could write them.
+func fromRelease(dir string, p Platform, may []artifact.Digest) (Runtime, error) {
 	name := fmt.Sprintf("%s-%s-%s", program, p.OS, p.Arch)
 	path := filepath.Join(dir, name)
 	if _, err := os.Stat(path); err != nil {
@@ -147,6 +203,9 @@ func fromRelease(dir string, p Platform) (Runtime, error) {
 	r, err := how(path, p, "of the release")
 	if err != nil {
 		return r, err
+	}
+	if may != nil {
+		return hold(r, may)
 	}
 	list, err := os.ReadFile(filepath.Join(dir, sums))
 	if err != nil {
@@ -196,7 +255,7 @@ func build(ctx context.Context, root, work string, p Platform) (Runtime, error) 
 
 // layer is the layer of a runtime. In a modelcar it is the shell too, which hands over the files.
 func (r Runtime) layer(v Variant) (blob, error) {
-	es := []entry{{name: server[1:], file: r.Path, mode: 0o555}}
+	es := []entry{{name: server[1:], file: r.Path, sum: r.Digest, mode: 0o555}}
 	if v == Modelcar {
 		es = append(es, entry{name: "bin/"})
 		for _, n := range []string{"ln", "sh", "sleep"} {

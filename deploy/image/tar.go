@@ -8,13 +8,15 @@ import (
 	"os"
 	"time"
 
+	"github.com/waybill-ml/waybill/internal/diag"
 	"github.com/waybill-ml/waybill/oci/artifact"
 )
 
 // entry is one entry of a layer: a folder when its name ends in a slash, a symbolic link when it leads somewhere, else a file.
 type entry struct {
 	name string
-	file string // on this machine
+	file string          // on this machine
+	sum  artifact.Digest // that file must have, if any: it may have changed since it was checked
 	link string
 	mode int64
 	data []byte // in place of file
@@ -65,8 +67,19 @@ func writeEntry(tw *tar.Writer, e entry) error {
 	if err := tw.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(tw, f) // a file that grows or shrinks meanwhile is an error of the writer
-	return err
+	return copyChecked(tw, f, e.file, e.sum) // a file that grows or shrinks meanwhile is an error of the writer
+}
+
+// copyChecked copies a file that must have the digest want, if any is given.
+func copyChecked(w io.Writer, f io.Reader, name string, want artifact.Digest) error {
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(w, h), f); err != nil {
+		return err
+	}
+	if got := artifact.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); want != "" && got != want {
+		return diag.New(diag.Verification, "%s has changed since it was checked: it has digest %s, not %s", name, got, want)
+	}
+	return nil
 }
 
 // layerOf hashes the tar of the entries; opening it writes it again.

@@ -57,6 +57,7 @@ CloudFormation, and modules of Terraform, for those whose clusters and accounts 
 			&ucli.DurationFlag{Name: "wait", Usage: "how `LONG` a new revision may take to become healthy (default: what the target says)"},
 			&ucli.StringFlag{Name: "emit", Usage: "write files for kubectl, SAM, CloudFormation and Terraform into `DIR` instead"},
 			&ucli.StringFlag{Name: "runtime", Usage: "waybill-serve `FILE`, or a release's folder, for functions from a zip", EnvVars: []string{"WAYBILL_SERVE"}},
+			runtimeDigestFlag(),
 			yesFlag(),
 			&ucli.BoolFlag{Name: "dry-run", Usage: "plan, ask the platforms, and change nothing"},
 		)...),

@@ -37,7 +37,8 @@ and runtime give the same bytes anywhere.
 
 --variant is the contract that it follows: plain (HTTP on $PORT), lambda, sagemaker, vertex, or modelcar (KServe). Several
 --platform become an index; AWS Lambda takes images of one platform only. waybill-serve is taken from --runtime, a file or
-a folder of the release, else from beside this program, else built with go from the source tree around this folder.
+a folder of the release, else from beside this program, else built with go from the source tree around this folder. A
+released waybill takes the waybill-serve of its own release only, by digest; --runtime-digest names another.
 
 --compile-cache runs waybill-serve here, natively or in qemu-user, and adds the code that it compiles for this model, which starts
 use on a CPU with the same features and compile themselves elsewhere.
@@ -57,6 +58,7 @@ bill of materials; waybill deploy takes signed images only, and finds them by a 
 			&ucli.StringFlag{Name: "variant", Value: string(image.Plain), Usage: "`CONTRACT` to follow: plain, lambda, sagemaker, vertex, modelcar"},
 			&ucli.StringSliceFlag{Name: "platform", Usage: "`OS/ARCH`: linux/amd64 (the default) or linux/arm64; may be repeated"},
 			&ucli.StringFlag{Name: "runtime", Usage: "waybill-serve `FILE`, or the folder of a release", EnvVars: []string{"WAYBILL_SERVE"}},
+			runtimeDigestFlag(),
 			&ucli.StringFlag{Name: "out", Usage: "write archive `FILE.tar`, FILE.zip of a Lambda function, or an OCI layout into a folder"},
 			&ucli.StringFlag{Name: "push", Usage: "send it to `HOST/REPO[:TAG]`"},
 			&ucli.StringFlag{Name: "name", Usage: "`NAME:TAG` in an archive or a layout (default: the model's name and version)"},
@@ -97,6 +99,7 @@ type imagePlatformJSON struct {
 	RuntimeBytes  int64           `json:"runtimeBytes"`
 	ArtifactBytes int64           `json:"artifactBytes"`
 	Runtime       string          `json:"runtime"` // where the program came from
+	RuntimeDigest artifact.Digest `json:"runtimeDigest"`
 }
 
 // imageJob is what the flags of image ask for.
@@ -176,7 +179,7 @@ func runImage(ctx context.Context, c *Call) error {
 		Artifact: s.Desc.Digest, Model: s.Name, Version: s.Version, Variant: job.variant, Trust: st.TrustDigest, AsOf: st.AsOf,
 	}
 	for i, x := range set.Images {
-		out.Images = append(out.Images, imagePlatformJSON{x.Platform.String(), x.Descriptor.Digest, x.Size, x.Runtime, x.Artifact, runtimes[i].How})
+		out.Images = append(out.Images, imagePlatformJSON{x.Platform.String(), x.Descriptor.Digest, x.Size, x.Runtime, x.Artifact, runtimes[i].How, runtimes[i].Digest})
 	}
 	if job.push != nil {
 		out.Ref = job.push.WithDigest(set.Root.Digest).String()
@@ -216,7 +219,7 @@ func (c *Call) functionZip(st *image.Staged, r image.Runtime, job *imageJob, s *
 	d := artifact.DigestOf(raw)
 	out := imageJSON{
 		Schema: schemaBase + "image/v1", Ref: c.String("out"), DryRun: c.Bool("dry-run"), Digest: d, MediaType: "application/zip", Artifact: s.Desc.Digest, Model: s.Name, Version: s.Version,
-		Variant: job.variant, Trust: st.TrustDigest, AsOf: st.AsOf, Images: []imagePlatformJSON{{r.Platform.String(), d, int64(len(raw)), r.Size, st.Size, r.How}},
+		Variant: job.variant, Trust: st.TrustDigest, AsOf: st.AsOf, Images: []imagePlatformJSON{{r.Platform.String(), d, int64(len(raw)), r.Size, st.Size, r.How, r.Digest}},
 	}
 	if out.DryRun {
 		if err := checkNew(job.file, c.String("out"), c.Bool("force")); err != nil {
@@ -329,9 +332,20 @@ func (c *Call) imageJob() (*imageJob, error) {
 	return j, nil
 }
 
+func runtimeDigestFlag() ucli.Flag {
+	return &ucli.StringSliceFlag{Name: "runtime-digest", Usage: "take a waybill-serve with `DIGEST` only; may be repeated, once a platform", EnvVars: []string{"WAYBILL_SERVE_DIGEST"}}
+}
+
 // runtimes finds waybill-serve for each platform.
 func (c *Call) runtimes(ctx context.Context, ps []image.Platform, work string) ([]image.Runtime, error) {
 	find := image.Find{Source: c.Env.Dir, Work: work}
+	for _, s := range c.Strings("runtime-digest") {
+		d, err := artifact.ParseDigest(s)
+		if err != nil {
+			return nil, diag.Wrap(diag.Usage, err, "--runtime-digest %s", s)
+		}
+		find.Digests = append(find.Digests, d)
+	}
 	if g := c.String("runtime"); g != "" {
 		find.Given = c.Abs(g)
 	} else if self, err := os.Executable(); err == nil {
